@@ -1,0 +1,219 @@
+"""Messages between pynet's own processes: JSON with file descriptors over a Unix stream socket.
+
+    frame = length of the payload (u32, big endian) | number of descriptors (u32) | payload (UTF-8 JSON object)
+
+Descriptors travel as SCM_RIGHTS with the frame's own bytes, at most 253 a sendmsg (SCM_MAX_FD, unix(7)); the kernel never merges
+two sendmsg that carry descriptors into one recvmsg, so they arrive in order and belong to the frame being read.  A
+frame that is too large, not JSON, not an object, or that promises descriptors and does not bring them is a ProtocolError, and
+the connection is of no more use: the receiver closes it.  Nothing here waits by itself: ``send`` and ``receive`` block when the socket
+does; ``drain`` and ``flush`` serve event loops.
+
+Every room may import this module.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+import struct
+from collections import deque
+from typing import Any
+
+MAX_PAYLOAD = 16 << 20
+"""Largest payload in bytes, either way."""
+MAX_DESCRIPTORS = 16384
+"""Most descriptors in one frame."""
+SCM_MAX_FD = 253
+_HEADER = struct.Struct("!II")
+_CHUNK = 65536
+
+Message = dict[str, Any]
+
+
+class ProtocolError(Exception):
+    """The peer sent something that is not a frame; close the connection."""
+
+
+class Channel:
+    """One connection.  Not thread-safe: one thread at a time may send, and one at a time may receive."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._buffer = bytearray()
+        self._fds: list[int] = []
+        self._out: deque[tuple[bytes, list[int]]] = deque()
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    def close(self) -> None:
+        """Close the socket and every descriptor that arrived and was not taken."""
+        self.sock.close()
+        for fd in self._fds:
+            os.close(fd)
+        self._fds.clear()
+        for _, fds in self._out:
+            for fd in fds:
+                os.close(fd)
+        self._out.clear()
+
+    # -- sending ---------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _pieces(message: Message, fds: list[int]) -> list[tuple[bytes, list[int]]]:
+        payload = json.dumps(message, separators=(",", ":")).encode()
+        if len(payload) > MAX_PAYLOAD or len(fds) > MAX_DESCRIPTORS:
+            raise ProtocolError(f"message of {len(payload)} bytes with {len(fds)} descriptors is too large")
+        data = _HEADER.pack(len(payload), len(fds)) + payload
+        pieces: list[tuple[bytes, list[int]]] = []
+        while len(fds) > SCM_MAX_FD:
+            # each group needs at least one byte to ride on; the header alone has eight, the payload at least two
+            pieces.append((data[:1], fds[:SCM_MAX_FD]))
+            data, fds = data[1:], fds[SCM_MAX_FD:]
+            if len(data) < 2:
+                raise ProtocolError("message is too short for its descriptors")
+        pieces.append((data, fds))
+        return pieces
+
+    def send(self, message: Message, fds: list[int] | None = None) -> None:
+        """Send one frame on a blocking socket.  The caller keeps its descriptors."""
+        for data, group in self._pieces(message, list(fds or ())):
+            view = memoryview(data)
+            while len(view):
+                sent = socket.send_fds(self.sock, [view], group) if group else self.sock.send(view)
+                group, view = [], view[sent:]
+
+    def queue(self, message: Message, fds: list[int] | None = None) -> bool:
+        """Send one frame on a non-blocking socket; what does not fit waits for ``flush``.  Returns ``flush``'s answer."""
+        own = [os.dup(fd) for fd in fds or ()]
+        self._out.extend(self._pieces(message, own))
+        return self.flush()
+
+    def flush(self) -> bool:
+        """Send what is queued.  True when nothing is left; else wait until the socket is writable and call again."""
+        while self._out:
+            data, group = self._out[0]
+            try:
+                sent = socket.send_fds(self.sock, [data], group) if group else self.sock.send(data)
+            except BlockingIOError:
+                return False
+            for fd in group:
+                os.close(fd)
+            if sent < len(data):
+                self._out[0] = (data[sent:], [])
+            else:
+                self._out.popleft()
+        return True
+
+    @property
+    def pending(self) -> int:
+        """Bytes queued and not yet sent: the owner drops a peer that lets this grow."""
+        return sum(len(data) for data, _ in self._out)
+
+    # -- receiving -------------------------------------------------------------------------------------------
+
+    def _read(self) -> bool:
+        data, ancillary, flags, _ = self.sock.recvmsg(_CHUNK, socket.CMSG_SPACE(SCM_MAX_FD * 4), socket.MSG_CMSG_CLOEXEC)
+        for level, kind, raw in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                numbers = array.array("i")
+                numbers.frombytes(raw[: len(raw) - len(raw) % numbers.itemsize])
+                self._fds.extend(numbers)
+        if flags & socket.MSG_CTRUNC:
+            raise ProtocolError("descriptors were lost: the limit of open files is reached")
+        if len(self._fds) > MAX_DESCRIPTORS:
+            raise ProtocolError("more descriptors than a frame may carry")
+        self._buffer += data
+        return bool(data)
+
+    def _take(self) -> tuple[Message, list[int]] | None:
+        if len(self._buffer) < _HEADER.size:
+            return None
+        length, count = _HEADER.unpack_from(self._buffer)
+        if length > MAX_PAYLOAD or count > MAX_DESCRIPTORS:
+            raise ProtocolError(f"frame of {length} bytes with {count} descriptors is too large")
+        end = _HEADER.size + length
+        if len(self._buffer) < end:
+            return None
+        if len(self._fds) < count:
+            raise ProtocolError(f"frame promises {count} descriptors and brings {len(self._fds)}")
+        payload = bytes(self._buffer[_HEADER.size : end])
+        del self._buffer[:end]
+        fds, self._fds = self._fds[:count], self._fds[count:]
+        try:
+            message = json.loads(payload)
+        except ValueError as error:
+            message, text = None, str(error)
+        else:
+            text = "not an object"
+        if not isinstance(message, dict):
+            for fd in fds:
+                os.close(fd)
+            raise ProtocolError(f"payload is not a JSON object: {text}")
+        return message, fds
+
+    def receive(self) -> tuple[Message, list[int]] | None:
+        """Wait for one frame on a blocking socket; None at the end of the stream.  The caller owns the descriptors."""
+        while True:
+            frame = self._take()
+            if frame is not None:
+                return frame
+            if not self._read():
+                if self._buffer:
+                    raise ProtocolError("the stream ended inside a frame")
+                return None
+
+    def drain(self) -> tuple[list[tuple[Message, list[int]]], bool]:
+        """All whole frames a non-blocking socket holds now, and whether the stream is still open."""
+        frames: list[tuple[Message, list[int]]] = []
+        is_open = True
+        for _ in range(64):
+            try:
+                is_open = self._read()
+            except BlockingIOError:
+                break
+            except ConnectionResetError:
+                is_open = False
+            if not is_open:
+                break
+        while (frame := self._take()) is not None:
+            frames.append(frame)
+        return frames, is_open
+
+
+def connect(path: str, timeout: float | None = None) -> Channel:
+    """Connect to the control socket at *path*; OSError when nobody listens there."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout)
+        sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
+    return Channel(sock)
+
+
+def listen(path: str, backlog: int = 64, mode: int = 0o600) -> socket.socket:
+    """A non-blocking listening socket at *path*, created with *mode*; a stale socket there is replaced.
+
+    The caller holds the lock that says nobody else serves this path.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+        old = os.umask(0o777 & ~mode)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(old)
+        sock.listen(backlog)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

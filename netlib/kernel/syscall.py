@@ -1,0 +1,104 @@
+"""Linux calls that Python 3.11 does not offer, through ctypes; shared by every room that acts on the kernel.
+
+Rules: one function a call, the man page's name, OSError with errno on failure, file descriptors are close-on-exec.
+Nothing here decides anything.  Imports only ctypes and os: the supervisor's children rely on that.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+
+# asm-generic numbers (shared by all architectures since 5.1), then those that differ
+NR_OPEN_TREE, NR_MOVE_MOUNT, NR_FSOPEN, NR_FSCONFIG, NR_FSMOUNT = 428, 429, 430, 431, 432
+NR_PIDFD_OPEN, NR_CLONE3, NR_CLOSE_RANGE, NR_OPENAT2, NR_PIDFD_GETFD, NR_MOUNT_SETATTR = 434, 435, 436, 437, 438, 442
+NR_PIDFD_SEND_SIGNAL = 424
+_X86_64 = os.uname().machine == "x86_64"
+NR_PIVOT_ROOT = 155 if _X86_64 else 41
+NR_SECCOMP = 317 if _X86_64 else 277
+NR_CAPSET = 126 if _X86_64 else 91
+
+# mount(2)
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC = 1, 2, 4, 8, 32, 4096, 8192, 16384
+MS_PRIVATE, MS_SLAVE, MS_SHARED, MS_RELATIME, MS_STRICTATIME = 1 << 18, 1 << 19, 1 << 20, 1 << 21, 1 << 24
+MNT_DETACH = 2
+# clone(2), setns(2), unshare(2)
+CLONE_NEWTIME, CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x80, 0x20000, 0x2000000, 0x4000000, 0x8000000
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+CLONE_PIDFD, CLONE_INTO_CGROUP = 0x1000, 0x200000000
+# openat2(2)
+RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 1, 2, 4, 8, 16
+# open_tree(2), move_mount(2), mount_setattr(2)
+OPEN_TREE_CLONE, AT_RECURSIVE, AT_EMPTY_PATH, AT_FDCWD = 1, 0x8000, 0x1000, -100
+MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH = 4, 0x40
+MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
+# prctl(2)
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NAME, PR_CAPBSET_DROP = 1, 4, 8, 15, 24
+PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 36, 38, 47
+
+
+def check(result: int, what: str = "") -> int:
+    """Return *result*, or raise OSError(errno, text, *what*) when it is -1."""
+    if result == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)
+    return result
+
+
+def _bytes(text: str | bytes | None) -> bytes | None:
+    return None if text is None else os.fsencode(text)
+
+
+def syscall(number: int, *arguments: object, what: str = "") -> int:
+    """syscall(2).  Integers are passed as C longs unless wrapped by ctypes."""
+    wrapped = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
+    return check(_syscall(ctypes.c_long(number), *wrapped), what)
+
+
+def setns(fd: int, kind: int = 0) -> None:
+    check(_libc.setns(fd, kind), "setns")
+
+
+def unshare(flags: int) -> None:
+    check(_libc.unshare(flags), "unshare")
+
+
+def mount(source: str | None, target: str, kind: str | None = None, flags: int = 0, data: str | None = None) -> None:
+    check(_libc.mount(_bytes(source), _bytes(target), _bytes(kind), ctypes.c_ulong(flags), _bytes(data)), target)
+
+
+def umount2(target: str, flags: int = 0) -> None:
+    check(_libc.umount2(_bytes(target), flags), target)
+
+
+def prctl(option: int, *arguments: int) -> int:
+    words = [ctypes.c_ulong(a) for a in arguments] + [ctypes.c_ulong(0)] * (4 - len(arguments))
+    return check(_libc.prctl(option, *words), "prctl")
+
+
+def pivot_root(new: str, old: str) -> None:
+    syscall(NR_PIVOT_ROOT, _bytes(new), _bytes(old), what="pivot_root")
+
+
+def sethostname(name: str) -> None:
+    raw = os.fsencode(name)
+    check(_libc.sethostname(raw, len(raw)), "sethostname")
+
+
+def close_range(first: int, last: int, flags: int = 0) -> None:
+    """close_range(2); flags 4 is CLOSE_RANGE_CLOEXEC."""
+    syscall(NR_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(last), ctypes.c_uint(flags), what="close_range")
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
+
+
+def openat2(dirfd: int, path: str | bytes, flags: int, *, mode: int = 0, resolve: int = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS) -> int:
+    """openat2(2): open *path* below *dirfd*, which is the root for every link and ``..`` met on the way."""
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    return syscall(NR_OPENAT2, dirfd, _bytes(path), ctypes.byref(how), ctypes.sizeof(how), what=os.fsdecode(path))
