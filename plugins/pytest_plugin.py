@@ -1,0 +1,1 @@
+"""pytest fixtures for networks of namespaces (docs/testing.md)."""
