@@ -2,11 +2,11 @@
 
     frame = length of the payload (u32, big endian) | number of descriptors (u32) | payload (UTF-8 JSON object)
 
-Descriptors travel as SCM_RIGHTS with the frame's own bytes, at most 253 a sendmsg (SCM_MAX_FD, unix(7)); the kernel never merges
-two sendmsg that carry descriptors into one recvmsg, so they arrive in order and belong to the frame being read.  A
-frame that is too large, not JSON, not an object, or that promises descriptors and does not bring them is a ProtocolError, and
-the connection is of no more use: the receiver closes it.  Nothing here waits by itself: ``send`` and ``receive`` block when the socket
-does; ``drain`` and ``flush`` serve event loops.
+Descriptors travel as SCM_RIGHTS with the frame's own bytes, at most 253 a sendmsg (SCM_MAX_FD, unix(7)); recvmsg stops
+after bytes that brought descriptors, so they arrive in order and in time for the frame that they belong to.  A frame
+that is too large, not JSON, not an object, or that promises descriptors and does not bring them is a ProtocolError,
+and the connection is of no more use: the receiver closes it.  Nothing here waits by itself: ``send`` and ``receive``
+block when the socket does; ``drain``, ``queue`` and ``flush`` serve event loops.
 
 Every room may import this module.
 """
@@ -81,12 +81,12 @@ class Channel:
         """Send one frame on a blocking socket.  The caller keeps its descriptors."""
         for data, group in self._pieces(message, list(fds or ())):
             view = memoryview(data)
-            while len(view):
+            while view:
                 sent = socket.send_fds(self.sock, [view], group) if group else self.sock.send(view)
                 group, view = [], view[sent:]
 
     def queue(self, message: Message, fds: list[int] | None = None) -> bool:
-        """Send one frame on a non-blocking socket; what does not fit waits for ``flush``.  Returns ``flush``'s answer."""
+        """Send one frame on a non-blocking socket; what does not fit waits for ``flush``, whose answer is returned."""
         own = [os.dup(fd) for fd in fds or ()]
         self._out.extend(self._pieces(message, own))
         return self.flush()
@@ -115,7 +115,9 @@ class Channel:
     # -- receiving -------------------------------------------------------------------------------------------
 
     def _read(self) -> bool:
-        data, ancillary, flags, _ = self.sock.recvmsg(_CHUNK, socket.CMSG_SPACE(SCM_MAX_FD * 4), socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, flags, _ = self.sock.recvmsg(
+            _CHUNK, socket.CMSG_SPACE(SCM_MAX_FD * 4), socket.MSG_CMSG_CLOEXEC
+        )
         for level, kind, raw in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 numbers = array.array("i")

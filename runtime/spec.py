@@ -1,8 +1,8 @@
 """What the supervisor is told about a container: one JSON object, a subset of the OCI runtime specification in spirit.
 
 The engine makes it, the supervisor keeps it (``<run>/containers/<id>/spec.json``) so that a restart policy works while
-the daemon is away.  Every key is present; ``None`` and empty mean "not set".  No path in it is ever resolved as a string inside the
-container's tree: targets are opened below the new root (openat2 RESOLVE_IN_ROOT).
+the daemon is away.  Every key is present; ``None`` and empty mean "not set".  No path in it is ever resolved as a
+string inside the container's tree: targets are opened below the new root (openat2 RESOLVE_IN_ROOT).
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ DEFAULT_CAPABILITIES = (
 """Docker's default set (moby, oci/caps/defaults.go)."""
 
 MASKED_PATHS = (
-    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-    "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
+    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+    "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
 )  # fmt: skip
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")

@@ -98,7 +98,9 @@ class _OpenHow(ctypes.Structure):
     _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
 
 
-def openat2(dirfd: int, path: str | bytes, flags: int, *, mode: int = 0, resolve: int = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS) -> int:
+def openat2(
+    dirfd: int, path: str | bytes, flags: int, *, mode: int = 0, resolve: int = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+) -> int:
     """openat2(2): open *path* below *dirfd*, which is the root for every link and ``..`` met on the way."""
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
     return syscall(NR_OPENAT2, dirfd, _bytes(path), ctypes.byref(how), ctypes.sizeof(how), what=os.fsdecode(path))

@@ -1,7 +1,7 @@
 """pynet: container networking as a library, and the small engine that stands on it.
 
-``from pynet import Controller`` is where an embedding program starts (docs/library.md).  Names are loaded on first use, so
-importing the package costs nothing.
+``from pynet import Controller`` is where an embedding program starts (docs/library.md).  Names are loaded on first
+use, so importing the package costs nothing.
 """
 
 from __future__ import annotations
