@@ -1,0 +1,103 @@
+"""The store: names, references, transactions, threads, versions, damage."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pynet.netlib.errors import InternalError, InvalidArgument, StateTooNew
+from pynet.netlib.store import NameTaken, Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "pynet.db")
+    yield store
+    store.close()
+
+
+def test_a_reference_is_an_id_then_a_name_then_a_prefix(store: Store) -> None:
+    store.put("network", "aa11", {"n": 1}, "bb22")
+    store.put("network", "bb22", {"n": 2}, "web")
+    store.put("network", "bb33", {"n": 3}, "bb")
+    assert store.find("network", "bb22") == [{"n": 2}]
+    assert store.find("network", "web") == [{"n": 2}]
+    assert store.find("network", "bb") == [{"n": 3}]
+    assert store.find("network", "b") == [{"n": 2}, {"n": 3}]
+    assert store.find("network", "%") == []
+    assert store.find("endpoint", "aa11") == []
+    with pytest.raises(InvalidArgument):
+        store.find("network", "")
+
+
+def test_a_name_is_unique_within_its_kind_and_free_after_delete(store: Store) -> None:
+    store.put("network", "1", {}, "web")
+    store.put("endpoint", "2", {}, "web")
+    with pytest.raises(NameTaken, match="network with name web already exists"):
+        store.put("network", "3", {}, "web")
+    assert store.get("network", "3") is None
+    store.delete("network", "1")
+    store.delete("network", "1")
+    store.put("network", "3", {}, "web")
+
+
+def test_a_transaction_is_all_or_nothing_also_when_nested(store: Store) -> None:
+    with pytest.raises(NameTaken), store.transaction():
+        store.put("network", "1", {}, "web")
+        with store.transaction():
+            store.put("network", "2", {}, "other")
+        store.put("network", "3", {}, "web")
+    assert store.list("network") == []
+
+
+def test_threads_write_at_once(store: Store) -> None:
+    def work(number: int) -> None:
+        for i in range(50):
+            store.put("endpoint", f"{number}-{i}", {"i": i})
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(store.list("endpoint")) == 200
+
+
+def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
+    path = tmp_path / "pynet.db"
+    code = (
+        "import sys, pathlib, os; from pynet.netlib.store import Store; s = Store(pathlib.Path(sys.argv[1]));"
+        "s.put('network', 'a', {'n': 1}); t = s.transaction(); t.__enter__(); s.put('network', 'b', {'n': 2});"
+        "print('ready', flush=True); os.read(0, 1)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-I", "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        os.kill(child.pid, signal.SIGKILL)
+    store = Store(path)
+    assert store.list("network") == [{"n": 1}]
+    store.close()
+
+
+def test_a_newer_schema_and_a_damaged_file_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "pynet.db"
+    Store(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version=99")
+    connection.close()
+    with pytest.raises(StateTooNew, match="schema version 99"):
+        Store(path)
+    damaged = tmp_path / "damaged.db"
+    damaged.write_bytes(b"no database " * 1000)
+    with pytest.raises(InternalError, match="can not open the store"):
+        Store(damaged)
