@@ -1,0 +1,252 @@
+"""Netlink transport: messages in, acknowledged answers out, for rtnetlink(7) and nfnetlink alike.
+
+    Message, Message, ...  --one send-->  kernel works through them in the sender's context
+                           <--receive--   echoes and one NLMSG_ERROR per message (error 0 is the ack)
+
+Order of things and why:
+
+* The kernel handles a request inside send(2), so every answer already lies in the socket when send returns, and a
+  dump's next part is made while the one before is read.  Reading therefore never has to block; the poll below is
+  only for the case that this ever ceases to be true, and it is bounded.
+* A message that fails does not stop those behind it in the same datagram.  The *first* failure is raised, with the step
+  that the message stood for; what came after it may have happened, and undoing is the caller's (delete the link, or
+  the namespace).
+* NETLINK_EXT_ACK gives the kernel's own words in the error; NETLINK_CAP_ACK keeps the request out of it.
+* A send is cut into datagrams of at most CHUNK messages: the answers must fit the receive buffer, or the kernel drops
+  them (ENOBUFS).
+* One lock per socket: a socket may be used from any thread.  A socket belongs to the network namespace of the thread
+  that made it, keeps that namespace alive, and works from any other thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import NamedTuple, Self
+
+NLM_F_REQUEST, NLM_F_MULTI, NLM_F_ACK, NLM_F_ECHO, NLM_F_DUMP_INTR = 0x1, 0x2, 0x4, 0x8, 0x10
+NLM_F_DUMP = 0x300
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x100, 0x200, 0x400, 0x800
+NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLMSGERR_ATTR_MSG = 1
+NLA_F_NESTED, NLA_TYPE_MASK = 0x8000, 0x3FFF
+SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
+
+CHUNK = 64
+RECEIVE_SIZE = 1 << 18  # a dump's part is at most 32 KiB, an echo a few; one read is one datagram
+ANSWER_TIMEOUT = 10.0
+
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+_ATTRIBUTE = struct.Struct("=HH")
+_INT = struct.Struct("=i")
+
+
+class NetlinkError(OSError):
+    """The kernel refused a step.  ``errno`` as usual, ``step`` what was tried, ``kernel_text`` its own words or ""."""
+
+    def __init__(self, number: int, step: str, kernel_text: str = "") -> None:
+        super().__init__(number, os.strerror(number))
+        self.step = step
+        self.kernel_text = kernel_text
+
+    def __str__(self) -> str:
+        words = f" ({self.kernel_text})" if self.kernel_text else ""
+        return f"{self.step}: {self.strerror}{words}"
+
+
+class Message(NamedTuple):
+    """One request; ``step`` names it in errors."""
+
+    step: str
+    type: int
+    flags: int
+    body: bytes
+
+
+class Answer(NamedTuple):
+    """One data message of the kernel, without its header."""
+
+    type: int
+    flags: int
+    body: bytes
+
+
+# -- attributes -----------------------------------------------------------------------------------------------------
+
+
+def attribute(kind: int, data: bytes) -> bytes:
+    """One nlattr, padded to four bytes."""
+    length = 4 + len(data)
+    return _ATTRIBUTE.pack(length, kind) + data + bytes(-length & 3)
+
+
+def nested(kind: int, *parts: bytes) -> bytes:
+    return attribute(kind | NLA_F_NESTED, b"".join(parts))
+
+
+def u8(kind: int, value: int) -> bytes:
+    return attribute(kind, struct.pack("=B", value))
+
+
+def u32(kind: int, value: int) -> bytes:
+    return attribute(kind, struct.pack("=I", value))
+
+
+def text(kind: int, value: str) -> bytes:
+    return attribute(kind, value.encode() + b"\0")
+
+
+def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
+    """The attributes from *offset* to the end, by type.  A truncated tail is left out, never read past."""
+    found: dict[int, bytes] = {}
+    end = len(data)
+    while offset + 4 <= end:
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if length < 4 or offset + length > end:
+            break
+        found[kind & NLA_TYPE_MASK] = data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return found
+
+
+# -- the socket -----------------------------------------------------------------------------------------------------
+
+
+class NetlinkSocket:
+    """A netlink socket of *protocol* in the calling thread's namespace, or a ready one passed in (and then owned)."""
+
+    def __init__(self, protocol: int, sock: socket.socket | None = None) -> None:
+        self.sock = sock or socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        for option in (NETLINK_EXT_ACK, NETLINK_CAP_ACK):
+            self.sock.setsockopt(SOL_NETLINK, option, 1)
+        self._lock = threading.Lock()
+        self._sequence = 0
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def transact(self, messages: Sequence[Message], *, ignore: tuple[int, ...] = ()) -> list[Answer]:
+        """Send *messages*, wait for every ack; return the data answers (echoes, gets).
+
+        Raises NetlinkError for the first one that failed with an errno outside *ignore*.
+        """
+        answers: list[Answer] = []
+        failed: NetlinkError | None = None
+        with self._lock:
+            for start in range(0, len(messages), CHUNK):
+                failed = self._exchange(messages[start : start + CHUNK], answers, ignore) or failed
+                if failed is not None:
+                    raise failed
+        return answers
+
+    def _exchange(
+        self, messages: Sequence[Message], answers: list[Answer], ignore: tuple[int, ...]
+    ) -> NetlinkError | None:
+        first = self._send(messages, NLM_F_REQUEST | NLM_F_ACK)
+        pending = len(messages)
+        failed: NetlinkError | None = None
+        while pending:
+            for kind, flags, sequence, body in self._receive(messages[0].step):
+                position = sequence - first
+                if not 0 <= position < len(messages):
+                    continue  # a late answer to a request that was given up
+                if kind != NLMSG_ERROR:
+                    answers.append(Answer(kind, flags, body))
+                    continue
+                pending -= 1
+                error = _error(flags, body, messages[position].step)
+                if error is not None and error.errno not in ignore and failed is None:
+                    failed = error
+        return failed
+
+    def dump(self, message: Message) -> list[Answer]:
+        """All objects that *message* (a GET) selects; asked again when the table changed under the dump."""
+        with self._lock:
+            for _attempt in range(5):
+                answers, intact = self._dump(message)
+                if intact:
+                    return answers
+        raise NetlinkError(errno.EAGAIN, message.step, "the table kept changing while it was read")
+
+    def _dump(self, message: Message) -> tuple[list[Answer], bool]:
+        first = self._send([message], NLM_F_REQUEST | NLM_F_DUMP)
+        answers: list[Answer] = []
+        intact = True
+        while True:
+            for kind, flags, sequence, body in self._receive(message.step):
+                if sequence != first:
+                    continue
+                intact = intact and not flags & NLM_F_DUMP_INTR
+                if kind in (NLMSG_DONE, NLMSG_ERROR):
+                    error = _error(flags, body, message.step)
+                    if error is not None:
+                        raise error
+                    return answers, intact
+                answers.append(Answer(kind, flags, body))
+
+    def _send(self, messages: Sequence[Message], flags: int) -> int:
+        """Send all in one datagram; return the first one's sequence number."""
+        first = self._sequence + 1
+        parts: list[bytes] = []
+        for message in messages:
+            self._sequence += 1
+            length = _HEADER.size + len(message.body)
+            parts.append(_HEADER.pack(length, message.type, message.flags | flags, self._sequence, 0) + message.body)
+            if length & 3:
+                parts.append(bytes(-length & 3))
+        try:
+            self.sock.send(b"".join(parts))
+        except OSError as error:
+            raise NetlinkError(error.errno or errno.EIO, messages[0].step) from error
+        return first
+
+    def _receive(self, step: str) -> Iterator[tuple[int, int, int, bytes]]:
+        """The messages of one datagram: (type, flags, sequence, body)."""
+        try:
+            try:
+                data = self.sock.recv(RECEIVE_SIZE, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                poll = select.poll()
+                poll.register(self.sock, select.POLLIN)
+                if not poll.poll(ANSWER_TIMEOUT * 1000):
+                    raise NetlinkError(errno.ETIMEDOUT, step, "the kernel gave no answer") from None
+                data = self.sock.recv(RECEIVE_SIZE, socket.MSG_DONTWAIT)
+        except NetlinkError:
+            raise
+        except OSError as error:
+            raise NetlinkError(error.errno or errno.EIO, step) from error
+        offset = 0
+        while offset + _HEADER.size <= len(data):
+            length, kind, flags, sequence, _port = _HEADER.unpack_from(data, offset)
+            if length < _HEADER.size:
+                raise NetlinkError(errno.EBADMSG, step, "a message without a length")
+            yield kind, flags, sequence, data[offset + _HEADER.size : offset + length]
+            offset += (length + 3) & ~3
+
+
+def _error(flags: int, body: bytes, step: str) -> NetlinkError | None:
+    """The error that an NLMSG_ERROR or NLMSG_DONE carries, None for success."""
+    number = -_INT.unpack_from(body)[0] if len(body) >= 4 else 0
+    if number <= 0:
+        return None
+    words = ""
+    if flags & NLM_F_ACK_TLVS:
+        # behind the error comes the request's header, and its body unless NLM_F_CAPPED
+        length = _HEADER.size if flags & NLM_F_CAPPED else _HEADER.unpack_from(body, 4)[0]
+        words = attributes(body, 4 + ((length + 3) & ~3)).get(NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode()
+    return NetlinkError(number, step, words)

@@ -1,0 +1,275 @@
+"""rtnetlink: links, addresses and routes of one network namespace.
+
+    Rtnetlink()                      the calling thread's namespace
+    Rtnetlink(netns.socket(fd, ...)) another one: the socket was made inside, and may be used from here
+
+The two steps of an endpoint, one datagram each:
+
+    in the host's namespace     add_veth: host end up and on its bridge, peer born in the sandbox's namespace;
+                                the echoed message tells the peer's index, so nothing is looked up
+    in the sandbox's namespace  configure: lo up, name, addresses, link up, routes
+
+The kernel's linkwatch brings a veth into operation a moment *after* the call returns; a first ARP sent before that is
+lost and costs a second.  wait_up waits for it, at some 0.03 ms.
+
+Deleting a link makes the kernel wait for a grace period of RCU, some 20 ms, whether it deletes one link or a hundred in
+one request; and it can be asked for all of a *group* in one request.  So delete_links moves its links to a group
+that nobody else has and deletes that.
+
+Messages are made by hand (rtnl_messages.py) and not by pyroute2, which needs five to ten times as long and 0.1 s to be
+imported (bench/bench_rtnetlink.py).  Everything is idempotent only where it says so; every error is a NetlinkError that
+names its step.  All methods are thread-safe.
+"""
+
+from __future__ import annotations
+
+import errno
+import secrets
+import socket
+import time
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Self
+
+from . import rtnl_messages as messages
+from .netlink import Answer, Message, NetlinkError, NetlinkSocket
+from .rtnl_messages import AddressInfo, LinkInfo, RouteInfo
+
+__all__ = ["AddressInfo", "LinkInfo", "NetlinkError", "RouteInfo", "Rtnetlink"]
+
+_GONE = (errno.ENODEV,)
+
+
+class Rtnetlink:
+    """A NETLINK_ROUTE socket.  Owns *sock* if one is given; close it, or it keeps its namespace alive."""
+
+    def __init__(self, sock: socket.socket | None = None) -> None:
+        self._netlink = NetlinkSocket(socket.NETLINK_ROUTE, sock)
+
+    def close(self) -> None:
+        self._netlink.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- links --------------------------------------------------------------------------------------------------
+
+    def add_bridge(self, name: str, *, mac: str = "", mtu: int = 0, group: int = 0, up: bool = True) -> int:
+        """Make a bridge, return its index.  With *mac* it keeps that address whatever ports come and go."""
+        return self._new(messages.new_bridge(name, mac=mac, mtu=mtu, group=group, up=up), name).index
+
+    def add_veth(
+        self,
+        host: str,
+        peer: str,
+        *,
+        netns_fd: int,
+        mac: str = "",
+        mtu: int = 0,
+        master: int = 0,
+        group: int = 0,
+        host_mac: str = "",
+        hairpin: bool = False,
+        isolated: bool = False,
+        up: bool = True,
+    ) -> tuple[int, int]:
+        """Make a veth pair, its *peer* in the namespace *netns_fd* (-1: here); return (index, peer's index).
+
+        *mac* is the peer's.  *master* is a bridge's index, *hairpin* and *isolated* its port's options.  If a step
+        fails, nothing is left.
+        """
+        first = messages.new_veth(
+            host,
+            peer,
+            netns_fd=netns_fd,
+            mac=mac,
+            host_mac=host_mac,
+            mtu=mtu,
+            master=master,
+            group=group,
+            up=up,
+        )
+        rest: list[Message] = []
+        if hairpin or isolated:
+            rest.append(messages.change_port(0, host, hairpin=hairpin, isolated=isolated))
+        try:
+            found = self._new(first, host, *rest)
+        except NetlinkError as error:
+            if error.step != first.step:  # the pair is ours and half made
+                self.delete_link(host)
+            raise
+        return found.index, found.peer
+
+    def set_link(
+        self,
+        index: int,
+        *,
+        up: bool | None = None,
+        name: str = "",
+        master: int | None = None,
+        group: int | None = None,
+        mac: str = "",
+        mtu: int = 0,
+        alias: str | None = None,
+        hairpin: bool | None = None,
+        isolated: bool | None = None,
+    ) -> None:
+        """Change what is given; *master* 0 takes the link off its bridge, an empty *alias* removes it."""
+        batch: list[Message] = []
+        if (up, master, group, alias) != (None, None, None, None) or name or mac or mtu:
+            batch.append(
+                messages.change_link(index, up=up, name=name, master=master, group=group, mac=mac, mtu=mtu, alias=alias)
+            )
+        if (hairpin, isolated) != (None, None):
+            batch.append(messages.change_port(index, hairpin=hairpin, isolated=isolated))
+        self._netlink.transact(batch)
+
+    def delete_link(self, link: int | str) -> None:
+        """Delete by index or name; one that is gone already is fine."""
+        message = messages.del_link(name=link) if isinstance(link, str) else messages.del_link(link)
+        self._netlink.transact([message], ignore=_GONE)
+
+    def delete_links(self, indices: Iterable[int]) -> None:
+        """Delete many at the price of one; those that are gone already are fine."""
+        wanted = list(indices)
+        if len(wanted) < 2:
+            for index in wanted:
+                self.delete_link(index)
+            return
+        group = 0x40000000 | secrets.randbits(30)
+        self._netlink.transact([messages.change_link(index, group=group) for index in wanted], ignore=_GONE)
+        self._netlink.transact([messages.del_link(group=group)], ignore=_GONE)
+
+    def link(self, link: int | str) -> LinkInfo | None:
+        """One link by index or name, None if there is none."""
+        message = messages.get_link(name=link) if isinstance(link, str) else messages.get_link(link)
+        answers = self._netlink.transact([message], ignore=_GONE)
+        return messages.read_link(answers[0].body) if answers else None
+
+    def links(self, *, group: int | None = None) -> list[LinkInfo]:
+        found = [messages.read_link(answer.body) for answer in self._netlink.dump(messages.get_link())]
+        return [link for link in found if group is None or link.group == group]
+
+    def operstate(self, index: int) -> int:
+        """The RFC 2863 state as if.h numbers it: 2 down, 3 lower layer down, 6 up, 0 unknown."""
+        answers = self._netlink.transact([messages.get_link(index)])
+        return messages.read_link(answers[0].body).operstate
+
+    def wait_up(self, index: int, timeout: float = 5.0) -> None:
+        """Return when the link is in operation; NetlinkError(ETIMEDOUT) if it is not within *timeout* seconds.
+
+        Polled: a subscription would deliver every link's events to this socket, and a query is 0.02 ms.
+        """
+        deadline = time.monotonic() + timeout
+        pause = 0.00005
+        while self.operstate(index) != messages.OPERSTATE_UP:
+            if time.monotonic() >= deadline:
+                raise NetlinkError(errno.ETIMEDOUT, f"wait for link {index} to come up")
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.005)
+
+    # -- what an endpoint needs inside its namespace --------------------------------------------------------------
+
+    def configure(
+        self,
+        index: int,
+        *,
+        addresses: Sequence[tuple[str, int]] = (),
+        routes: Sequence[RouteInfo] = (),
+        name: str = "",
+        mac: str = "",
+        mtu: int = 0,
+        lo_up: bool = True,
+        up: bool = True,
+    ) -> None:
+        """Everything for one link in one datagram, in the order that the kernel needs.
+
+        Routes whose ``device`` is 0 and that have no gateway go through *index*.  On an error the steps before and
+        some behind it are done: delete the link, or the namespace.
+        """
+        batch: list[Message] = []
+        if lo_up:
+            batch.append(messages.change_link(messages.LOOPBACK_INDEX, up=True, step="set lo up"))
+        if name or mac or mtu:
+            batch.append(messages.change_link(index, name=name, mac=mac, mtu=mtu))
+        batch += [messages.new_address(index, address, prefix) for address, prefix in addresses]
+        if up:
+            batch.append(messages.change_link(index, up=True, step=f"set link {name or index} up"))
+        batch += [messages.new_route(_through(route, index)) for route in routes]
+        self._netlink.transact(batch)
+
+    # -- addresses ----------------------------------------------------------------------------------------------
+
+    def add_address(self, index: int, address: str, prefix: int) -> None:
+        """EEXIST if the link has it already."""
+        self._netlink.transact([messages.new_address(index, address, prefix)])
+
+    def delete_address(self, index: int, address: str, prefix: int) -> None:
+        """One that is gone already, or whose link is, is fine."""
+        message = messages.del_address(index, address, prefix)
+        self._netlink.transact([message], ignore=(errno.EADDRNOTAVAIL, errno.ENODEV))
+
+    def addresses(self, index: int | None = None) -> list[AddressInfo]:
+        found = [messages.read_address(answer.body) for answer in self._netlink.dump(messages.get_addresses())]
+        return [address for address in found if index is None or address.index == index]
+
+    # -- routes -------------------------------------------------------------------------------------------------
+
+    def add_route(self, route: RouteInfo, *, replace: bool = False) -> None:
+        """EEXIST if there is one with that destination and metric, unless *replace*."""
+        self._netlink.transact([messages.new_route(route, replace=replace)])
+
+    def delete_route(self, route: RouteInfo) -> None:
+        """One that is gone already, or whose link is, is fine."""
+        self._netlink.transact([messages.del_route(route)], ignore=(errno.ESRCH, errno.ENODEV))
+
+    def routes(self, version: int = 4, *, table: int | None = messages.RT_TABLE_MAIN) -> list[RouteInfo]:
+        """The routes of IP *version* in *table* (None: in all tables)."""
+        family = socket.AF_INET6 if version == 6 else socket.AF_INET
+        found = [messages.read_route(answer.body) for answer in self._netlink.dump(messages.get_routes(family))]
+        return [route for route in found if route is not None and table in (None, route.table)]
+
+    def rules(self, version: int = 4) -> list[str]:
+        """The routing rules, as texts that are equal for equal rules."""
+        family = socket.AF_INET6 if version == 6 else socket.AF_INET
+        return [messages.read_rule(answer.body) for answer in self._netlink.dump(messages.get_rules(family))]
+
+    # -- inner --------------------------------------------------------------------------------------------------
+
+    def _new(self, message: Message, name: str, *rest: Message) -> LinkInfo:
+        """Make a link; know it from the echo, which kernels before 6.2 do not send for links."""
+        found = _echoed(self._netlink.transact([message, *rest]), name) or self.link(name)
+        if found is None:
+            raise NetlinkError(errno.ENODEV, message.step, "the new link was gone at once")
+        return found
+
+
+def _echoed(answers: Sequence[Answer], name: str) -> LinkInfo | None:
+    for answer in answers:
+        if answer.type == messages.RTM_NEWLINK:
+            link = messages.read_link(answer.body)
+            if link.name == name:
+                return link
+    return None
+
+
+def _through(route: RouteInfo, index: int) -> RouteInfo:
+    if route.device or (route.gateway and not route.onlink):
+        return route
+    return RouteInfo(
+        destination=route.destination,
+        gateway=route.gateway,
+        device=index,
+        metric=route.metric,
+        source=route.source,
+        onlink=route.onlink,
+        table=route.table,
+        kind=route.kind,
+        protocol=route.protocol,
+        version=route.version,
+    )
