@@ -2,7 +2,7 @@
 
     root            unshare(net, mount)
     anybody else    unshare(user, net, mount), own uid mapped to 0
-    both            mounts private, an empty tmpfs on /run (the machine's locks, sockets and pins are out of reach), lo up
+    both            mounts private, an empty tmpfs on /run (its locks, sockets and pins out of reach), lo up
 
 The process itself moves; nothing is executed again, so options, captured output and debuggers stay as they are.  The
 price: it must be done while the process has one thread (user namespaces ask for it), that is, early.  A worker of

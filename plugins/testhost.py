@@ -25,7 +25,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, ParamSpec, TypeVar
 
@@ -37,6 +37,7 @@ from .snapshot import Snapshot, processes_inside
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Socket = socket.socket  # in the class below, "socket" is a method
 
 SETTLE = 5.0  # the kernel takes namespaces and their links apart later
 
@@ -54,29 +55,35 @@ class Namespace:
         """Run *function* in here, one call at a time.  For two sides that wait for each other, bring sockets out."""
         return self.netns_thread.call(self.fd, function, *args, **kwargs)
 
-    def socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, proto: int = 0) -> socket.socket:
+    def socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, proto: int = 0) -> Socket:
         """A socket of this namespace, usable from everywhere."""
         return self.netns_thread.socket(self.fd, family, kind, proto)
 
-    def connect(self, address: tuple[str, int], timeout: float = 5.0) -> socket.socket:
+    def connect(self, address: tuple[str, int], timeout: float = 5.0) -> Socket:
         """A TCP connection made from here."""
         return self.call(socket.create_connection, address, timeout)
 
-    def listen(self, address: tuple[str, int]) -> socket.socket:
+    def listen(self, address: tuple[str, int]) -> Socket:
         """A TCP listener in here (port 0: any)."""
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         return self.call(socket.create_server, address, family=family)
 
     def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Start a program in here; what still runs at the end of the test is killed."""
-        program: subprocess.Popen[Any] = self.call(subprocess.Popen, argv, **options)
+        program: subprocess.Popen[Any] = self.call(lambda: subprocess.Popen(argv, **options))
         self._programs.append(program)
         return program
 
-    def run(self, argv: Sequence[str], *, timeout: float = 30.0, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run a program in here to its end; CalledProcessError if it fails."""
-        options = {"capture_output": True, "text": True, "check": True, "timeout": timeout} | options
-        result: subprocess.CompletedProcess[str] = self.call(subprocess.run, argv, **options)
+    def run(
+        self, argv: Sequence[str], *, input: str | None = None, timeout: float = 30.0, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program in here to its end; CalledProcessError if it fails and *check* is true."""
+        pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        program = self.popen(argv, text=True, **pipes)
+        output, errors = program.communicate(input or "", timeout)
+        result = subprocess.CompletedProcess(argv, program.returncode, output, errors)
+        if check:
+            result.check_returncode()
         return result
 
     def end_programs(self) -> None:
@@ -125,7 +132,7 @@ class Lan(Namespace):
 
 
 @contextmanager
-def playing_host() -> Iterator[Host]:
+def playing_host() -> Generator[Host]:
     """Move the calling thread into a new namespace; at the end, assert that it is as it was, and move back."""
     home = open_netns("/proc/thread-self/ns/net")
     try:
@@ -149,7 +156,7 @@ def playing_host() -> Iterator[Host]:
 
 
 @contextmanager
-def playing_lan(host: Host) -> Iterator[Lan]:
+def playing_lan(host: Host) -> Generator[Lan]:
     """A namespace joined to *host* by a veth, addressed on both sides."""
     lan = _new_namespace(Lan)
     try:
