@@ -1,0 +1,120 @@
+"""What is published, as values: a port's specification, its counters, and the checks on what arrives from outside.
+
+Nothing here acts.  Everything that a control message says about a port goes through ``parse_*``, which answer with
+values or with InvalidArgument; so the rest of the room meets only well-formed ports.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, NamedTuple
+
+from ..netlib.errors import InvalidArgument
+
+MAX_DRAIN = 86400.0
+"""Longest drain in seconds."""
+MAX_ID = 256
+DEFAULT_DRAIN = 10.0
+"""Seconds that live connections have after a withdrawal that does not say: a server that has answered and gone must
+still reach its client."""
+
+Address = tuple[str, int] | tuple[str, int, int, int]
+"""(ip, port) for AF_INET, (ip, port, 0, scope) for AF_INET6."""
+
+
+class Target(NamedTuple):
+    """Where a port leads."""
+
+    ip: str
+    port: int
+    family: int
+    address: Address
+
+
+class PortSpec(NamedTuple):
+    id: str
+    proto: str
+    target: Target
+    drain: float
+
+
+class Counters:
+    """What has happened on one port.  ``bytes_in`` goes to the target, ``bytes_out`` comes from it."""
+
+    __slots__ = ("active", "bytes_in", "bytes_out", "connections", "dropped", "errors", "refused")
+
+    def __init__(self) -> None:
+        self.connections = self.active = self.bytes_in = self.bytes_out = 0
+        self.errors = self.refused = self.dropped = 0
+
+    def as_dict(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def parse_target(value: Any) -> Target:
+    """``[ip, port]``, where an IPv6 address may carry a %scope."""
+    match value:
+        case [str() as ip, int() as port] if not isinstance(port, bool):
+            pass
+        case _:
+            raise InvalidArgument(f"target must be [ip, port], not {str(value)[:80]}")
+    if not 1 <= port <= 65535:
+        raise InvalidArgument(f"target port {port} is not between 1 and 65535")
+    plain, _, scope = ip.partition("%")
+    try:
+        if ":" in plain:
+            socket.inet_pton(socket.AF_INET6, plain)
+            index = (
+                0 if not scope else int(scope) if scope.isascii() and scope.isdigit() else socket.if_nametoindex(scope)
+            )
+            if not 0 <= index < 1 << 32:
+                raise ValueError("scope")
+            return Target(ip, port, socket.AF_INET6, (plain, port, 0, index))
+        socket.inet_pton(socket.AF_INET, ip)
+    except (OSError, ValueError) as error:
+        raise InvalidArgument(f"target address {ip[:80]!r} is not an IP address of this host's families") from error
+    return Target(ip, port, socket.AF_INET, (ip, port))
+
+
+def parse_drain(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_DRAIN:
+        raise InvalidArgument(f"drain must be a number of seconds from 0 to {MAX_DRAIN:g}, not {str(value)[:40]}")
+    return float(value)
+
+
+def parse_id(value: Any) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID:
+        raise InvalidArgument(f"port id must be a string of 1 to {MAX_ID} characters")
+    return value
+
+
+def parse_ids(value: Any) -> list[str]:
+    if not isinstance(value, list):
+        raise InvalidArgument("ids must be a list")
+    return [parse_id(item) for item in value]
+
+
+def _entries(value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise InvalidArgument("ports must be a list of objects")
+    return value
+
+
+def parse_listen(message: dict[str, Any], descriptors: int) -> list[PortSpec]:
+    """The ports of a ``listen`` that came with so many *descriptors*."""
+    specs: list[PortSpec] = []
+    for entry in _entries(message.get("ports")):
+        proto = entry.get("proto")
+        if proto not in ("tcp", "udp"):
+            raise InvalidArgument(f"proto must be tcp or udp, not {str(proto)[:40]!r}")
+        drain = parse_drain(entry.get("drain", DEFAULT_DRAIN))
+        specs.append(PortSpec(parse_id(entry.get("id")), proto, parse_target(entry.get("target")), drain))
+    if len({spec.id for spec in specs}) != len(specs):
+        raise InvalidArgument("a port id appears twice in one message")
+    if len(specs) != descriptors:
+        raise InvalidArgument(f"{len(specs)} ports came with {descriptors} descriptors")
+    return specs
+
+
+def parse_retarget(message: dict[str, Any]) -> list[tuple[str, Target]]:
+    return [(parse_id(entry.get("id")), parse_target(entry.get("target"))) for entry in _entries(message.get("ports"))]

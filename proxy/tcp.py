@@ -1,0 +1,226 @@
+"""A published TCP port: accept, dial, count, withdraw.
+
+    listener --accept--> client --.
+                                   Connection (relay.py) -- closed | reset | refused --> counters
+       target <-----dial----------'
+
+The listener is bound by whoever publishes the port and arrives as a descriptor; it is level-triggered, so that what one
+turn leaves is there in the next.  TCP_NODELAY and SO_KEEPALIVE are set on it once: accepted sockets inherit them
+(tcp(7), inet_csk_clone_lock).  Dialling does not wait: the connection is registered while it connects, and what the
+client sends meanwhile stays in the kernel.
+
+Out of descriptors or memory.  A level-triggered listener would spin and an edge-triggered one would forget, so the
+listener is parked: its events are switched off and a timer tries again after 50 ms; clients wait in its queue.  A
+connection that is accepted must also be dialled, so the ``Reserve`` keeps a descriptor: when dialling meets EMFILE the
+reserve is spent on it, and nothing is accepted until it could be refilled.  No connection that was accepted is dropped.
+
+Withdrawal closes the listener at once; live connections go on for ``drain`` seconds and are then reset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Callable
+from select import EPOLLIN
+from typing import NamedTuple
+
+from .bulkpool import BulkPool
+from .lane import Lane
+from .ports import Counters, PortSpec, Target
+from .relay import REFUSED, RESET, Connection, Relay, Socket, reset
+
+BACKLOG = 4096
+PARK = 0.05
+"""Seconds until a parked listener is tried again."""
+_ACCEPTS = 64
+"""Connections accepted in one turn."""
+_SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Reserve:
+    """One descriptor put aside, for the dialling of a connection that has been accepted with the last free one."""
+
+    def __init__(self) -> None:
+        self._fd = -1
+
+    def refill(self) -> bool:
+        """True when the reserve is full."""
+        if self._fd < 0:
+            try:
+                self._fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                return False
+        return True
+
+    def spend(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class TcpShared(NamedTuple):
+    """What all TCP ports of the process share."""
+
+    loop: asyncio.AbstractEventLoop
+    lane: Lane
+    relay: Relay
+    reserve: Reserve
+    pool: BulkPool
+
+
+class TcpPort:
+    def __init__(self, shared: TcpShared, spec: PortSpec, sock: Socket) -> None:
+        """*sock* is bound; whether it listens already does not matter.  OSError when it can not."""
+        self.id, self.proto, self.drain = spec.id, spec.proto, spec.drain
+        self.target = spec.target
+        self.counters = Counters()
+        self.listener = sock
+        self._loop, self._lane, self._relay, self._reserve, self._pool = shared
+        self._live: set[Connection] = set()
+        self._parked: asyncio.TimerHandle | None = None
+        self._drain_timer: asyncio.TimerHandle | None = None
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            sock.listen(BACKLOG)
+
+    def start(self) -> None:
+        self._lane.add(self.listener.fileno(), EPOLLIN, self._on_acceptable)
+
+    def retarget(self, target: Target) -> None:
+        """New connections go to *target*; live ones stay where they are."""
+        self.target = target
+
+    # -- new connections ---------------------------------------------------------------------------------------
+
+    def _on_acceptable(self, events: int) -> None:
+        # accept() of the Python class would make the object twice
+        accept: Callable[[], tuple[int, object]] = self.listener._accept  # type: ignore[attr-defined]  # pyright: ignore
+        for _ in range(_ACCEPTS):
+            if not self._reserve.refill():
+                self._park()
+                return
+            try:
+                fd, _ = accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _SHORTAGE:
+                    self._park()
+                    return
+                if error.errno in (errno.EINVAL, errno.EBADF):
+                    # somebody has shut the shared listener down: it will never bring a connection again, only events
+                    self.counters.errors += 1
+                    self._lane.remove(self.listener.fileno())
+                    return
+                continue  # ECONNABORTED and network errors that belong to the one connection (accept(2))
+            self._dial(Socket(fileno=fd))
+
+    def _dial(self, client: Socket) -> None:
+        client.setblocking(False)
+        counters, target = self.counters, self.target
+        counters.connections += 1
+        try:
+            try:
+                sock = Socket(target.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise
+                self._reserve.spend()
+                sock = Socket(target.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError:
+            counters.errors += 1
+            reset(client)
+            self._park()
+            return
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        result = sock.connect_ex(target.address)
+        if result not in (0, errno.EINPROGRESS):
+            counters.refused += 1
+            reset(client)
+            sock.close()
+            return
+        connection = Connection(self._relay, client, sock, self, established=False)
+        counters.active += 1
+        self._live.add(connection)
+        connection.start()
+
+    def _park(self) -> None:
+        if self._parked is None and self.listener.fileno() in self._lane.handlers:
+            self._lane.change(self.listener.fileno(), 0)
+            self._parked = self._loop.call_later(PARK, self._unpark)
+            self._lane.wake = True
+
+    def _unpark(self) -> None:
+        self._parked = None
+        if self.listener.fileno() in self._lane.handlers:
+            self._lane.change(self.listener.fileno(), EPOLLIN)
+
+    # -- the end of connections --------------------------------------------------------------------------------
+
+    def ended(self, connection: Connection, how: str) -> None:
+        """Owner: a connection of this process has ended."""
+        self._live.discard(connection)
+        counters = self.counters
+        counters.active -= 1
+        counters.bytes_in += connection.up.total
+        counters.bytes_out += connection.down.total
+        if how == RESET:
+            counters.errors += 1
+        elif how == REFUSED:
+            counters.refused += 1
+        if self._drain_timer is not None:
+            self.check_drained()
+
+    def moved(self, connection: Connection) -> None:
+        """The connection goes on in a bulk worker, which counts from the totals it was given."""
+        self._live.discard(connection)
+
+    def stats(self) -> dict[str, int]:
+        """Counters with the bytes of live connections in this process included."""
+        result = self.counters.as_dict()
+        for connection in self._live:
+            result["bytes_in"] += connection.up.total
+            result["bytes_out"] += connection.down.total
+        return result
+
+    # -- withdrawal --------------------------------------------------------------------------------------------
+
+    def stop_listening(self) -> None:
+        """Close the listener.  Clients in its queue are reset, unless another process holds the same socket."""
+        if self._parked is not None:
+            self._parked.cancel()
+            self._parked = None
+        fd = self.listener.fileno()
+        if fd >= 0:
+            if fd in self._lane.handlers:
+                self._lane.remove(fd)
+            self.listener.close()
+
+    def withdraw(self, drain: float) -> None:
+        """Stop listening; reset what is still live after *drain* seconds."""
+        self.stop_listening()
+        if self.counters.active == 0:
+            return
+        if drain <= 0:
+            self._cut()
+            return
+        self._drain_timer = self._loop.call_later(drain, self._cut)
+        self._lane.wake = True
+
+    def check_drained(self) -> None:
+        """Owner of a connection in a worker: one has ended."""
+        if self._drain_timer is not None and self.counters.active == 0:
+            self._drain_timer.cancel()
+            self._drain_timer = None
+
+    def _cut(self) -> None:
+        self._drain_timer = None
+        for connection in list(self._live):
+            self._relay.abort(connection)
+        self._pool.cut(self)
