@@ -1,0 +1,364 @@
+"""The options of ``run`` and ``create``, and the body of ``POST /containers/create`` that they amount to.
+
+``configure`` declares them with Docker's names; ``container_config`` is pure: parsed options in, body out, and the same
+options give the same body.  What Docker's client reads from the machine (``--env-file``, ``-e NAME`` without a value,
+relative paths of ``-v``) is read here too, by ``gather``, so that the rest stays free of it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..netlib.errors import InvalidArgument
+from .mounts import mounts_and_binds, tmpfs_mounts
+from .publish import publish_all
+from .units import InvalidValue, parse_cpus, parse_integer, parse_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from .parser import Arguments, Parser
+
+
+class BadOption(InvalidArgument):
+    """An option's value, or two options together, make no sense."""
+
+    exit_code = 125
+
+
+def configure(parser: Parser) -> None:
+    """Declare the options that ``run`` and ``create`` share, and IMAGE [COMMAND...]."""
+    flag, option, repeated = parser.flag, parser.option, parser.repeated
+    parser.stops_at_first_argument = True
+    flag("-i", "--interactive", help="keep stdin open")
+    flag("-t", "--tty", help="give the container a terminal")
+    flag("--rm", help="remove the container when it exits")
+    flag("--init", help="run a small init as process 1 that reaps")
+    flag("--read-only", help="mount the root file system read-only")
+    flag("--privileged", help="give all capabilities and devices")
+    flag("-P", "--publish-all", help="publish all exposed ports on ports that are free")
+    flag("--no-healthcheck", help="accepted; health checks are not run")
+    flag("--oom-kill-disable", help="do not let the kernel kill for lack of memory")
+    repeated("-a", "--attach", metavar="STREAM", help="attach to stdin, stdout or stderr")
+    repeated("-p", "--publish", metavar="[IP:][PORT:]PORT[/PROTO]", help="publish a port to the host")
+    repeated("--expose", metavar="PORT", help="expose a port without publishing it")
+    repeated("-e", "--env", metavar="NAME[=VALUE]", help="set an environment variable")
+    repeated("--env-file", metavar="FILE", help="read environment variables from a file")
+    repeated("-l", "--label", metavar="NAME[=VALUE]", help="set a label")
+    repeated("--label-file", metavar="FILE", help="read labels from a file")
+    option("--name", help="name of the container")
+    option("-h", "--hostname", help="host name in the container")
+    option("--domainname", help="domain name in the container")
+    option("-w", "--workdir", metavar="DIR", help="working directory in the container")
+    option("-u", "--user", metavar="USER[:GROUP]", help="user in the container")
+    repeated("--group-add", metavar="GROUP", help="one more group for the user")
+    option("--entrypoint", metavar="COMMAND", help="replace the image's entry point")
+    repeated("-v", "--volume", metavar="SOURCE:TARGET[:ro]", help="mount a directory or volume")
+    repeated("--mount", metavar="KEY=VALUE,...", help="mount a bind, volume or tmpfs")
+    repeated("--tmpfs", metavar="TARGET[:OPTIONS]", help="mount a tmpfs")
+    repeated("--network", "--net", metavar="NETWORK", help="connect to a network")
+    repeated("--network-alias", "--net-alias", metavar="NAME", help="one more name on that network")
+    option("--ip", metavar="ADDRESS", help="IPv4 address on that network")
+    option("--ip6", metavar="ADDRESS", help="IPv6 address on that network")
+    repeated("--link-local-ip", metavar="ADDRESS", help="link-local address")
+    option("--mac-address", metavar="ADDRESS", help="MAC address on that network")
+    repeated("--dns", metavar="ADDRESS", help="name server")
+    repeated("--dns-search", metavar="DOMAIN", help="search domain")
+    repeated("--dns-option", "--dns-opt", metavar="OPTION", help="option of resolv.conf")
+    repeated("--add-host", metavar="NAME:ADDRESS", help="one more line in /etc/hosts")
+    option("--restart", metavar="POLICY", help="no, on-failure[:N], always or unless-stopped")
+    option("--stop-signal", metavar="SIGNAL", help="signal that stops the container")
+    option("--stop-timeout", metavar="SECONDS", type=parse_integer, help="time between that signal and KILL")
+    option("-m", "--memory", metavar="SIZE", help="most memory")
+    option("--memory-swap", metavar="SIZE", help="most memory and swap together; -1 for no limit")
+    option("--memory-reservation", metavar="SIZE", help="memory that is kept for the container")
+    option("--cpus", metavar="N", help="most CPUs, for example 1.5")
+    option("-c", "--cpu-shares", metavar="N", type=parse_integer, help="relative weight")
+    option("--cpuset-cpus", metavar="LIST", help="CPUs to run on, for example 0-1")
+    option("--pids-limit", metavar="N", type=parse_integer, help="most processes; -1 for no limit")
+    option("--shm-size", metavar="SIZE", help="size of /dev/shm")
+    repeated("--ulimit", metavar="NAME=SOFT[:HARD]", help="resource limit")
+    repeated("--cap-add", metavar="CAP", help="add a capability, or ALL")
+    repeated("--cap-drop", metavar="CAP", help="drop a capability, or ALL")
+    repeated("--security-opt", metavar="OPTION", help="seccomp=FILE|unconfined, no-new-privileges")
+    repeated("--sysctl", metavar="NAME=VALUE", help="kernel parameter of the container's namespaces")
+    repeated("--device", metavar="PATH[:TARGET[:rwm]]", help="add a host device")
+    option("--oom-score-adj", metavar="N", type=parse_integer, help="preference of the kernel's out-of-memory killer")
+    option("--pid", metavar="MODE", help="pid namespace: host")
+    option("--ipc", metavar="MODE", help="ipc namespace: host or private")
+    option("--uts", metavar="MODE", help="uts namespace: host")
+    option("--userns", metavar="MODE", help="user namespace: host")
+    option("--cgroup-parent", metavar="PATH", help="parent cgroup")
+    option("--runtime", help="accepted; there is one runtime")
+    option("--log-driver", metavar="NAME", help="json-file or none")
+    repeated("--log-opt", metavar="NAME=VALUE", help="option of the log driver")
+    option("--platform", help="accepted; images are local")
+    option("--pull", metavar="POLICY", help="accepted; images are local")
+    option("--cidfile", metavar="FILE", help="write the container's id to a file")
+    parser.argument("image")
+    parser.rest("words", metavar="COMMAND", help="command and its arguments")
+
+
+def gather(args: Arguments, environ: Mapping[str, str] = os.environ) -> Arguments:
+    """Read what lies outside the command line into *args*: files, variables that are passed on, relative paths."""
+    args.env = [line for path in args.env_file for line in _lines(path, environ)] + [
+        found for word in args.env if (found := _variable(word, environ)) is not None
+    ]
+    args.label = [line for path in args.label_file for line in _lines(path, {})] + args.label
+    args.env_file, args.label_file = [], []
+    args.volume = [
+        os.path.abspath(os.path.expanduser(word.split(":")[0])) + word[len(word.split(":")[0]) :]
+        if word.startswith((".", "~")) and ":" in word
+        else word
+        for word in args.volume
+    ]
+    args.security_opt = [_profile(word) for word in args.security_opt]
+    return args
+
+
+def container_config(args: Arguments) -> dict[str, Any]:
+    """Parsed and gathered options -> the body of POST /containers/create."""
+    exposed, bindings = publish_all(args.publish, args.expose)
+    streams = [_stream(word) for word in args.attach]
+    detached = getattr(args, "detach", False)
+    tty, stdin = args.tty, args.interactive or "stdin" in streams
+    binds, mounts, volumes = mounts_and_binds(args.volume, args.mount)
+    networks = _networks(args)
+    mode = next(iter(networks), "default")
+    body: dict[str, Any] = {
+        "Image": args.image,
+        "Hostname": args.hostname or "",
+        "Domainname": args.domainname or "",
+        "User": args.user or "",
+        "AttachStdin": not detached and ("stdin" in streams or (not streams and stdin)),
+        "AttachStdout": not detached and (not streams or "stdout" in streams),
+        "AttachStderr": not detached and (not streams or "stderr" in streams),
+        "OpenStdin": stdin,
+        "StdinOnce": stdin and not detached,
+        "Tty": tty,
+        "Env": args.env,
+        "Cmd": args.words or None,
+        "WorkingDir": args.workdir or "",
+        "Labels": dict(_pair(word) for word in args.label),
+        "ExposedPorts": exposed,
+        "Volumes": volumes,
+    }
+    if args.entrypoint is not None:
+        body["Entrypoint"] = [args.entrypoint]  # [""] clears the image's own, as in Docker
+    if args.stop_signal:
+        body["StopSignal"] = args.stop_signal
+    if args.stop_timeout is not None:
+        body["StopTimeout"] = args.stop_timeout
+    if args.mac_address and mode in ("default", "bridge"):
+        body["MacAddress"] = args.mac_address
+    body["HostConfig"] = {
+        "Binds": binds,
+        "Mounts": mounts,
+        "Tmpfs": tmpfs_mounts(args.tmpfs),
+        "NetworkMode": mode,
+        "PortBindings": bindings,
+        "PublishAllPorts": args.publish_all,
+        "RestartPolicy": _restart(args),
+        "AutoRemove": args.rm,
+        **_resources(args),
+        **_security(args),
+        "Dns": args.dns,
+        "DnsOptions": args.dns_option,
+        "DnsSearch": args.dns_search,
+        "ExtraHosts": [_host(word) for word in args.add_host],
+        "PidMode": args.pid or "",
+        "IpcMode": args.ipc or "",
+        "UTSMode": args.uts or "",
+        "UsernsMode": args.userns or "",
+        "Init": True if args.init else None,
+        "LogConfig": {"Type": args.log_driver or "", "Config": dict(_pair(word) for word in args.log_opt)},
+    }
+    body["NetworkingConfig"] = {"EndpointsConfig": networks}
+    return body
+
+
+# -- pieces -------------------------------------------------------------------------------------------------------
+
+
+def _resources(args: Arguments) -> dict[str, Any]:
+    swap = args.memory_swap
+    return {
+        "Memory": parse_size(args.memory) if args.memory else 0,
+        "MemorySwap": -1 if swap == "-1" else parse_size(swap) if swap else 0,
+        "MemoryReservation": parse_size(args.memory_reservation) if args.memory_reservation else 0,
+        "NanoCpus": parse_cpus(args.cpus) if args.cpus else 0,
+        "CpuShares": args.cpu_shares or 0,
+        "CpusetCpus": args.cpuset_cpus or "",
+        "PidsLimit": args.pids_limit,
+        "ShmSize": parse_size(args.shm_size) if args.shm_size else 0,
+        "Ulimits": [_ulimit(word) for word in args.ulimit],
+        "Devices": [_device(word) for word in args.device],
+        "OomScoreAdj": args.oom_score_adj or 0,
+        "OomKillDisable": args.oom_kill_disable,
+        "CgroupParent": args.cgroup_parent or "",
+    }
+
+
+def _security(args: Arguments) -> dict[str, Any]:
+    return {
+        "Privileged": args.privileged,
+        "ReadonlyRootfs": args.read_only,
+        "CapAdd": args.cap_add,
+        "CapDrop": args.cap_drop,
+        "GroupAdd": args.group_add,
+        "SecurityOpt": args.security_opt,
+        "Sysctls": dict(_pair(word) for word in args.sysctl),
+    }
+
+
+def _restart(args: Arguments) -> dict[str, Any]:
+    name, colon, count = (args.restart or "no").partition(":")
+    if name not in ("no", "on-failure", "always", "unless-stopped"):
+        raise BadOption(
+            f"invalid restart policy: {name!r}", hint="write no, on-failure, on-failure:N, always or unless-stopped"
+        )
+    if colon and (name != "on-failure" or not count.isdecimal()):
+        raise BadOption(f"invalid restart policy: {args.restart!r}", hint="a count goes with on-failure: on-failure:5")
+    if args.rm and name != "no":
+        raise BadOption("conflicting options: cannot specify both --restart and --rm", hint="leave one of them out")
+    return {"Name": name, "MaximumRetryCount": int(count or 0)}
+
+
+def _networks(args: Arguments) -> dict[str, Any]:
+    """Network name -> endpoint settings, in the order of the command line; options hold for the first."""
+    networks = {_network(word)[0]: _network(word)[1] for word in args.network}
+    own: dict[str, Any] = {}
+    if args.ip or args.ip6 or args.link_local_ip:
+        config = {"IPv4Address": args.ip, "IPv6Address": args.ip6, "LinkLocalIPs": args.link_local_ip}
+        own["IPAMConfig"] = {key: value for key, value in config.items() if value}
+    if args.network_alias:
+        own["Aliases"] = args.network_alias
+    if args.mac_address:
+        own["MacAddress"] = args.mac_address
+    if own:
+        first = next(iter(networks), "default")
+        networks[first] = {**networks.get(first, {}), **own}
+    if len(networks) > 1 and ("host" in networks or "none" in networks):
+        raise BadOption("host and none can not be combined with other networks", hint="give one --network")
+    return networks
+
+
+def _network(word: str) -> tuple[str, dict[str, Any]]:
+    """``NAME``, or Docker's long form ``name=NAME,alias=A,ip=ADDRESS,...``."""
+    if "=" not in word:
+        if not word:
+            raise BadOption("empty network name", hint="`pynet network ls` lists them")
+        return word, {}
+    name, settings = "", dict[str, Any]()
+    for part in word.split(","):
+        key, value = _pair(part)
+        if key == "name":
+            name = value
+        elif key == "alias":
+            settings.setdefault("Aliases", []).append(value)
+        elif key == "ip":
+            settings.setdefault("IPAMConfig", {})["IPv4Address"] = value
+        elif key == "ip6":
+            settings.setdefault("IPAMConfig", {})["IPv6Address"] = value
+        elif key == "mac-address":
+            settings["MacAddress"] = value
+        elif key == "driver-opt":
+            option, text = _pair(value)
+            settings.setdefault("DriverOpts", {})[option] = text
+        elif key == "gw-priority":
+            settings["GwPriority"] = parse_integer(value)
+        else:
+            raise BadOption(
+                f"invalid field {key!r} in --network {word}",
+                hint="name, alias, ip, ip6, mac-address, driver-opt, gw-priority",
+            )
+    if not name:
+        raise BadOption(f"--network {word} has no name=", hint="write name=NETWORK,alias=NAME,...")
+    return name, settings
+
+
+def _pair(word: str) -> tuple[str, str]:
+    key, _, value = word.partition("=")
+    if not key:
+        raise BadOption(f"invalid value {word!r}: no name before =", hint="write NAME=VALUE")
+    return key, value
+
+
+def _host(word: str) -> str:
+    name, colon, address = word.partition(":") if ":" in word.partition("=")[0] else word.partition("=")
+    if not name or not colon or not address:
+        raise BadOption(f"bad format for add-host: {word!r}", hint="write NAME:ADDRESS")
+    return f"{name}:{address.strip('[]')}"
+
+
+def _ulimit(word: str) -> dict[str, Any]:
+    name, _, limits = word.partition("=")
+    soft, _, hard = limits.partition(":")
+    try:
+        return {"Name": name, "Soft": int(soft), "Hard": int(hard or soft)}
+    except ValueError:
+        raise InvalidValue("ulimit", word, "write NAME=SOFT[:HARD], for example nofile=1024:2048") from None
+
+
+def _device(word: str) -> dict[str, str]:
+    host, _, rest = word.partition(":")
+    target, _, rights = rest.partition(":")
+    if target and not target.startswith("/"):
+        target, rights = "", target
+    if not host.startswith("/") or not set(rights) <= set("rwm"):
+        raise InvalidValue("device", word, "write /dev/NAME[:/dev/TARGET[:rwm]]")
+    return {"PathOnHost": host, "PathInContainer": target or host, "CgroupPermissions": rights or "rwm"}
+
+
+def _stream(word: str) -> str:
+    if word.lower() not in ("stdin", "stdout", "stderr"):
+        raise InvalidValue("stream", word, "valid streams are stdin, stdout and stderr")
+    return word.lower()
+
+
+def _variable(word: str, environ: Mapping[str, str]) -> str | None:
+    """``NAME=VALUE`` as it is; ``NAME`` with this process's value, or None when it has none."""
+    if not word or word.startswith("="):
+        raise InvalidValue("environment variable", word, "write NAME=VALUE")
+    if "=" in word:
+        return word
+    return f"{word}={environ[word]}" if word in environ else None
+
+
+def _lines(path: str, environ: Mapping[str, str]) -> list[str]:
+    """The settings in an --env-file or --label-file: one a line; # comments and empty lines are skipped."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            lines = [line.lstrip() for line in file.read().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        text = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise BadOption(f"cannot read {path}: {text}", hint="the file has one NAME=VALUE a line") from None
+    found: list[str] = []
+    for line in lines:
+        if not line or line.startswith("#"):
+            continue
+        if " " in line.partition("=")[0] or line.startswith("="):
+            raise BadOption(f"{path}: invalid line {line!r}", hint="the file has one NAME=VALUE a line")
+        value = _variable(line, environ)
+        if value is not None:
+            found.append(value)
+    return found
+
+
+def _profile(word: str) -> str:
+    """``seccomp=FILE`` -> ``seccomp=<its contents>``: the engine does not see this command's directory."""
+    key, equals, value = word.partition("=")
+    if not equals:
+        key, _, value = word.partition(":")
+    if key != "seccomp" or value in ("unconfined", "builtin", "default") or value.lstrip().startswith("{"):
+        return word
+    try:
+        with open(value, encoding="utf-8") as file:
+            return f"seccomp={file.read()}"
+    except (OSError, UnicodeDecodeError) as error:
+        text = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise BadOption(
+            f"opening seccomp profile ({value}) failed: {text}", hint="give the path of a JSON profile"
+        ) from None

@@ -1,0 +1,194 @@
+"""An attached stream: this terminal on one side, a container's (or an exec's) on the other.
+
+    stdin  --> detach keys? --> buffer --> socket            one poll() loop; nothing in it waits for the other
+    stdout <-- frames, or raw with a terminal <-- socket     direction, so neither side can block the other
+    signals --> wake-up pipe --> SIGWINCH: resize; others: handed to the container (--sig-proxy)
+
+With a terminal, ours is put into raw mode for as long as we are attached, whatever ends it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+
+from .frames import DEFAULT_DETACH_KEYS, Demultiplexer, DetachKeys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_CHUNK = 65536
+PROXIED = (
+    *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM),
+    signal.SIGCONT,
+)
+"""Signals that --sig-proxy hands on.  Not CHLD, PIPE, URG and WINCH, which speak of us and not of the container."""
+
+
+class Interrupted(Exception):
+    """A signal that is not handed on ended the session."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class Session:
+    """One attached stream.  Use as a context manager around start and ``run``, so that no signal is lost between."""
+
+    def __init__(
+        self,
+        *,
+        tty: bool,
+        stdin: bool,
+        detach_keys: str | None = None,
+        on_resize: Callable[[int, int], None] | None = None,
+        on_signal: Callable[[int], None] | None = None,
+    ) -> None:
+        self.tty, self.stdin = tty, stdin
+        self._keys = DetachKeys(DEFAULT_DETACH_KEYS if detach_keys is None else detach_keys)
+        self._on_resize, self._on_signal = on_resize, on_signal
+        self._raw = tty and stdin and os.isatty(0)
+        self._saved: Any = None
+        self._handlers: dict[int, Any] = {}
+        self._wake, self._woken = -1, -1
+        self._old_wakeup = -1
+
+    # -- set-up and its undoing ----------------------------------------------------------------------------------
+
+    def __enter__(self) -> Session:
+        self._wake, self._woken = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._old_wakeup = signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
+        wanted = PROXIED if self._on_signal or self._raw else ()
+        for number in (*wanted, *((signal.SIGWINCH,) if self._on_resize else ())):
+            self._handlers[number] = signal.signal(number, _ignore)
+        if self._raw:
+            import termios
+            import tty
+
+            self._saved = termios.tcgetattr(0)
+            tty.setraw(0, termios.TCSANOW)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._saved is not None:
+            import termios
+
+            termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
+            self._saved = None
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._old_wakeup)
+        os.close(self._wake)
+        os.close(self._woken)
+
+    def resize(self) -> None:
+        """Tell the other side our size, when we have one."""
+        if self._on_resize:
+            try:
+                size = os.get_terminal_size(1)
+            except OSError:
+                return
+            self._on_resize(size.lines, size.columns)
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def run(self, sock: socket.socket, first: bytes = b"") -> bool:
+        """Carry bytes until the other side ends the stream; False when the user detached."""
+        demultiplexer = None if self.tty else Demultiplexer()
+        _write(demultiplexer, first)
+        sock.setblocking(False)
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        out = bytearray()
+        reading, sending = self.stdin, True
+        if not reading:
+            sending = False  # the write side stays open: its end would mean that stdin ended
+        while True:
+            poll.register(sock, select.POLLIN | (select.POLLOUT if out else 0))
+            if reading and len(out) < _CHUNK:
+                poll.register(0, select.POLLIN)
+            ready = dict(poll.poll())
+            if reading and len(out) < _CHUNK:
+                poll.unregister(0)
+            if self._wake in ready:
+                self._signals()
+            if 0 in ready:
+                data = _read_stdin()
+                if data:
+                    keys, detached = self._keys.feed(data) if self._raw else (data, False)
+                    out += keys
+                    if detached:
+                        return False
+                else:
+                    reading = False
+            if ready.get(sock.fileno(), 0) & (select.POLLIN | select.POLLHUP | select.POLLERR):
+                try:
+                    data = sock.recv(_CHUNK)
+                except BlockingIOError:
+                    continue
+                except ConnectionResetError:
+                    data = b""
+                if not data:
+                    return True
+                _write(demultiplexer, data)
+            if out:
+                try:
+                    del out[: sock.send(out)]
+                except BlockingIOError:
+                    pass
+                except (BrokenPipeError, ConnectionResetError):
+                    out.clear()
+                    reading = sending = False  # the container closed its stdin; its output may go on
+            if sending and not reading and not out:
+                sending = False
+                try:
+                    sock.shutdown(socket.SHUT_WR)
+                except OSError:
+                    pass
+
+    def _signals(self) -> None:
+        for number in os.read(self._wake, 256):
+            if number == signal.SIGWINCH:
+                self.resize()
+            elif number == signal.SIGCONT and self._raw:
+                continue
+            elif self._on_signal:
+                self._on_signal(number)
+            elif number in self._handlers:
+                raise Interrupted(number)
+
+
+def _ignore(number: int, frame: object) -> None:
+    """The wake-up pipe brings the number to the loop; the handler has to exist for that."""
+
+
+def _read_stdin() -> bytes:
+    try:
+        return os.read(0, _CHUNK)
+    except BlockingIOError:
+        return b""
+    except OSError:
+        return b""  # EIO: we are in the background, or the terminal is gone
+
+
+def _write(demultiplexer: Demultiplexer | None, data: bytes) -> None:
+    if demultiplexer is None:
+        write_all(1, data)
+        return
+    for stream, piece in demultiplexer.feed(data):
+        write_all(2 if stream == 2 else 1, piece)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of *data*, also to a descriptor that somebody made non-blocking (a shared terminal)."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            select.select([], [fd], [])
