@@ -1,0 +1,214 @@
+"""Bridge driver: a Linux bridge per network, a veth pair per endpoint.
+
+    host namespace                              sandbox namespace
+    pb<network> ---- pv<endpoint> ============= eth0
+       |  gateway address                          address, default route
+       '-- NAT: masquerade out, published ports in; isolation between bridges
+
+The peer is born in the sandbox and addressed before the host end is ready, so a container never sees a carrier on a link
+that has no address.  Everything here is a decision from records (netlib/model.py); the applier acts.
+
+Options are Docker's (``com.docker.network.bridge.*``), so compose files and scripts work as they are, and each has a short form
+("mtu", "icc", ...).  An option that nobody knows is an error: a misspelt one would otherwise be silently ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from ..netlib.errors import Forbidden, InvalidArgument
+from ..netlib.firewall import NetworkRules
+from ..netlib.instance import bridge_name, veth_name
+from ..netlib.model import EndpointRecord, NetworkRecord, SandboxRecord
+from ..netlib.resources import Bridge, NetworkFirewall, Resource, Sysctl, Veth
+
+DEFAULT_MTU = 1500
+IFNAMSIZ = 16
+"""net/if.h: fifteen bytes and a NUL."""
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeOptions:
+    bridge: str = ""
+    """Interface name; "" is made from the network's id."""
+    mtu: int = DEFAULT_MTU
+    icc: bool = True
+    """Whether containers of the network may talk to each other."""
+    masquerade: bool = True
+    host_binding: str = ""
+    """Host address of published ports that name none."""
+    inhibit_ipv4: bool = False
+    """No IPv4 address on the bridge."""
+    source: str = ""
+    """IPv4 address that outgoing connections come from (SNAT in place of masquerading)."""
+    source6: str = ""
+    ifname_prefix: str = "eth"
+    hairpin: bool = True
+
+
+def _boolean(text: str) -> bool:
+    # Go's strconv.ParseBool, which Docker uses for these options
+    if text.lower() in ("1", "t", "true"):
+        return True
+    if text.lower() in ("0", "f", "false"):
+        return False
+    raise ValueError("not true or false")
+
+
+def _mtu(text: str) -> int:
+    value = int(text)
+    if value and not 68 <= value <= 65535:  # RFC 791 (68); the kernel's largest for veth
+        raise ValueError("not between 68 and 65535")
+    return value or DEFAULT_MTU
+
+
+def _interface(text: str) -> str:
+    if not 0 < len(text.encode()) < IFNAMSIZ or text in (".", "..") or any(c in "/: \t\n" for c in text):
+        raise ValueError("not an interface name (1 to 15 bytes, no '/', ':' or blanks)")
+    return text
+
+
+def _address(version: int) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        address = ip_address(text)
+        if address.version != version:
+            raise ValueError(f"not an IPv{version} address")
+        return str(address)
+
+    return parse
+
+
+def _any_address(text: str) -> str:
+    return str(ip_address(text))
+
+
+_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "com.docker.network.bridge.name": ("bridge", _interface),
+    "com.docker.network.driver.mtu": ("mtu", _mtu),
+    "com.docker.network.bridge.enable_icc": ("icc", _boolean),
+    "com.docker.network.bridge.enable_ip_masquerade": ("masquerade", _boolean),
+    "com.docker.network.bridge.host_binding_ipv4": ("host_binding", _any_address),
+    "com.docker.network.bridge.inhibit_ipv4": ("inhibit_ipv4", _boolean),
+    "com.docker.network.host_ipv4": ("source", _address(4)),
+    "com.docker.network.host_ipv6": ("source6", _address(6)),
+    "com.docker.network.container_iface_prefix": ("ifname_prefix", _interface),
+}
+_SHORT = {field: option for option, (field, _) in _OPTIONS.items()} | {"hairpin": "hairpin"}
+_OPTIONS["hairpin"] = ("hairpin", _boolean)
+_IGNORED = {
+    "com.docker.network.bridge.default_bridge",
+    "com.docker.network.enable_ipv4",
+    "com.docker.network.enable_ipv6",
+}
+"""Say what the record says already."""
+
+
+def parse_options(options: Mapping[str, str]) -> BridgeOptions:
+    """Options to values; InvalidArgument names the option, what is wrong with it and what is known."""
+    values: dict[str, Any] = {}
+    for name, text in options.items():
+        if name in _IGNORED:
+            continue
+        known = _OPTIONS.get(_SHORT.get(name, name))
+        if known is None:
+            raise InvalidArgument(
+                f"unknown option {name} for the bridge driver", hint="it takes " + ", ".join(sorted(_SHORT))
+            )
+        field, parse = known
+        try:
+            values[field] = parse(text)
+        except ValueError as error:
+            raise InvalidArgument(f"invalid value {text!r} for option {name}: {error}") from error
+    return BridgeOptions(**values)
+
+
+def bridge_mac(network: NetworkRecord) -> str:
+    """A locally administered address made from the id, so that a re-created bridge keeps its neighbours' ARP entries."""
+    digits = network.id[:10]
+    return "02:" + ":".join(digits[i : i + 2] for i in range(0, 10, 2))
+
+
+class BridgeDriver:
+    name = "bridge"
+    scope = "local"
+    needs_addresses = True
+    singleton = False
+
+    def validate(self, network: NetworkRecord) -> None:
+        parse_options(network.options)
+
+    def conflicts(self, network: NetworkRecord, other: NetworkRecord) -> str:
+        if self.bridge(network) == self.bridge(other):
+            return "networks have same bridge name"
+        for mine in network.ipam:
+            for theirs in other.ipam:
+                if mine.version == theirs.version and ip_network(mine.subnet).overlaps(ip_network(theirs.subnet)):
+                    return f"networks have overlapping IPv{mine.version}"
+        return ""
+
+    def network_plan(self, network: NetworkRecord) -> Iterable[Resource]:
+        options = parse_options(network.options)
+        bridge = self.bridge(network)
+        addresses = [
+            f"{config.gateway}/{config.prefix}"
+            for config in network.ipam
+            if config.gateway and not (config.version == 4 and options.inhibit_ipv4)
+        ]
+        if not network.internal:
+            yield Sysctl(("net", "ipv4", "ip_forward"), "1")
+            if network.subnets(6):
+                yield Sysctl(("net", "ipv6", "conf", "all", "forwarding"), "1")
+        yield Bridge(name=bridge, mtu=options.mtu, mac=bridge_mac(network), addresses=tuple(addresses))
+        if network.subnets(6):
+            yield Sysctl(("net", "ipv6", "conf", bridge, "accept_ra"), "0")
+        yield NetworkFirewall(self.rules(network))
+
+    def rules(self, network: NetworkRecord) -> NetworkRules:
+        options = parse_options(network.options)
+        return NetworkRules(
+            bridge=self.bridge(network),
+            subnets=tuple(config.subnet for config in network.ipam),
+            internal=network.internal,
+            masquerade=options.masquerade and not network.internal,
+            icc=options.icc,
+            source=tuple(source for source in (options.source, options.source6) if source),
+        )
+
+    def endpoint_plan(
+        self, network: NetworkRecord, endpoint: EndpointRecord, sandbox: SandboxRecord
+    ) -> Iterable[Resource]:
+        if not sandbox.path:
+            raise Forbidden("a sandbox in the host's namespace can not join a bridge network")
+        options = parse_options(network.options)
+        if endpoint.address6:
+            yield Sysctl(("net", "ipv6", "conf", "default", "disable_ipv6"), "0", netns=sandbox.path)
+        gateway, gateway6 = self.gateways(network, endpoint)
+        yield Veth(
+            host=veth_name(endpoint.id),
+            ifname=endpoint.ifname,
+            netns=sandbox.path,
+            mac=endpoint.mac,
+            mtu=options.mtu,
+            bridge=self.bridge(network),
+            addresses=tuple(address for address in (endpoint.address, endpoint.address6) if address),
+            gateways=tuple(
+                hop
+                for hop, carrier in ((gateway, sandbox.gateway), (gateway6, sandbox.gateway6))
+                if hop and carrier == endpoint.id
+            ),
+            hairpin=options.hairpin,
+        )
+
+    def gateways(self, network: NetworkRecord, endpoint: EndpointRecord) -> tuple[str, str]:
+        if network.internal:
+            return "", ""
+        return (network.gateway if endpoint.address else ""), (network.gateway6 if endpoint.address6 else "")
+
+    def bridge(self, network: NetworkRecord) -> str:
+        return parse_options(network.options).bridge or bridge_name(network.id)
+
+    def operinfo(self, network: NetworkRecord, endpoint: EndpointRecord) -> Mapping[str, Any]:
+        return {"com.docker.network.endpoint.macaddress": endpoint.mac} if endpoint.mac else {}

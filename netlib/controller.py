@@ -1,0 +1,280 @@
+"""The controller: where an embedding program and the daemon meet the Container Network Model.
+
+    with Controller(root, run) as c:
+        web = c.create_network("web", ipam=[IpamConfig(subnet="10.1.0.0/24")])
+        sandbox = c.create_sandbox()
+        endpoint = web.create_endpoint("a")
+        endpoint.join(sandbox)
+        endpoint.publish(parse_publish("8080:80"))
+
+Every change has the same four steps: decide under the lock (names, addresses, ports, the default route); write the
+decision to the store in one transaction; make it true in the kernel by applying a plan; on failure undo the plan and
+the decision.  A removal likewise: the store first, then the kernel.  A process killed between the two leaves a store
+that is ahead of the kernel, and ``repair`` makes the kernel follow it.
+
+The controller holds an flock on ``<root>/lock``: one process controls a root at a time, others get RootBusy.  It is
+thread-safe; its lock is not held while the kernel, the firewall or the proxy are called.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from .addressing import Addressing, host_avoids
+from .applier import Applier
+from .driver import Driver, load_driver
+from .errors import Forbidden, InvalidArgument, RootBusy
+from .instance import Instance
+from .model import IpamConfig, NetworkRecord, SandboxRecord
+from .network import Network
+from .proxying import Proxy
+from .publishing import Publisher
+from .registry import Registry
+from .resources import Netns
+from .sandbox import Sandbox
+from .store import Store
+
+if TYPE_CHECKING:
+    from .reconcile import Difference
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+PREDEFINED = ("bridge", "host", "none")
+DEFAULT_BRIDGE = "pynet0"
+"""Interface name of the predefined bridge network of the default root; others get a name made from the id."""
+
+
+def new_id() -> str:
+    """64 hex digits, as Docker's ids."""
+    return secrets.token_hex(32)
+
+
+class Controller:
+    """Networks, endpoints and sandboxes of one root directory; see the module's text."""
+
+    def __init__(
+        self,
+        root: Path | str | None = None,
+        run: Path | str | None = None,
+        *,
+        proxy: Proxy | None = None,
+        firewall: str = "auto",
+    ) -> None:
+        """Take the root directory and load what is there; nothing in the kernel is touched before it is needed.
+
+        *proxy* serves published ports that NAT can not (loopback, IPv6 host to IPv4 container); without one, loopback
+        goes through NAT as well.  *firewall* is "auto", "nftables" or "iptables".
+        """
+        from .kernel.host import HostActions
+
+        self.instance = Instance.at(root, run)
+        for directory in (self.instance.root, self.instance.run, self.instance.netns_dir):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o711)
+        self._lock_fd = _lock_root(self.instance.root)
+        self.lock = threading.RLock()
+        self._drivers: dict[str, Driver] = {}
+        try:
+            self.store = Store(self.instance.root / "pynet.db")
+            self.registry = Registry(self.store)
+            self.actions = HostActions(self.instance, firewall=firewall, proxy=proxy)
+            self.applier = Applier(self.actions)
+            self.addressing = Addressing(self.instance.digest)
+            self.publisher = Publisher(self.actions.sockets, has_proxy=proxy is not None)
+            for network in self.registry.networks.values():
+                endpoints = self.registry.endpoints_of_network(network.id)
+                self.addressing.restore(network, endpoints)
+                for endpoint in endpoints:
+                    self.publisher.restore(endpoint.id, endpoint.ports)
+        except BaseException:
+            os.close(self._lock_fd)
+            raise
+
+    def close(self) -> None:
+        """Let go of the root directory.  What exists in the kernel goes on existing; a later controller finds it."""
+        self.actions.close()
+        self.store.close()
+        os.close(self._lock_fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def driver(self, name: str) -> Driver:
+        driver = self._drivers.get(name)
+        if driver is None:
+            driver = self._drivers[name] = load_driver(name)
+        return driver
+
+    # -- networks --------------------------------------------------------------------------------------------
+
+    def create_network(
+        self,
+        name: str,
+        *,
+        driver: str = "bridge",
+        subnet: str = "",
+        ipam: Sequence[IpamConfig] = (),
+        ipv4: bool = True,
+        ipv6: bool = False,
+        internal: bool = False,
+        attachable: bool = False,
+        options: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        id: str | None = None,
+    ) -> Network:
+        """Make a network.  *subnet* is short for ``ipam=[IpamConfig(subnet=subnet)]``; families without a subnet get one
+        from the default pools.
+
+        Raises InvalidArgument (names, options, subnets), Forbidden (overlap with another network), Conflict (the name),
+        NotFound (no such driver).
+        """
+        self._check_name(name)
+        the_driver = self.driver(driver)
+        record = NetworkRecord(
+            id=id or new_id(),
+            name=name,
+            driver=driver,
+            created=time.time(),
+            scope=the_driver.scope,
+            internal=internal,
+            ipv4=ipv4,
+            ipv6=ipv6,
+            attachable=attachable,
+            options=dict(options or {}),
+            labels=dict(labels or {}),
+        )
+        the_driver.validate(record)
+        if not ipv4 and not ipv6:
+            raise InvalidArgument("IPv4 or IPv6 must be enabled")
+        configs = [IpamConfig(subnet=subnet), *ipam] if subnet else list(ipam)
+        avoid = host_avoids() if the_driver.needs_addresses else ()
+        with self.lock:
+            if self.registry.has_network_named(name):
+                self.registry.save(record)  # raises, with the one text for this
+            if the_driver.needs_addresses:
+                record = replace(record, ipam=self.addressing.open(record, configs, avoid))
+            elif configs:
+                raise InvalidArgument(f"the {driver} driver takes no subnets")
+            try:
+                self._check_conflicts(the_driver, record)
+                self.registry.save(record)
+            except BaseException:
+                self.addressing.close(record.id)
+                raise
+        try:
+            self.applier.apply(the_driver.network_plan(record))
+        except BaseException:
+            with self.lock:
+                self.registry.remove(record)
+                self.addressing.close(record.id)
+            raise
+        return Network(self, record.id)
+
+    def _check_name(self, name: str) -> None:
+        if not name.strip():
+            raise InvalidArgument("invalid network name: name is empty")
+        if not _NAME.fullmatch(name):
+            raise InvalidArgument(
+                f"invalid network name {name!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
+            )
+
+    def _check_conflicts(self, driver: Driver, record: NetworkRecord) -> None:
+        for other in self.registry.networks.values():
+            if other.driver != record.driver:
+                continue
+            reason = driver.conflicts(record, other)
+            if driver.singleton:
+                raise Forbidden(reason)
+            if reason:
+                raise Forbidden(
+                    f"cannot create network {record.id} ({record.name}): conflicts with network {other.id} "
+                    f"({other.name}): {reason}",
+                    hint=f"choose another subnet or bridge name, or remove the network {other.name}",
+                )
+
+    def network(self, ref: str) -> Network:
+        """By exact id, exact name, or a prefix of the id; NotFound, or InvalidArgument when it is ambiguous."""
+        with self.lock:
+            return Network(self, self.registry.network(ref).id)
+
+    def networks(self) -> list[Network]:
+        """All networks, oldest first."""
+        with self.lock:
+            records = sorted(self.registry.networks.values(), key=lambda record: (record.created, record.name))
+        return [Network(self, record.id) for record in records]
+
+    def ensure_predefined(self) -> None:
+        """Make the networks that Docker's users expect to find: bridge, host, none."""
+        bridge = {} if self.instance.suffix else {"com.docker.network.bridge.name": DEFAULT_BRIDGE}
+        for name in PREDEFINED:
+            if not self.registry.has_network_named(name):
+                self.create_network(name, driver=name, options=bridge if name == "bridge" else None)
+
+    # -- sandboxes -------------------------------------------------------------------------------------------
+
+    def create_sandbox(self, id: str | None = None, *, host: bool = False) -> Sandbox:
+        """Make a network namespace, pinned at ``sandbox.path``; with *host*, a sandbox that is the host's own."""
+        id = id or new_id()
+        if not _NAME.fullmatch(id):
+            raise InvalidArgument(f"invalid sandbox id {id!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+        path = "" if host else str(self.instance.netns_dir / id[:64])
+        record = SandboxRecord(id=id, path=path)
+        with self.lock:
+            if id in self.registry.sandboxes:
+                raise Forbidden(f"container {id} is already present in sandbox {id}")
+            self.registry.save(record)
+        try:
+            self.applier.apply([Netns(path)] if path else [])
+        except BaseException:
+            with self.lock:
+                self.registry.remove(record)
+            raise
+        return Sandbox(self, id)
+
+    def sandbox(self, id: str) -> Sandbox:
+        """The sandbox with exactly this id; NotFound."""
+        return Sandbox(self, id).checked()
+
+    def sandboxes(self) -> list[Sandbox]:
+        with self.lock:
+            return [Sandbox(self, id) for id in sorted(self.registry.sandboxes)]
+
+    # -- what should be and what is --------------------------------------------------------------------------
+
+    def check(self) -> list[Difference]:
+        """How the kernel differs from the store; changes nothing."""
+        from .reconcile import check
+
+        return check(self)
+
+    def repair(self) -> list[Difference]:
+        """Make the kernel as the store says: add what is missing, remove strays; returns what was found."""
+        from .reconcile import repair
+
+        return repair(self)
+
+
+def _lock_root(root: Path) -> int:
+    fd = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(fd, 32).decode(errors="replace").strip()
+        os.close(fd)
+        raise RootBusy(str(root), f"process {holder}" if holder else "") from None
+    except BaseException:
+        os.close(fd)
+        raise
+    os.ftruncate(fd, 0)
+    os.write(fd, f"{os.getpid()}\n".encode())
+    return fd

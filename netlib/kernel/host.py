@@ -1,0 +1,316 @@
+"""The applier's hands: each kind of resource made and unmade through the one module that speaks to that part of the
+kernel.
+
+    Netns, Veth          netns.py (the namespace thread) and rtnetlink.py
+    Bridge               rtnetlink.py
+    Sysctl               sysctl.py
+    NetworkFirewall,     the firewall back end, chosen at the first use
+    PortForwards         ... and conntrack.py: UDP flows that began before a rule changed would go on past it
+    ProxyPorts           the forwarder's client that the controller was given
+
+All of it acts in the network namespace of the thread that made this object.  Idempotent as resources.py demands; links
+that are not in our link group are never deleted.  Everything is made at the first use, so a controller that only looks
+costs nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import queue
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..errors import Conflict, InvalidArgument, NotSupported
+from ..firewall import FirewallBackend, NetworkRules, check_network, select_backend
+from ..instance import Instance
+from ..proxying import Proxy, ServedPort
+from ..resources import Bridge, DefaultRoute, Netns, NetworkFirewall, PortForwards, ProxyPorts, Sysctl, Veth
+from . import conntrack, sysctl
+from .netlink import NetlinkError
+from .netns import NetnsThread, open_netns
+from .rtnetlink import Rtnetlink
+from .rtnl_messages import RouteInfo
+
+LOOPBACK = 1
+"""Every network namespace's loopback interface has this index."""
+_DISABLE_IPV6 = ("net", "ipv6", "conf", "default", "disable_ipv6")
+
+
+class HostActions:
+    def __init__(self, instance: Instance, *, firewall: str = "auto", proxy: Proxy | None = None) -> None:
+        self._instance = instance
+        self._proxy = proxy
+        self._firewall_name = firewall
+        self._lock = threading.Lock()
+        self._backend: FirewallBackend | None = None
+        self.sockets: dict[str, socket.socket] = {}
+        """Listening sockets of published ports by "proto/address/port"; kept here too, so a lost forwarder loses none."""
+        self.rtnl = Rtnetlink()
+        self.netns = NetnsThread()
+        self._home = open_netns("/proc/thread-self/ns/net")
+        self._reap: queue.SimpleQueue[list[str] | None] | None = None
+        self._reaper: threading.Thread | None = None
+
+    def close(self) -> None:
+        with self._lock:
+            reap, self._reap = self._reap, None
+        if reap is not None and self._reaper is not None:
+            reap.put(None)
+            self._reaper.join()
+        if self._backend is not None:
+            self._backend.close()
+        self.netns.close()
+        os.close(self._home)
+        self.rtnl.close()
+        for sock in self.sockets.values():
+            sock.close()
+        self.sockets.clear()
+
+    @property
+    def firewall(self) -> FirewallBackend:
+        with self._lock:
+            if self._backend is None:
+                backend = select_backend(self._firewall_name, instance=self._instance.suffix)
+                backend.ensure()
+                self._backend = backend
+            return self._backend
+
+    @property
+    def has_firewall(self) -> bool:
+        """Whether the back end was chosen already; asking for ``firewall`` chooses it."""
+        return self._backend is not None
+
+    @property
+    def proxy(self) -> Proxy | None:
+        return self._proxy
+
+    # -- sysctls and namespaces ------------------------------------------------------------------------------
+
+    def set_sysctl(self, resource: Sysctl) -> None:
+        def act() -> None:
+            try:
+                sysctl.ensure(resource.path, resource.value)
+            except FileNotFoundError:
+                if "ipv6" not in resource.path:
+                    raise
+                raise NotSupported(
+                    "IPv6 is disabled in this kernel",
+                    hint="create the network without IPv6, or boot with ipv6.disable=0",
+                ) from None
+            except PermissionError as error:
+                raise NotSupported(
+                    f"can not set {'.'.join(resource.path)}: {error.strerror}",
+                    hint="run pynet as root, or in `pynet playground`",
+                ) from error
+
+        if resource.netns:
+            self._inside(resource.netns, act)
+        else:
+            self.netns.call(self._home, act)
+
+    def make_netns(self, resource: Netns) -> None:
+        os.makedirs(os.path.dirname(resource.path), mode=0o711, exist_ok=True)
+        fd = self.netns.create(resource.path)
+        try:
+            self.netns.call(fd, _prepare_namespace)
+        except BaseException:
+            self.netns.delete(resource.path)
+            raise
+        finally:
+            os.close(fd)
+
+    def drop_netns(self, resource: Netns) -> None:
+        self.netns.delete(resource.path)
+
+    def _inside(self, path: str, act: Callable[[], None]) -> None:
+        fd = self.netns.open(path)
+        try:
+            self.netns.call(fd, act)
+        finally:
+            os.close(fd)
+
+    # -- links -----------------------------------------------------------------------------------------------
+
+    def make_bridge(self, resource: Bridge) -> None:
+        made = False
+        try:
+            index = self.rtnl.add_bridge(
+                resource.name, mac=resource.mac, mtu=resource.mtu, group=self._instance.link_group
+            )
+            made = True
+        except NetlinkError as error:
+            if error.errno != errno.EEXIST:
+                raise
+            link = self.rtnl.link(resource.name)
+            if link is None or link.kind != "bridge":
+                raise InvalidArgument(f"existing interface {resource.name} is not a bridge") from None
+            index = link.index
+            self.rtnl.set_link(index, up=True)
+        try:
+            present = {f"{a.address}/{a.prefix}" for a in self.rtnl.addresses(index)} if not made else set[str]()
+            for address in resource.addresses:
+                if address not in present:
+                    ip, _, prefix = address.partition("/")
+                    self.rtnl.add_address(index, ip, int(prefix))
+        except BaseException:
+            if made:
+                self.rtnl.delete_link(index)
+            raise
+
+    def drop_bridge(self, resource: Bridge) -> None:
+        self._drop_own(resource.name)
+
+    def _drop_own(self, name: str) -> None:
+        link = self.rtnl.link(name)
+        if link is not None and link.group == self._instance.link_group:
+            self.rtnl.delete_link(link.index)
+
+    def make_veth(self, resource: Veth) -> None:
+        fd = self.netns.open(resource.netns)
+        try:
+            host, peer = self.rtnl.add_veth(
+                resource.host,
+                resource.ifname,
+                netns_fd=fd,
+                mac=resource.mac,
+                mtu=resource.mtu,
+                master=self._index(resource.bridge),
+                group=self._instance.link_group,
+                hairpin=resource.hairpin,
+            )
+            try:
+                with Rtnetlink(self.netns.socket(fd, socket.AF_NETLINK, socket.SOCK_RAW)) as inside:
+                    inside.configure(
+                        peer,
+                        addresses=[
+                            (ip, int(prefix)) for ip, _, prefix in (a.partition("/") for a in resource.addresses)
+                        ],
+                        routes=[RouteInfo(gateway=gateway) for gateway in resource.gateways],
+                        lo_up=False,
+                    )
+                self.rtnl.wait_up(host)
+            except BaseException:
+                self.rtnl.delete_link(host)
+                raise
+        except NetlinkError as error:
+            if error.errno == errno.EXFULL:  # net/bridge: BR_MAX_PORTS
+                raise Conflict(
+                    f"bridge {resource.bridge} has all of its 1023 ports in use", hint="use a second network"
+                ) from error
+            raise
+        finally:
+            os.close(fd)
+
+    def drop_veth(self, resource: Veth) -> None:
+        self._drop_own(resource.host)
+
+    def _index(self, name: str) -> int:
+        link = self.rtnl.link(name)
+        if link is None:
+            raise NetlinkError(errno.ENODEV, f"find bridge {name}")
+        return link.index
+
+    def set_default_route(self, resource: DefaultRoute) -> None:
+        with self._in_sandbox(resource.netns) as inside:
+            link = inside.link(resource.ifname)
+            if link is None:
+                raise NetlinkError(errno.ENODEV, f"find interface {resource.ifname}")
+            inside.add_route(RouteInfo(gateway=resource.gateway, device=link.index), replace=True)
+
+    def drop_default_route(self, resource: DefaultRoute) -> None:
+        with self._in_sandbox(resource.netns) as inside:
+            inside.delete_route(RouteInfo(gateway=resource.gateway))
+
+    def _in_sandbox(self, path: str) -> Rtnetlink:
+        fd = self.netns.open(path)
+        try:
+            return Rtnetlink(self.netns.socket(fd, socket.AF_NETLINK, socket.SOCK_RAW))
+        finally:
+            os.close(fd)
+
+    def reap_links(self, names: list[str]) -> None:
+        """Delete host ends whose namespaces are going away, in the background and many at the price of one.
+
+        The kernel deletes them too, when it takes the namespaces apart; this is so that it does not depend on a process
+        that still holds such a namespace.
+        """
+        if not names:
+            return
+        with self._lock:
+            if self._reap is None:
+                self._reap = queue.SimpleQueue()
+                self._reaper = threading.Thread(target=self._run_reaper, args=(self._reap,), name="reaper", daemon=True)
+                self._reaper.start()
+            self._reap.put(names)
+
+    def _run_reaper(self, jobs: queue.SimpleQueue[list[str] | None]) -> None:
+        last = False
+        while not last:
+            batch: list[str] = []
+            item = jobs.get()
+            while True:
+                if item is None:
+                    last = True
+                else:
+                    batch += item
+                try:
+                    item = jobs.get_nowait()
+                except queue.Empty:
+                    break
+            group = self._instance.link_group
+            links = [self.rtnl.link(name) for name in batch]
+            self.rtnl.delete_links([link.index for link in links if link is not None and link.group == group])
+
+    # -- firewall and proxy ----------------------------------------------------------------------------------
+
+    def add_network_rules(self, resource: NetworkFirewall) -> None:
+        rules = self.complete_rules(resource.rules)
+        if rules.loopback:
+            self.set_sysctl(Sysctl(("net", "ipv4", "conf", rules.bridge, "route_localnet"), "1"))
+        self.firewall.add_network(rules)
+
+    def complete_rules(self, rules: NetworkRules) -> NetworkRules:
+        """With what depends on the host, not on the network: without a proxy, loopback is NAT's business as well."""
+        return check_network(replace(rules, loopback=self._proxy is None and not rules.internal))
+
+    def remove_network_rules(self, resource: NetworkFirewall) -> None:
+        self.firewall.remove_network(resource.rules.bridge)
+
+    def add_port_rules(self, resource: PortForwards) -> None:
+        self.firewall.add_ports(list(resource.rules))
+        self._forget_flows(resource)
+
+    def remove_port_rules(self, resource: PortForwards) -> None:
+        self.firewall.remove_ports(list(resource.rules))
+        self._forget_flows(resource)
+
+    def _forget_flows(self, resource: PortForwards) -> None:
+        ports = {rule.host_port for rule in resource.rules if rule.proto == "udp"}
+        if ports:
+            self.netns.call(self._home, conntrack.flush_ports, socket.IPPROTO_UDP, ports)
+
+    def add_proxy_ports(self, resource: ProxyPorts) -> None:
+        if self._proxy is not None and resource.ports:
+            self._proxy.listen(self._served(resource))
+
+    def _served(self, resource: ProxyPorts) -> list[ServedPort]:
+        return [
+            ServedPort(port.id, port.proto, port.target_ip, port.target_port, self.sockets[port.id])
+            for port in resource.ports
+        ]
+
+    def remove_proxy_ports(self, resource: ProxyPorts) -> None:
+        if self._proxy is not None and resource.ports:
+            self._proxy.withdraw([port.id for port in resource.ports])
+
+
+def _prepare_namespace() -> None:
+    try:
+        sysctl.write(_DISABLE_IPV6, 1)
+    except FileNotFoundError:
+        pass  # a kernel without IPv6 has nothing to switch off
+    with Rtnetlink() as rtnl:
+        rtnl.set_link(LOOPBACK, up=True)

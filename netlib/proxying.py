@@ -1,0 +1,49 @@
+"""What the library needs of a userland proxy.  ``pynet.proxy.client.ForwarderClient`` is one."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class Listening(Protocol):
+    """A served port, as a proxy tells of it."""
+
+    @property
+    def id(self) -> str: ...
+    def fileno(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServedPort:
+    """A port to serve: a listening (tcp) or bound (udp) socket, and where it leads."""
+
+    id: str
+    proto: str
+    target_ip: str
+    target_port: int
+    sock: socket.socket
+    drain: float | None = None
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+
+class Proxy(Protocol):
+    def listen(self, ports: Iterable[ServedPort]) -> None:
+        """Serve these, in one message, all or none; one that is served already is replaced."""
+        ...
+
+    def withdraw(self, ids: Iterable[str]) -> None:
+        """Stop serving; ids that are not served are passed over."""
+        ...
+
+    def fetch(self) -> Sequence[Listening]:
+        """What is served, each with a copy of its socket that the caller owns."""
+        ...
+
+    def stats(self) -> dict[str, Any]:
+        """``{"ports": {id: ...}}`` of what is served."""
+        ...

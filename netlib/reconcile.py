@@ -1,0 +1,195 @@
+"""What should be, what is, and making the second like the first.
+
+    should be    the plans of every network, every sandbox and every joined endpoint in the store
+    is           links of our link group, pins in <run>/netns, the back end's rules, the forwarder's ports
+
+``check`` compares and changes nothing; ``repair`` adds what is missing and removes what nobody asked for.  Both cost one
+dump of each kind, however many objects there are.  Used at start (a process or the whole host may have died half-way), after a
+firewall was flushed, and on demand (``pynet check``, ``pynet repair``).
+
+Runs beside other changes: an object that is being made may show as missing.  The daemon therefore repairs before it serves.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from .errors import MultipleErrors, PynetError
+from .kernel.netns import delete_netns, open_netns
+from .model import EndpointRecord
+from .resources import Bridge, Netns, NetworkFirewall, PortForwards, ProxyPorts, Resource, Sysctl, Veth
+
+if TYPE_CHECKING:
+    from .controller import Controller
+    from .firewall import NetworkRules, PortRule
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing that is not as it should be."""
+
+    state: Literal["missing", "stray"]
+    kind: Literal["link", "netns", "rule", "port", "sysctl"]
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.state} {self.kind} {self.name}"
+
+
+class _Survey:
+    """Both sides, and their difference."""
+
+    def __init__(self, controller: Controller) -> None:
+        self.controller = controller
+        with controller.lock:
+            self.plan: list[Resource] = list(_whole_plan(controller))
+            self.network_count = len(controller.registry.networks)
+        actions = controller.actions
+        group = controller.instance.link_group
+        self.links = {link.name: link for link in actions.rtnl.links()}
+        self.own_links = {name for name, link in self.links.items() if link.group == group}
+        directory = controller.instance.netns_dir
+        self.pins = {str(directory / name) for name in os.listdir(directory)} if directory.exists() else set[str]()
+        self.whole_pins = {path for path in self.pins if _is_pin(path)}
+        self.rules = {actions.complete_rules(r.rules) for r in self.plan if isinstance(r, NetworkFirewall)}
+        self.ports: set[PortRule] = {rule for r in self.plan if isinstance(r, PortForwards) for rule in r.rules}
+        self.kernel_rules: set[NetworkRules] = set()
+        self.kernel_ports: set[PortRule] = set()
+        self.firewall_read = bool(self.rules or controller.actions.has_firewall)
+        if self.firewall_read:
+            networks, ports = actions.firewall.state()
+            self.kernel_rules = set(networks)
+            self.kernel_ports = set(ports)
+        self.proxied: set[str] = set(actions.proxy.stats()["ports"]) if actions.proxy else set()
+
+    def missing(self) -> list[tuple[Difference, Resource]]:
+        found: list[tuple[Difference, Resource]] = []
+        actions = self.controller.actions
+        gone_pins = {r.path for r in self.plan if isinstance(r, Netns) and r.path not in self.whole_pins}
+        for resource in self.plan:
+            match resource:
+                case Netns(path=path) if path in gone_pins:
+                    found.append((Difference("missing", "netns", path), resource))
+                case Bridge(name=name) if name not in self.links:
+                    found.append((Difference("missing", "link", name), resource))
+                case Veth(host=name, netns=netns) if name not in self.links or netns in gone_pins:
+                    found.append((Difference("missing", "link", name), resource))
+                case NetworkFirewall(rules=rules) if actions.complete_rules(rules) not in self.kernel_rules:
+                    found.append((Difference("missing", "rule", rules.bridge), resource))
+                case PortForwards(rules=rules) if not self.kernel_ports.issuperset(rules):
+                    for rule in sorted(set(rules) - self.kernel_ports, key=str):
+                        found.append((Difference("missing", "rule", _port_name(rule)), resource))
+                case ProxyPorts(ports=ports) if actions.proxy:
+                    for port in ports:
+                        if port.id not in self.proxied:
+                            found.append((Difference("missing", "port", port.id), resource))
+                case _:
+                    pass
+        return found
+
+    def stray(self) -> list[Difference]:
+        wanted_links = {r.name if isinstance(r, Bridge) else r.host for r in self.plan if isinstance(r, Bridge | Veth)}
+        wanted_pins = {r.path for r in self.plan if isinstance(r, Netns)}
+        wanted_proxied = {port.id for r in self.plan if isinstance(r, ProxyPorts) for port in r.ports}
+        return [
+            *(Difference("stray", "link", name) for name in sorted(self.own_links - wanted_links)),
+            *(Difference("stray", "netns", path) for path in sorted(self.pins - wanted_pins)),
+            *(Difference("stray", "rule", r.bridge) for r in sorted(self.kernel_rules - self.rules, key=str)),
+            *(
+                Difference("stray", "rule", _port_name(rule))
+                for rule in sorted(self.kernel_ports - self.ports, key=str)
+            ),
+            *(Difference("stray", "port", id) for id in sorted(self.proxied - wanted_proxied)),
+        ]
+
+
+def check(controller: Controller) -> list[Difference]:
+    survey = _Survey(controller)
+    return [difference for difference, _ in survey.missing()] + survey.stray()
+
+
+def repair(controller: Controller) -> list[Difference]:
+    """Strays go first: a stale link may stand where a missing one belongs.  Goes on after failures, raises them together."""
+    survey = _Survey(controller)
+    actions, applier = controller.actions, controller.applier
+    problems: list[BaseException] = []
+
+    def attempt(act: object, *arguments: object) -> None:
+        try:
+            act(*arguments)  # type: ignore[operator]
+        except (PynetError, OSError) as error:
+            problems.append(error)
+
+    strays = survey.stray()
+    # links in a namespace that is made anew went with the old one, but the host end may still be dying
+    missing = survey.missing()
+    stale = {r.host for _, r in missing if isinstance(r, Veth)} & survey.own_links
+    names = {d.name for d in strays if d.kind == "link"} | stale
+    attempt(actions.rtnl.delete_links, [survey.links[name].index for name in sorted(names)])
+    for difference in strays:
+        if difference.kind == "netns":
+            attempt(delete_netns, difference.name)
+    if actions.proxy is not None and any(d.kind == "port" for d in strays):
+        attempt(actions.proxy.withdraw, [d.name for d in strays if d.kind == "port"])
+
+    done: set[int] = set()
+    rules_differ = any(d.kind == "rule" for d in strays)
+    for difference, resource in missing:
+        if difference.kind == "netns" and difference.name in survey.pins:
+            attempt(delete_netns, difference.name)  # a file where the pin was: its mount table has gone
+        if isinstance(resource, NetworkFirewall | PortForwards):
+            rules_differ = True
+        elif id(resource) not in done:
+            done.add(id(resource))
+            attempt(applier.apply, [*_sysctls_before(survey.plan, resource), resource])
+    if rules_differ:
+        attempt(actions.firewall.replace, sorted(survey.rules, key=str), sorted(survey.ports, key=str))
+    if problems:
+        raise problems[0] if len(problems) == 1 else MultipleErrors("could not repair everything", problems)
+    return [difference for difference, _ in missing] + strays
+
+
+def _whole_plan(controller: Controller) -> list[Resource]:
+    registry = controller.registry
+    plan: list[Resource] = []
+    for network in registry.networks.values():
+        plan += controller.driver(network.driver).network_plan(network)
+    for sandbox in registry.sandboxes.values():
+        if sandbox.path:
+            plan.append(Netns(sandbox.path))
+        for endpoint in registry.endpoints_of_sandbox(sandbox.id):
+            plan += _endpoint_plan(controller, endpoint)
+    return plan
+
+
+def _endpoint_plan(controller: Controller, endpoint: EndpointRecord) -> list[Resource]:
+    registry = controller.registry
+    network = registry.networks[endpoint.network]
+    driver = controller.driver(network.driver)
+    plan = list(driver.endpoint_plan(network, endpoint, registry.sandboxes[endpoint.sandbox]))
+    plan += controller.publisher.plan(registry, controller.driver, endpoint)
+    return plan
+
+
+def _sysctls_before(plan: list[Resource], resource: Resource) -> list[Resource]:
+    """The sysctls that stand directly before a resource belong to it (a new link takes its settings from them)."""
+    at = next(i for i, other in enumerate(plan) if other is resource)
+    first = at
+    while first and isinstance(plan[first - 1], Sysctl):
+        first -= 1
+    return plan[first:at]
+
+
+def _port_name(rule: PortRule) -> str:
+    host = f"[{rule.host_ip}]" if ":" in rule.host_ip else rule.host_ip
+    return f"{host}:{rule.host_port}/{rule.proto}"
+
+
+def _is_pin(path: str) -> bool:
+    try:
+        os.close(open_netns(path))
+    except OSError:
+        return False
+    return True
