@@ -39,7 +39,7 @@ from .pipes import PipePool
 from .ports import PortSpec, Target
 from .relay import Relay, Socket
 from .tcp import Reserve, TcpPort, TcpShared
-from .udp import UdpPort, UdpShared
+from .udp import IDLE, LIMIT, Batches, Clients, UdpPort, UdpShared
 
 SOCKET, LOCK = "forwarder.sock", "forwarder.lock"
 
@@ -64,16 +64,24 @@ def _adopt(spec: PortSpec, fd: int) -> Socket:
     return sock
 
 
+class Options(argparse.Namespace):
+    run: str
+    ready_fd: int | None
+    bulk: int
+    udp_idle: float
+    udp_clients: int
+
+
 class Forwarder:
     """The table of ports, by id."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, lane: Lane, bulk: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, lane: Lane, options: Options) -> None:
         self.loop, self.lane = loop, lane
         self.guard = Guard(loop)
-        self.pool = BulkPool(loop, lane, bulk)
-        relay = Relay(lane, PipePool(), self.pool if bulk else None)
+        self.pool = BulkPool(loop, lane, options.bulk)
+        relay = Relay(lane, PipePool(), self.pool if options.bulk else None)
         self._tcp = TcpShared(loop, lane, relay, Reserve(), self.pool)
-        self._udp = UdpShared(loop, lane)
+        self._udp = UdpShared(lane, Clients(loop, lane, options.udp_clients, options.udp_idle), Batches())
         self._ports: dict[str, Port] = {}
         self.stopped = asyncio.Event()
 
@@ -161,15 +169,15 @@ def take_lock(run: str) -> int:
     return fd
 
 
-async def serve(lane: Lane, listener: socket.socket, bulk: int, ready_fd: int | None) -> None:
+async def serve(lane: Lane, listener: socket.socket, options: Options) -> None:
     loop = asyncio.get_running_loop()
-    forwarder = Forwarder(loop, lane, bulk)
+    forwarder = Forwarder(loop, lane, options)
     control = ControlServer(loop, listener, forwarder)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, forwarder.request_stop)
-    if ready_fd is not None:
-        os.write(ready_fd, b"0\n")
-        os.close(ready_fd)
+    if options.ready_fd is not None:
+        os.write(options.ready_fd, b"0\n")
+        os.close(options.ready_fd)
     # what lives now lives as long as the process: the collector need not visit it again
     gc.collect()
     gc.freeze()
@@ -189,7 +197,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     cpus = len(os.sched_getaffinity(0))
     parser.add_argument("--bulk", type=int, default=max(1, min(4, cpus // 2)), metavar="N", help="most bulk workers")
-    options = parser.parse_args(argv)
+    parser.add_argument(
+        "--udp-idle", type=float, default=IDLE, metavar="S", help="seconds until a UDP client is forgotten"
+    )
+    parser.add_argument("--udp-clients", type=int, default=LIMIT, metavar="N", help="most UDP clients at one time")
+    options = parser.parse_args(argv, Options())
     try:
         os.makedirs(options.run, mode=0o711, exist_ok=True)
         take_lock(options.run)
@@ -203,7 +215,7 @@ def main(argv: list[str] | None = None) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     lane = Lane()
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(lane)) as runner:
-        runner.run(serve(lane, listener, max(0, options.bulk), options.ready_fd))
+        runner.run(serve(lane, listener, options))
     return 0
 
 
