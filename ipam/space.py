@@ -117,14 +117,10 @@ class AddressSpace:
         with self._lock:
             pool = self.request_pool(request.subnet, ip_range=request.ip_range, version=request.version, avoid=avoid)
             try:
-                if request.gateway:
-                    _set_aside(pool, "gateway", request.gateway, request.gateway)
+                gateway = _set_aside(pool, request.gateway) if request.gateway else ""
                 for name, address in request.auxiliary:
-                    try:
-                        _set_aside(pool, "secondary ip address", f"{name}:{address}", address)
-                    except AddressOutOfRange:
-                        raise AuxiliaryAddressOutside(name, address, str(pool.prefix)) from None
-                return pool, request.gateway or pool.reserve(pool.gateway_candidate())
+                    _set_aside(pool, address, auxiliary=name)
+                return pool, gateway or _set_aside(pool)
             except BaseException:
                 self.release_pool(pool)
                 raise
@@ -172,11 +168,17 @@ class AddressSpace:
         return sorted(fitting, key=lambda pair: (pair[1].size > length, abs(length - pair[1].size)))
 
 
-def _set_aside(pool: Pool, what: str, shown: str, address: str) -> None:
+def _set_aside(pool: Pool, address: str | None = None, *, auxiliary: str = "") -> str:
+    """Reserve an auxiliary address or the gateway (no address: the customary one)."""
     try:
-        pool.reserve(address)
-    except (AddressInUse, NoAvailableAddresses) as error:
-        raise ReservationFailed(what, shown, error) from None
+        return pool.reserve(address or pool.gateway_candidate())
+    except (AddressInUse, AddressOutOfRange, NoAvailableAddresses) as error:
+        shown = address or str(pool.prefix)
+        if not auxiliary:
+            raise ReservationFailed("gateway", shown, error) from None
+        if isinstance(error, AddressOutOfRange):
+            raise AuxiliaryAddressOutside(auxiliary, shown, str(pool.prefix)) from None
+        raise ReservationFailed("secondary ip address", f"{auxiliary}:{shown}", error) from None
 
 
 def _parse_pool(text: str) -> Prefix:

@@ -1,7 +1,7 @@
 """Who holds which host port: bookkeeping without sockets.
 
-A lease is (protocol, host address, port) with an owner, the endpoint's id.  As with bind(2), the unspecified address of a
-family (0.0.0.0, ::) conflicts with every address of its family, and the families do not meet (the sockets are made
+A lease is (protocol, host address, port) with an owner, the endpoint's id.  As with bind(2), the unspecified address of
+a family (0.0.0.0, ::) conflicts with every address of its family, and the families do not meet (the sockets are made
 with IPV6_V6ONLY).
 
 ``claim`` leases one port on several addresses at once, because a port published on 0.0.0.0 and [::] has to be the same
