@@ -82,6 +82,12 @@ class Wire:
         if events & EPOLLOUT:
             self._lane.change(self._sock.fileno(), EPOLLIN)
             self._flush()
+        if events & ~EPOLLOUT:
+            self._lane.ready.append(self._receive)  # not now: lane.py says why
+
+    def _receive(self) -> None:
+        if self._sock.fileno() < 0:
+            return
         for _ in range(64):
             try:
                 data, fds, _, _ = socket.recv_fds(self._sock, _RECORD.size, 2)

@@ -135,8 +135,8 @@ class ForwarderClient:
         with self._lock:
             frame: tuple[ipc.Message, list[int]] | None = None
             for attempt in range(2):
+                fresh = self._channel is None
                 try:
-                    fresh = self._channel is None
                     if self._channel is None:
                         self._channel = ipc.connect(self.path, self._timeout)
                     self._channel.send(message, fds)

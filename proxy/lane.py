@@ -9,7 +9,9 @@ asyncio: they are registered here, mostly once and edge-triggered, and ``select`
 returns to asyncio only when there is something for asyncio: an event on one of its descriptors (control connections,
 process descriptors), a timer that is due, or a handler that has set ``wake`` because it has made a timer.
 
-``ready`` holds work that has used up its budget for this turn: it goes on after everybody else had their events.
+``ready`` holds what runs when the events of this turn are done: work that has used up its budget, and *whatever makes
+descriptors* (accepting, adopting).  A handler may close descriptors whose events are still to come in the same batch;
+were one reused at once, its new owner would be told of its predecessor's error.
 
 A process without asyncio (bulk workers) calls ``run``.  Not thread-safe: everything happens in the thread that selects.
 """

@@ -1,6 +1,6 @@
 """Datagrams by the batch: recvmmsg(2) and sendmmsg(2) through ctypes.
 
-    Slots      64 buffers of 64 KiB, shared by every UDP socket of the process (pages are touched as datagrams need them)
+    Slots      64 buffers of 64 KiB, shared by every UDP socket of the process (pages are touched as datagrams need)
     Receiver   headers that receive into the slots; beside each a *record*: the sender's address and, for sockets bound
                to a wildcard, the local address that was used (PKTINFO), as the kernel wrote them
     Sender     headers that send from the slots, all to one address
@@ -35,8 +35,8 @@ class _Iovec(ctypes.Structure):
     _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
 
 
-class _Mmsghdr(ctypes.Structure):
-    """struct msghdr followed by the length that was received or sent (recvmmsg(2))."""
+class _Msghdr(ctypes.Structure):
+    """recvmsg(2)"""
 
     _fields_ = [
         ("name", ctypes.c_void_p),
@@ -46,8 +46,13 @@ class _Mmsghdr(ctypes.Structure):
         ("control", ctypes.c_void_p),
         ("control_length", ctypes.c_size_t),
         ("flags", ctypes.c_int),
-        ("length", ctypes.c_uint32),
     ]
+
+
+class _Mmsghdr(ctypes.Structure):
+    """recvmmsg(2): *length* is the answer."""
+
+    _fields_ = [("header", _Msghdr), ("length", ctypes.c_uint32)]
 
 
 _HEADER = ctypes.sizeof(_Mmsghdr)
@@ -84,7 +89,7 @@ def shape_of(family: int, *, wildcard: bool) -> Shape:
 
 
 def reply_control(shape: Shape, record: bytes) -> bytes:
-    """Control data that makes an answer leave from the address that the datagram of *record* came to (ip(7), ipv6(7))."""
+    """Control data that makes an answer leave from where the datagram of *record* came to (ip(7), ipv6(7))."""
     if not shape.control:
         return b""
     info = record[shape.name + _CMSG.size :]
@@ -134,7 +139,8 @@ class Receiver:
         self._headers = (_Mmsghdr * BATCH)()
         self._pointer = ctypes.c_void_p(ctypes.addressof(self._headers))
         start = ctypes.addressof(self._records)
-        for index, header in enumerate(self._headers):
+        for index, message in enumerate(self._headers):
+            header = message.header
             header.iov, header.iov_count = slots.receive_iov(index), 1
             if shape:
                 # name and control lengths are answers too, but on one shape of socket the answer is what was offered
@@ -144,7 +150,7 @@ class Receiver:
                     header.control_length = shape.control
 
     def receive(self, fd: int) -> int:
-        """How many datagrams are in the slots now; 0 when none waits.  OSError for a queued error, which is then gone."""
+        """How many datagrams are in the slots now; 0 when none waits.  OSError takes a queued error away."""
         count: int = _recvmmsg(fd, self._pointer, BATCH, _DONTWAIT, _NULL)
         if count >= 0:
             return count
@@ -168,7 +174,8 @@ class Sender:
         self._start = ctypes.addressof(self._headers)
         self._pointer = ctypes.c_void_p(self._start)
         start = ctypes.addressof(self._address)
-        for index, header in enumerate(self._headers):
+        for index, message in enumerate(self._headers):
+            header = message.header
             header.iov, header.iov_count = slots.send_iov(index), 1
             if shape:
                 header.name, header.name_length = start, shape.name

@@ -98,6 +98,11 @@ class TcpPort:
     # -- new connections ---------------------------------------------------------------------------------------
 
     def _on_acceptable(self, events: int) -> None:
+        self._lane.ready.append(self._accept)  # not now: lane.py says why
+
+    def _accept(self) -> None:
+        if self.listener.fileno() < 0:
+            return
         # accept() of the Python class would make the object twice
         accept: Callable[[], tuple[int, object]] = self.listener._accept  # type: ignore[attr-defined]  # pyright: ignore
         for _ in range(_ACCEPTS):
