@@ -60,6 +60,8 @@ def loopback_up() -> None:
 
 def _move(user: int) -> None:
     uid, gid = os.geteuid(), os.getegid()
+    if user:  # from now on we look like root, but pytest must not take root's temporary directory for its own
+        os.environ.setdefault("LOGNAME", os.environ.get("USER") or f"uid{uid}")
     unshare(user | CLONE_NEWNET | CLONE_NEWNS)
     if user:
         _write("/proc/self/setgroups", "deny")  # user_namespaces(7): before an ordinary user may write gid_map

@@ -18,9 +18,7 @@ import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from .netlink import Message, NetlinkError, NetlinkSocket, attribute, attributes, nested, u8, u32
-
-__all__ = ["Flow", "NetlinkError", "flows", "flush_address", "flush_ports"]
+from .netlink import Message, NetlinkSocket, attribute, attributes, nested, u8, u32
 
 # linux/netfilter/nfnetlink.h, nfnetlink_conntrack.h
 NETLINK_NETFILTER = 12

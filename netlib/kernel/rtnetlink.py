@@ -33,9 +33,9 @@ from typing import Self
 
 from . import rtnl_messages as messages
 from .netlink import Answer, Message, NetlinkError, NetlinkSocket
-from .rtnl_messages import AddressInfo, LinkInfo, RouteInfo
+from .rtnl_messages import AddressInfo, LinkInfo, RouteInfo, check_name
 
-__all__ = ["AddressInfo", "LinkInfo", "NetlinkError", "RouteInfo", "Rtnetlink"]
+__all__ = ["AddressInfo", "LinkInfo", "NetlinkError", "RouteInfo", "Rtnetlink", "check_name"]
 
 _GONE = (errno.ENODEV,)
 
@@ -131,7 +131,7 @@ class Rtnetlink:
 
     def delete_link(self, link: int | str) -> None:
         """Delete by index or name; one that is gone already is fine."""
-        message = messages.del_link(name=link) if isinstance(link, str) else messages.del_link(link)
+        message = messages.del_link(name=check_name(link)) if isinstance(link, str) else messages.del_link(link)
         self._netlink.transact([message], ignore=_GONE)
 
     def delete_links(self, indices: Iterable[int]) -> None:
@@ -147,7 +147,7 @@ class Rtnetlink:
 
     def link(self, link: int | str) -> LinkInfo | None:
         """One link by index or name, None if there is none."""
-        message = messages.get_link(name=link) if isinstance(link, str) else messages.get_link(link)
+        message = messages.get_link(name=check_name(link)) if isinstance(link, str) else messages.get_link(link)
         answers = self._netlink.transact([message], ignore=_GONE)
         return messages.read_link(answers[0].body) if answers else None
 

@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from pynet.netlib.kernel import conntrack
+from pynet.netlib.kernel.netlink import NetlinkSocket
 from pynet.plugins.testhost import Host, Lan
 
 RULES = """
@@ -71,7 +72,7 @@ def test_the_filter_works_in_the_kernel(host: Host, lan: Lan) -> None:
         for port in (7000, 7001, 7002):
             client.sendto(b"x", (lan.host_address, port))
     select = conntrack.select_ports(socket.IPPROTO_UDP, frozenset({7001}))
-    with conntrack.NetlinkSocket(conntrack.NETLINK_NETFILTER) as netlink:
+    with NetlinkSocket(conntrack.NETLINK_NETFILTER) as netlink:
         assert len(conntrack.dump(netlink, socket.AF_INET)) >= 3
         found = [flow.destination_port for flow, _raw in conntrack.dump(netlink, socket.AF_INET, select)]
         assert found == [7001]
