@@ -116,11 +116,18 @@ class Client:
         *,
         raw: Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
+        extra: str = "",
     ) -> Connection:
-        """Send a request on a connection of its own; ``receive`` of it, or ``checked``, waits for the answer."""
+        """Send a request on a connection of its own, whose ``receive`` waits for the answer.
+
+        *raw* is a body that comes in pieces; *extra* is more of the query, for names that occur several times.
+        """
         connection = self.connect()
         payload = raw if raw is not None else _encoded(body)
-        connection.send(method, target(path, query), payload, headers=_headers(body, headers))
+        where = target(path, query)
+        if extra:
+            where += ("&" if "?" in where else "?") + extra
+        connection.send(method, where, payload, headers=_headers(body, headers))
         return connection
 
     def stream(self, method: str, path: str, query: Mapping[str, Any] | None = None, **more: Any) -> Response:

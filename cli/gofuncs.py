@@ -1,4 +1,4 @@
-"""The functions of ``--format`` templates, and how values are printed: Go's text/template and docker/cli's own.  Pure."""
+"""The functions of ``--format`` templates, and how values are printed: text/template's and docker/cli's own."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _printf(text: Any, *values: Any) -> str:
             return json.dumps(show(value), ensure_ascii=False)
         if letter in "vs":
             return f"%{flags}s" % show(value)
-        return f"%{flags}{letter}" % value
+        return str(f"%{flags}{letter}" % value)
 
     return re.sub(r"%([-+ 0-9.]*)([a-zA-Z%])", verb, str(text))
 
@@ -144,7 +144,25 @@ def _not(value: Any) -> bool:
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "json": _json, "upper": _upper, "lower": _lower, "title": _title, "join": _join, "split": _split,
-    "println": _println, "print": _print, "printf": _printf, "index": _index, "slice": _slice, "len": _len,
-    "eq": _eq, "ne": _ne, "lt": _lt, "le": _le, "gt": _gt, "ge": _ge, "and": _and, "or": _or, "not": _not,
+    "json": _json,
+    "upper": _upper,
+    "lower": _lower,
+    "title": _title,
+    "join": _join,
+    "split": _split,
+    "println": _println,
+    "print": _print,
+    "printf": _printf,
+    "index": _index,
+    "slice": _slice,
+    "len": _len,
+    "eq": _eq,
+    "ne": _ne,
+    "lt": _lt,
+    "le": _le,
+    "gt": _gt,
+    "ge": _ge,
+    "and": _and,
+    "or": _or,
+    "not": _not,
 }

@@ -103,9 +103,7 @@ def configure(parser: Parser) -> None:
 
 def gather(args: Arguments, environ: Mapping[str, str] = os.environ) -> Arguments:
     """Read what lies outside the command line into *args*: files, variables that are passed on, relative paths."""
-    args.env = [line for path in args.env_file for line in _lines(path, environ)] + [
-        found for word in args.env if (found := _variable(word, environ)) is not None
-    ]
+    args.env = gather_environment(args.env, args.env_file, environ)
     args.label = [line for path in args.label_file for line in _lines(path, {})] + args.label
     args.env_file, args.label_file = [], []
     args.volume = [
@@ -116,6 +114,13 @@ def gather(args: Arguments, environ: Mapping[str, str] = os.environ) -> Argument
     ]
     args.security_opt = [_profile(word) for word in args.security_opt]
     return args
+
+
+def gather_environment(words: list[str], files: list[str], environ: Mapping[str, str] = os.environ) -> list[str]:
+    """``-e`` and ``--env-file`` -> ["NAME=VALUE", ...]; what the options say outranks the files."""
+    return [line for path in files for line in _lines(path, environ)] + [
+        found for word in words if (found := _variable(word, environ)) is not None
+    ]
 
 
 def container_config(args: Arguments) -> dict[str, Any]:

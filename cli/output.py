@@ -109,6 +109,6 @@ def _heading(name: str, columns: list[tuple[str, str]]) -> object:
     if name in known:
         return known[name]
     if name == "Label":
-        return lambda label: str(label).upper()
+        return str.upper
     spaced = "".join(f" {c}" if c.isupper() and i and not name[i - 1].isupper() else c for i, c in enumerate(name))
     return spaced.upper()

@@ -35,6 +35,9 @@ class Arguments(argparse.Namespace):
 
     settings: Settings
     command: str
+    """The last word of the command's name: "ls" of "network ls"."""
+    group: str
+    """Its first word, when there are two: "network"."""
 
     if TYPE_CHECKING:
 
@@ -116,7 +119,7 @@ class Parser(argparse.ArgumentParser):
         args = self.parse_args([*options, *dashes, *arguments], Arguments())
         for dest, value in switches.items():
             setattr(args, dest, value)
-        args.command = self.command
+        args.group, _, args.command = self.title.rpartition(" ")
         return args
 
     def _sort(self, words: list[str]) -> tuple[list[str], list[str], dict[str, bool]]:

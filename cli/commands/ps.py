@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 
 from ..client import Client
-from ..format import ago, duration, ellipsis, local_time, ports, short_id, size
+from ..format import ago, ellipsis, local_time, ports, short_id, size
 from ..output import Row, add_listing, filters, show_list
 from ..units import parse_integer
 
@@ -48,6 +47,10 @@ def run(args: Arguments) -> int:
 def row(container: dict[str, Any], *, full: bool = False, now: float | None = None) -> Row:
     """One container of GET /containers/json as Docker's client names and writes it."""
     labels: dict[str, str] = container.get("Labels") or {}
+
+    def lookup(label: str) -> str:
+        return labels.get(label, "")
+
     names = [str(name).lstrip("/") for name in container.get("Names") or ()]
     command = str(container.get("Command", ""))
     mounts = [m.get("Name") or m.get("Source", "") for m in container.get("Mounts") or ()]
@@ -68,15 +71,8 @@ def row(container: dict[str, Any], *, full: bool = False, now: float | None = No
         "Labels": ",".join(f"{key}={value}" for key, value in sorted(labels.items())),
         "Mounts": ",".join(mounts if full else [ellipsis(mount, 15) for mount in mounts]),
         "Networks": ",".join(sorted((container.get("NetworkSettings") or {}).get("Networks") or {})),
-        "Label": lambda name: labels.get(str(name), ""),
+        "Label": lookup,
     }
-
-
-def status(state: dict[str, Any], now: float) -> str:
-    """ "Up 3 seconds" of a state with Unix times, for engines that leave the text to us."""
-    if state.get("Running"):
-        return f"Up {duration(now - float(state.get('Started', now)))}"
-    return f"Exited ({state.get('ExitCode', 0)}) {ago(float(state.get('Finished', time.time())), now)}"
 
 
 def _image(name: str) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ..http1 import Response
     from ..parser import Arguments, Parser
+    from ..streams import Session
 
 CANNOT_RUN, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 
@@ -106,7 +107,7 @@ def _run(args: Arguments) -> int:
 
 
 def _attached(client: Client, args: Arguments, container: str) -> int:
-    from ..streams import Interrupted, Session
+    from ..streams import Interrupted
 
     path = f"/containers/{container}"
     streams = [word.lower() for word in args.attach]
@@ -122,18 +123,11 @@ def _attached(client: Client, args: Arguments, container: str) -> int:
     waiting = client.send("POST", f"{path}/wait", {"condition": "removed" if args.rm else "next-exit"})
     sock, first = upgraded(attaching)
     exited = checked(waiting.receive())
-    session = Session(
-        tty=args.tty,
-        stdin=stdin,
-        detach_keys=args.detach_keys,
-        on_resize=(lambda h, w: resize(client, path, h, w)) if args.tty else None,
-        on_signal=(lambda number: proxy_signal(client, path, number)) if args.sig_proxy and not args.tty else None,
-    )
+    session = session_for(client, path, args, tty=args.tty, stdin=stdin)
     try:
         with session:
             client.post(f"{path}/start")
-            if args.tty:
-                session.resize()
+            session.resize()
             if not session.run(sock, first):
                 return 0
     except Interrupted as signal:
@@ -147,10 +141,26 @@ def _attached(client: Client, args: Arguments, container: str) -> int:
         except DaemonError:
             pass
         raise
-    return _status(exited)
+    return status_of(exited)
 
 
-def _status(exited: Response) -> int:
+def session_for(client: Client, path: str, args: Arguments, *, tty: bool, stdin: bool, signals: bool = True) -> Session:
+    """The attached stream of a container or exec, as the options say."""
+    from ..streams import Session
+
+    return Session(
+        tty=tty,
+        stdin=stdin,
+        detach_keys=args.detach_keys,
+        on_resize=(lambda height, width: resize(client, path, height, width)) if tty else None,
+        on_signal=(lambda number: proxy_signal(client, path, number))
+        if signals and args.sig_proxy and not tty
+        else None,
+    )
+
+
+def status_of(exited: Response) -> int:
+    """The exit code in the answer to a wait request, once it is complete."""
     answer = exited.json() or {}
     error = (answer.get("Error") or {}).get("Message")
     if error:

@@ -1,0 +1,43 @@
+"""``pynet check`` and ``repair``: is in the kernel what should be there?
+
+The engine compares the plans of everything it keeps with what the kernel holds under its mark (GET /pynet/check), and
+on request makes them equal (POST /pynet/repair).  Both answer with a list of differences.  Exit code 1 of ``check`` says
+that there are some.
+"""
+
+from __future__ import annotations
+
+from ..client import Client
+from ..output import lines
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..parser import Arguments, Parser
+
+
+def configure(parser: Parser) -> None:
+    parser.flag("--json", help="print the differences as JSON, one a line")
+
+
+def run(args: Arguments) -> int:
+    client = Client(args.settings)
+    repair = args.command == "repair"
+    differences = (client.post if repair else client.get)(f"/pynet/{args.command}") or []
+    if args.json:
+        lines(differences)
+    elif not differences:
+        print("nothing to repair" if repair else "all is as it should be")
+    else:
+        print("".join(f"{'repaired: ' if repair else ''}{text(one)}\n" for one in differences), end="")
+        if not repair:
+            print("`pynet repair` brings the kernel in line")
+    return 1 if differences and not repair else 0
+
+
+def text(difference: Any) -> str:
+    """One difference on one line."""
+    if isinstance(difference, dict):
+        return " ".join(f"{value}" for value in difference.values() if value not in (None, "", [], {}))
+    return str(difference)

@@ -1,0 +1,99 @@
+"""``pynet daemon``: run the engine in the foreground; ``start``, ``stop`` and ``status`` of the one that runs.
+
+Stopping ends pynetd alone: containers, published ports and logs go on, and the next command starts it again.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+
+from ...netlib.errors import InternalError, NotFound, PynetError
+from ..launch import LOG_NAME, engine_argv, is_serving, start_engine
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..parser import Arguments, Parser
+    from ..settings import Settings
+
+PID_NAME = "pynetd.pid"
+STOP_TIMEOUT = 30.0
+"""Seconds; requests under way are finished first."""
+NOT_RUNNING = 3
+"""Exit code of ``status`` (systemctl's, LSB)."""
+
+
+def configure(parser: Parser) -> None:
+    parser.argument("action", count="?", metavar="start|stop|status", help="nothing: run it here, in the foreground")
+
+
+def run(args: Arguments) -> int:
+    settings: Settings = args.settings
+    if settings.named and args.action != "status":
+        raise NotFound(
+            f"{settings.shown} is somebody else's engine",
+            hint="unset PYNET_HOST and DOCKER_HOST; name a --run directory",
+        )
+    if args.action is None:
+        argv = engine_argv(settings)
+        os.makedirs(settings.run, 0o711, exist_ok=True)
+        os.execv(argv[0], argv)
+    if args.action == "start":
+        start_engine(settings)
+        print(f"the engine serves {settings.shown}")
+        return 0
+    if args.action == "status":
+        return _status(settings)
+    if args.action == "stop":
+        return _stop(settings)
+    from ..parser import UsageError
+
+    raise UsageError(f"unknown action: {args.action}")
+
+
+def _status(settings: Settings) -> int:
+    from ..client import Client
+
+    try:
+        version = Client(settings, start=False).get("/version")
+    except PynetError:
+        print(f"the engine does not run ({settings.shown})")
+        return NOT_RUNNING
+    print(f"the engine serves {settings.shown}, version {version.get('Version')}, process {_pid(settings) or '?'}")
+    print(f"state in {settings.root}, log in {os.path.join(settings.run, LOG_NAME)}")
+    return 0
+
+
+def _pid(settings: Settings) -> int:
+    try:
+        with open(os.path.join(settings.run, PID_NAME), encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 0
+
+
+def _stop(settings: Settings) -> int:
+    """TERM to pynetd, and wait for its end.  A pidfd, so that a reused number is never hit between the two."""
+    pid = _pid(settings)
+    if not pid or not is_serving(settings):
+        print("the engine does not run", file=sys.stderr)
+        return 0
+    try:
+        process = os.pidfd_open(pid)
+        signal.pidfd_send_signal(process, signal.SIGTERM)
+    except ProcessLookupError:
+        return 0
+    except PermissionError as error:
+        raise InternalError(f"cannot stop the engine: {error.strerror}", hint="run as root") from None
+    try:
+        if not select.select([process], [], [], STOP_TIMEOUT)[0]:
+            raise InternalError(
+                f"the engine (process {pid}) did not end within {STOP_TIMEOUT:.0f} s",
+                hint=f"its log is {os.path.join(settings.run, LOG_NAME)}",
+            )
+    finally:
+        os.close(process)
+    print("the engine has ended; containers and published ports go on")
+    return 0

@@ -1,0 +1,47 @@
+"""``pynet system prune``, ``container prune`` and ``network prune``: away with what nothing uses."""
+
+from __future__ import annotations
+
+import os
+
+from ...netlib.errors import InvalidArgument
+from ..client import Client
+from ..format import size
+from ..output import filters
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..parser import Arguments, Parser
+
+CONTAINERS = ("/containers/prune", "Deleted Containers", "ContainersDeleted", "all stopped containers")
+NETWORKS = ("/networks/prune", "Deleted Networks", "NetworksDeleted", "all networks not used by at least one container")
+STEPS = {"container": [CONTAINERS], "network": [NETWORKS], "system": [CONTAINERS, NETWORKS]}
+
+
+def configure(parser: Parser) -> None:
+    parser.flag("-f", "--force", help="do not ask")
+    parser.repeated("--filter", metavar="NAME=VALUE", help="only what matches: until=..., label=...")
+
+
+def run(args: Arguments) -> int:
+    steps = STEPS[args.group]
+    if not args.force:
+        if not os.isatty(0):
+            raise InvalidArgument("prune asks before it removes, and stdin is no terminal", hint="use -f")
+        print("WARNING! This will remove:\n" + "".join(f"  - {what}\n" for *_, what in steps))
+        if input("Are you sure you want to continue? [y/N] ").strip().lower() not in ("y", "yes"):
+            return 1
+    client = Client(args.settings)
+    query = {"filters": filters(args.filter)}
+    space = 0
+    for where, title, key, _ in steps:
+        answer: dict[str, Any] = client.post(where, query) or {}
+        deleted: list[str] = answer.get(key) or []
+        if deleted:
+            print(f"{title}:\n" + "".join(f"{name}\n" for name in deleted))
+        space += int(answer.get("SpaceReclaimed") or 0)
+    if args.group != "network":
+        print(f"Total reclaimed space: {size(space)}")
+    return 0
