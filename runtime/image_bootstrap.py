@@ -19,6 +19,7 @@ from ..netlib.errors import NotSupported
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HINT = "apt install busybox-static (or another statically linked busybox on PATH)"
+PLACES = ("/bin/busybox", "/usr/bin/busybox", "/bin/busybox.static")
 _PT_INTERP = 3
 
 _DIRECTORIES = {
@@ -41,9 +42,7 @@ _FILES = {
 
 def find_busybox() -> str:
     """The path of a static busybox on this host."""
-    found = dict.fromkeys(
-        filter(None, (shutil.which("busybox"), "/bin/busybox", "/usr/bin/busybox", "/bin/busybox.static"))
-    )
+    found = dict.fromkeys(filter(None, (shutil.which("busybox"), *PLACES)))
     dynamic = ""
     for path in found:
         try:

@@ -42,9 +42,10 @@ def _json_list(text: str) -> list[str] | None:
         value = json.loads(text)
     except ValueError:
         return None
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in cast(list[Any], value)):
+    if not isinstance(value, list):
         return None
-    return cast(list[str], value)
+    items: list[Any] = value
+    return [str(item) for item in items] if all(isinstance(item, str) for item in items) else None
 
 
 def _command(text: str) -> list[str]:

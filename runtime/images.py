@@ -15,6 +15,7 @@ Texts and rules of look-up and removal are moby's (daemon/images/image.go, image
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 import time
@@ -26,17 +27,15 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from ..netlib.errors import InvalidArgument
 from . import image_bootstrap
 from .image_changes import apply_changes
-from .image_errors import ImageConflict, InvalidArchive, InvalidReference, NoSuchImage, disk_errors
+from .image_errors import InvalidArchive, InvalidReference, NoSuchImage, disk_errors
 from .inflate import Inflated, Readable
 from .layers import Layer, LayerStore, Workspace, chain_ids
-from .oci import CONFIG, MANIFEST, Descriptor, Layout, Named, is_digest, layer_type, to_json
+from .oci import CONFIG, MANIFEST, Descriptor, Layout, Named, layer_type, to_json
 from .references import Reference, id_prefix
 from .spec import RootFS
 from .unpack import Limits, unpack
 
-_ARCHITECTURES = {
-    "x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386", "i386": "386",
-}  # fmt: skip
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386"}
 
 
 def host_architecture() -> str:
@@ -108,12 +107,22 @@ def now() -> str:
 
 @dataclass(frozen=True, slots=True)
 class PreparedLayer:
-    """A layer in a workspace, ready for its names.  The paths are "" where the store has it already."""
+    """A layer in a workspace, ready for its name."""
 
     chain: str
     unpacked: str
     blob: str
     descriptor: Descriptor
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewImage:
+    """An image that is ready to be stored: configuration, layers lowest first, canonical names."""
+
+    config: bytes
+    layers: tuple[PreparedLayer, ...]
+    names: tuple[str, ...]
 
 
 class ImageStore:
@@ -136,8 +145,6 @@ class ImageStore:
 
     def bootstrap(self, reference: str = "busybox:latest") -> Image:
         """Make an image from the host's static busybox; the same binary gives the same id."""
-        import io
-
         name = _new_name(reference)
         busybox = image_bootstrap.find_busybox()
         with disk_errors(self.path), self.layers.workspace() as work:
@@ -173,60 +180,67 @@ class ImageStore:
         save(self, [(reference, self.get(reference)) for reference in references], stream)
 
     def prepare_layer(
-        self, work: Workspace, source: Readable, *, below: Sequence[PreparedLayer] = (), diff_id: str = ""
+        self,
+        work: Workspace,
+        source: Readable,
+        *,
+        below: Sequence[PreparedLayer] = (),
+        diff_id: str = "",
+        digest: str = "",
     ) -> PreparedLayer:
-        """Store and unpack one layer in *work*, over the layers *below* (lowest first); check *diff_id* when given."""
-        blob = work.name("blob")
+        """Store and unpack one layer in *work*, over the layers *below* (lowest first); check digests when given."""
+        blob, unpacked = work.name("blob"), work.name("layer")
+        diff = os.path.join(unpacked, "diff")
+        os.makedirs(diff, mode=0o700)
+        lower = [os.path.join(layer.unpacked, "diff") for layer in reversed(below)]
         with open(blob, "wb") as file:
-            stream = Inflated(_Copy(source, file), max_bytes=self.limits.bytes)
-            unpacked = work.name("layer")
-            diff = os.path.join(unpacked, "diff")
-            os.makedirs(diff, mode=0o700)
-            lower = [
-                os.path.join(layer.unpacked, "diff") if layer.unpacked else self.layers.diff(layer.chain)
-                for layer in below
-            ]
-            result = unpack(stream, diff, lower=lower[::-1], limits=self.limits)
+            stream = Inflated(source, max_bytes=self.limits.bytes, copy=file)
+            result = unpack(stream, diff, lower=lower, limits=self.limits)
+        if digest and stream.digest != digest:
+            raise InvalidArchive(f"layer {len(below)}: the content of {digest} has digest {stream.digest}")
         if diff_id and stream.diff_id != diff_id:
-            raise InvalidArchive(f"invalid diffID for layer {len(below)}: expected {diff_id!r}, got {stream.diff_id!r}")
-        chain = chain_ids([*(() if not below else (below[-1].chain,)), stream.diff_id])[-1]
+            raise InvalidArchive(f'invalid diffID for layer {len(below)}: expected "{diff_id}", got "{stream.diff_id}"')
+        chain = chain_ids([*([below[-1].chain] if below else []), stream.diff_id])[-1]
         self.layers.seal(unpacked, Layer(chain, stream.diff_id, result.size, result.entries))
-        digest, compression = stream.digest, stream.compression
         descriptor: Descriptor = {
-            "mediaType": layer_type(compression), "digest": digest, "size": os.path.getsize(blob),
-        }  # fmt: skip
-        return PreparedLayer(chain, unpacked, blob, descriptor)
+            "mediaType": layer_type(stream.copy_compression),
+            "digest": stream.copy_digest,
+            "size": os.path.getsize(blob),
+        }
+        return PreparedLayer(chain, unpacked, blob, descriptor, tuple(result.warnings))
 
     def _finish(self, base: dict[str, Any], layer: PreparedLayer, name: str) -> Image:
         rootfs = {"type": "layers", "diff_ids": [layer.chain]}
         config = {**base, "architecture": host_architecture(), "os": "linux", "rootfs": rootfs}
-        return self.commit(to_json(config), [layer], [name] if name else [])
+        return self.commit([NewImage(to_json(config), (layer,), (name,) if name else ())])[0]
 
-    def commit(self, config: bytes, layers: Sequence[PreparedLayer], names: Sequence[str]) -> Image:
-        """Give prepared layers their names and the image its own: all of it, or nothing that counts."""
+    def commit(self, images: Sequence[NewImage]) -> Images:
+        """Give prepared layers their names and the images theirs: all of it, or nothing that counts."""
         with self.layers.lock:
-            for layer in layers:
-                if layer.unpacked:
-                    self.layers.adopt(layer.unpacked, layer.chain)
-                if layer.blob:
-                    self.layout.adopt(layer.blob, layer.descriptor["digest"])
-            described = self.layout.put_bytes(config, CONFIG)
-            manifest = self._manifest_of(described["digest"])
-            if manifest is None:
-                value = {
-                    "schemaVersion": 2, "mediaType": MANIFEST, "config": described,
-                    "layers": [layer.descriptor for layer in layers],
-                }  # fmt: skip
-                put = self.layout.put_json(value, MANIFEST)
-                manifest = Named(put["digest"], put["size"], "")
-            index = self.layout.read()
-            for name in names:
-                index = [named for named in index if named.name != name or named.manifest == manifest.manifest]
-                index = _with(index, Named(manifest.manifest, manifest.size, name))
-            if not any(named.manifest == manifest.manifest for named in index):
-                index = [*index, manifest]
-            self.layout.write(_keep_nameless(self.layout.read(), index))
-            return self._image(manifest.manifest)
+            before = self.layout.read()
+            index = before
+            manifests = [self._adopt(image) for image in images]
+            for image, manifest in zip(images, manifests):
+                index = _with(index, manifest)
+                for name in image.names:
+                    index = [named for named in index if named.name != name]
+                    index = _with(index, Named(manifest.manifest, manifest.size, name))
+            self.layout.write(_keep_nameless(before, index))
+            return [self._image(manifest) for manifest in dict.fromkeys(found.manifest for found in manifests)]
+
+    def _adopt(self, image: NewImage) -> Named:
+        """Layers, blobs, configuration and manifest into their places; what is there already stays."""
+        for layer in image.layers:
+            self.layers.adopt(layer.unpacked, layer.chain)
+            self.layout.adopt(layer.blob, layer.descriptor["digest"])
+        described = self.layout.put_bytes(image.config, CONFIG)
+        found = next((n for n in self.layout.read() if self._config_digest(n.manifest) == described["digest"]), None)
+        if found is not None:
+            return Named(found.manifest, found.size, "")
+        layers = [layer.descriptor for layer in image.layers]
+        manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": layers}
+        put = self.layout.put_json(manifest, MANIFEST)
+        return Named(put["digest"], put["size"], "")
 
     # -- looking -------------------------------------------------------------------------------------------------
 
@@ -272,12 +286,6 @@ class ImageStore:
 
     def _config_digest(self, manifest: str) -> str:
         return cast(str, self.layout.json(manifest)["config"]["digest"])
-
-    def _manifest_of(self, config_digest: str) -> Named | None:
-        for named in self.layout.read():
-            if self._config_digest(named.manifest) == config_digest:
-                return Named(named.manifest, named.size, "")
-        return None
 
     def _image(self, manifest: str) -> Image:
         config_digest = self._config_digest(manifest)
@@ -358,18 +366,6 @@ class ImageStore:
         return {"lower": lower, "upper": upper, "work": work, "readonly": False}
 
 
-class _Copy:
-    """Reads from a source and writes what was read to a file."""
-
-    def __init__(self, source: Readable, file: BinaryIO) -> None:
-        self._source, self._file = source, file
-
-    def read(self, size: int, /) -> bytes:
-        data = self._source.read(size)
-        self._file.write(data)
-        return data
-
-
 def _copy_owner(source: str, target: str) -> None:
     """overlayfs shows the upper directory's owner and mode as those of "/"."""
     status = os.stat(source)
@@ -391,7 +387,9 @@ def _new_name(reference: str) -> str:
 
 
 def _with(index: Sequence[Named], new: Named) -> list[Named]:
-    """*index* and *new*, which replaces the nameless line of its image."""
+    """*index* and *new*; an image has a line for each name, or one without a name."""
+    if not new.name and any(named.manifest == new.manifest for named in index):
+        return list(index)
     kept = [named for named in index if named != new and (named.name or named.manifest != new.manifest)]
     return [*kept, new]
 
@@ -401,6 +399,3 @@ def _keep_nameless(before: Iterable[Named], after: list[Named]) -> list[Named]:
     present = {named.manifest for named in after}
     lost = {named.manifest: named for named in before if named.manifest not in present}
     return after + [Named(named.manifest, named.size, "") for named in lost.values()]
-
-
-__all__ = ["Image", "ImageConflict", "ImageStore", "ImageUser", "is_digest"]

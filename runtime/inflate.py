@@ -16,7 +16,7 @@ import importlib
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from ..netlib.errors import NotSupported
 from .image_errors import InvalidArchive
@@ -38,17 +38,24 @@ def compression_of(head: bytes) -> str:
 
 
 class Inflated:
-    """The decompressed bytes of *source*; ``digest`` and ``diff_id`` are right once it was read to its end."""
+    """The decompressed bytes of *source*; ``digest`` and ``diff_id`` are right once it was read to its end.
 
-    def __init__(self, source: Readable, *, max_bytes: int = 1 << 62) -> None:
+    What is read is written to *copy* on the way: as it came, but decompressed where OCI knows no media type for the
+    compression (image-spec, layer.md: tar, tar+gzip, tar+zstd).
+    """
+
+    def __init__(self, source: Readable, *, max_bytes: int = 1 << 62, copy: BinaryIO | None = None) -> None:
         self._source, self._left, self._max = source, max_bytes, max_bytes
         self._raw, self._plain = hashlib.sha256(), hashlib.sha256()
         self._buffer, self._position = b"", 0
         head = b""
         while len(head) < HEAD and (more := source.read(PIECE)):
             head += more
-        self._raw.update(head)
         self.compression = compression_of(head)
+        self.copy_compression = self.compression if self.compression in ("gzip", "zstd") else ""
+        self._copy_raw = copy if self.copy_compression else None
+        self._copy_plain = None if self.copy_compression else copy
+        self._note(head)
         self._pieces = _DECODERS[self.compression](head, self._more)
 
     @property
@@ -59,20 +66,32 @@ class Inflated:
     def diff_id(self) -> str:
         return f"sha256:{self._plain.hexdigest()}"
 
+    @property
+    def copy_digest(self) -> str:
+        """The digest of what was written to the copy."""
+        return self.digest if self.copy_compression else self.diff_id
+
     def _more(self) -> bytes:
         data = self._source.read(PIECE)
-        self._raw.update(data)
+        self._note(data)
         return data
+
+    def _note(self, raw: bytes) -> None:
+        self._raw.update(raw)
+        if self._copy_raw is not None:
+            self._copy_raw.write(raw)
 
     def _fill(self) -> bool:
         """The next piece into the buffer; False at the end."""
         try:
             piece = next(self._pieces, b"")
-        except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError) as error:
+        except (lzma.LZMAError, OSError, EOFError, ValueError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk's, not the decompressor's (bz2 raises a bare OSError on bad data)
             raise InvalidArchive(f"corrupt {self.compression} stream: {error}") from error
         self._plain.update(piece)
+        if self._copy_plain is not None:
+            self._copy_plain.write(piece)
         self._left -= len(piece)
         if self._left < 0:
             raise InvalidArchive(f"the archive is larger than {self._max} bytes when unpacked")
@@ -118,20 +137,23 @@ def _gzip(data: bytes, more: _More) -> Iterator[bytes]:
         engine: Any = importlib.import_module("isal.isal_zlib")
     except ImportError:
         engine = zlib
-    while data:
-        decoder: Any = engine.decompressobj(wbits=31)
-        while not decoder.eof:
-            out: bytes = decoder.decompress(data, PIECE)
-            if out:
-                yield out
-            data = decoder.unconsumed_tail
-            # a full piece may mean that more output waits although all input is taken
-            if not data and not decoder.eof and len(out) < PIECE and not (data := more()):
-                raise EOFError("it is truncated")
-        data = decoder.unused_data or more()
-        while data and not data.strip(b"\0"):
-            data = more()
-        data = data.lstrip(b"\0")
+    try:
+        while data:
+            decoder: Any = engine.decompressobj(wbits=31)
+            while not decoder.eof:
+                out: bytes = decoder.decompress(data, PIECE)
+                if out:
+                    yield out
+                data = decoder.unconsumed_tail
+                # a full piece may mean that more output waits although all input is taken
+                if not data and not decoder.eof and len(out) < PIECE and not (data := more()):
+                    raise EOFError("it is truncated")
+            data = decoder.unused_data or more()
+            while data and not data.strip(b"\0"):
+                data = more()
+            data = data.lstrip(b"\0")
+    except engine.error as error:
+        raise ValueError(str(error)) from error
 
 
 def _stream(make: Callable[[], Any]) -> Callable[[bytes, _More], Iterator[bytes]]:

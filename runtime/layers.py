@@ -163,7 +163,8 @@ class LayerStore:
         try:
             os.rename(unpacked, self._path(chain))
         except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            # ENOENT: the same layer twice in one archive, adopted a moment ago
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT) or not self.exists(chain):
                 raise
 
     # -- leftovers -----------------------------------------------------------------------------------------------
@@ -213,4 +214,5 @@ class LayerStore:
 
     def pin(self, container_dir: str, chains: Sequence[str]) -> None:
         """Note the layers a container stands on.  The lock is held."""
-        write_file(os.path.join(container_dir, "lower"), "".join(f"{chain}\n" for chain in chains).encode())
+        lines = "".join(f"{chain}\n" for chain in chains)
+        write_file(os.path.join(container_dir, "lower"), lines.encode(), durable=False)  # on the way of every start

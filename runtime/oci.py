@@ -78,15 +78,19 @@ def layer_type(compression: str) -> str:
     return LAYER + (f"+{compression}" if compression else "")
 
 
-def write_file(path: str, data: bytes) -> None:
-    """Replace *path* in one step: readers see the old file or the new one, whenever the writer dies."""
+def write_file(path: str, data: bytes, *, durable: bool = True) -> None:
+    """Replace *path* in one step: readers see the old file or the new one, whenever the writer dies.
+
+    *durable* waits for the disk, so that it also holds when the machine dies.
+    """
     temporary = f"{path}.{os.getpid()}.new"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
         with open(fd, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.rename(temporary, path)
     except BaseException:
         os.unlink(temporary)
@@ -159,14 +163,11 @@ class Layout:
 
     def adopt(self, temporary: str, digest: str) -> None:
         """Move a complete file of the same filesystem in as the blob *digest*; the same blob twice is one."""
-        os.rename(temporary, self.blob(digest))
+        if not os.path.exists(self.blob(digest)):
+            os.rename(temporary, self.blob(digest))
 
     def put_json(self, value: Json, media_type: str) -> Descriptor:
-        data = to_json(value)
-        digest = digest_of(data)
-        if not os.path.exists(self.blob(digest)):
-            write_file(self.blob(digest), data)
-        return {"mediaType": media_type, "digest": digest, "size": len(data)}
+        return self.put_bytes(to_json(value), media_type)
 
     def put_bytes(self, data: bytes, media_type: str) -> Descriptor:
         """A configuration keeps its bytes: its digest is the image's id."""

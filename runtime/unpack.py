@@ -260,6 +260,8 @@ class _Unpacker:
         os.link(target[-1], parts[-1], src_dir_fd=above, dst_dir_fd=parent, follow_symlinks=False)
 
     def _add_symlink(self, entry: Entry, parent: int, base: bytes) -> None:
+        if b"\0" in entry.link:
+            raise InvalidArchive(f"{entry.shown}: its target has a zero byte")
         self._remove(parent, base)
         os.symlink(entry.link, base, dir_fd=parent)
         self._own(entry.uid, entry.gid, base, parent)

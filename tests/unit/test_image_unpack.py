@@ -1,0 +1,269 @@
+"""Layers unpacked, the hostile ones each by name: nothing outside is touched, and no half layer is kept."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pynet.runtime.image_errors import InvalidArchive
+from pynet.runtime.images import ImageStore
+from pynet.runtime.inflate import Inflated
+from pynet.runtime.unpack import Limits, Unpacked, is_rootless, unpack
+
+Item = tuple[str, dict[str, Any]]
+
+
+def entry(name: str, data: bytes = b"", **fields: Any) -> Item:
+    return name, {"size": len(data), "data": data, **fields}
+
+
+def folder(name: str, mode: int = 0o755) -> Item:
+    return entry(name, type=tarfile.DIRTYPE, mode=mode)
+
+
+def symlink(name: str, target: str) -> Item:
+    return entry(name, type=tarfile.SYMTYPE, linkname=target)
+
+
+def hardlink(name: str, target: str) -> Item:
+    return entry(name, type=tarfile.LNKTYPE, linkname=target)
+
+
+def tar_of(*items: Item) -> bytes:
+    output = io.BytesIO()
+    with tarfile.open(fileobj=output, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, fields in items:
+            info = tarfile.TarInfo(name)
+            for key, value in fields.items():
+                if key != "data":
+                    setattr(info, key, value)
+            info.uid, info.gid = fields.get("uid", os.getuid()), fields.get("gid", os.getgid())
+            archive.addfile(info, io.BytesIO(fields["data"]))
+    return output.getvalue()
+
+
+def open_layer(path: Path, *items: Item, lower: tuple[Path, ...] = (), **options: Any) -> Unpacked:
+    path.mkdir(parents=True)
+    return unpack(Inflated(io.BytesIO(tar_of(*items))), str(path), lower=[str(one) for one in lower], **options)
+
+
+def tree(path: Path) -> set[str]:
+    return {str(found.relative_to(path)) for found in path.rglob("*")}
+
+
+HOSTILE: dict[str, tuple[list[Item], str]] = {
+    "dot dot": ([entry("../outside/owned", b"x")], "leads out"),
+    "dot dot inside": ([entry("a/../../outside/owned", b"x")], "leads out"),
+    "hard link out": ([hardlink("a", "../outside/secret")], "leads out"),
+    "hard link to an absolute path": ([hardlink("a", "/outside/secret")], "does not exist in this layer"),
+    "hard link to the root": ([hardlink("a", "/")], "archive's root"),
+    "hard link to a directory": ([folder("d"), hardlink("a", "d")], "to a directory"),
+    "hard link through a link out": ([symlink("l", "../../../outside"), hardlink("a", "l/secret")], "dangling"),
+    "whiteout of the parent": ([folder("d"), entry("d/.wh...")], "whiteout of '..'"),
+    "whiteout of itself": ([folder("d"), entry("d/.wh..")], "whiteout of '.'"),
+    "whiteout of nothing": ([folder("d"), entry("d/.wh.")], "whiteout of 'nothing'"),
+    "file as parent": ([entry("a", b"x"), entry("a/b", b"x")], "parent is not a directory"),
+    "dangling parent": ([symlink("a", "nowhere"), entry("a/b", b"x")], "dangling symbolic link"),
+    "looping parent": ([symlink("a", "b"), symlink("b", "a"), entry("a/c", b"x")], "too many symbolic links"),
+    "long component": ([entry("x" * 300, b"x")], "a name is too long"),
+    "root is a file": ([entry("./", b"", type=tarfile.SYMTYPE, linkname="x")], "root is a symlink"),
+    "whiteout device": ([entry("a", type=tarfile.CHRTYPE, devmajor=0, devminor=0)], "0:0"),
+    "no name": ([entry("a", pax_headers={"path": ""})], "empty or invalid name"),
+    "zero in a name": ([entry("a", pax_headers={"path": "a\0b"})], "empty or invalid name"),
+    "zero in a link": ([entry("a", type=tarfile.SYMTYPE, pax_headers={"linkpath": "a\0b"})], "zero byte"),
+    "sparse": ([entry("a", type=b"S")], "sparse"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_archive_leaves_no_layer_and_nothing_outside(case: str, tmp_path: Path) -> None:
+    items, message = HOSTILE[case]
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("untouched")
+    (tmp_path / "outside-link").symlink_to(outside)
+    store = ImageStore(str(tmp_path / "root"))
+    before = tree(tmp_path)
+    with pytest.raises(InvalidArchive, match=message):
+        store.import_rootfs(io.BytesIO(tar_of(entry("good", b"x"), *items)), "hostile")
+    assert tree(tmp_path) == before
+    assert (outside / "secret").read_text() == "untouched" and (outside / "secret").stat().st_nlink == 1
+    assert store.list() == []
+
+
+def test_links_that_point_out_lead_back_in(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    open_layer(
+        tmp_path / "layer",
+        folder("etc"),
+        symlink("up", "../../outside"),
+        symlink("abs", str(outside)),
+        symlink("sub", "/etc"),
+        folder("outside"),
+        entry("up/a", b"1"),
+        entry("sub/b", b"2"),
+        entry("/abs-file", b"3"),
+    )
+    assert list(outside.iterdir()) == []
+    layer = tmp_path / "layer"
+    assert (layer / "outside/a").read_bytes() == b"1"
+    assert (layer / "etc/b").read_bytes() == b"2"
+    assert (layer / "abs-file").read_bytes() == b"3"
+
+
+def test_the_last_entry_of_a_name_wins_and_links_are_not_written_through(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("untouched")
+    layer = tmp_path / "layer"
+    open_layer(
+        layer,
+        symlink("a", str(target)), entry("a", b"file"),
+        folder("b"), entry("b/in", b"x"), symlink("b", "c"),
+        folder("c"), entry("b/through", b"now in c"),
+        entry("d", b"x"), folder("d"), entry("d/e", b"x"),
+        entry("h1", b"one"), hardlink("h2", "h1"), hardlink("h2", "h2"), hardlink("h2", "./h1"),
+    )  # fmt: skip
+    assert target.read_text() == "untouched"
+    assert (layer / "a").read_bytes() == b"file"
+    assert not (layer / "b/in").exists() and (layer / "c/through").read_bytes() == b"now in c"
+    assert (layer / "d/e").exists()
+    assert (layer / "h1").samefile(layer / "h2") and (layer / "h2").read_bytes() == b"one"
+
+
+def test_modes_times_and_attributes(tmp_path: Path) -> None:
+    layer = tmp_path / "layer"
+    old = os.umask(0o077)
+    try:
+        open_layer(
+            layer,
+            entry(".", type=tarfile.DIRTYPE, mode=0o711, mtime=5),
+            entry("ro", type=tarfile.DIRTYPE, mode=0o555, mtime=7),
+            entry("ro/suid", b"x", mode=0o4755, mtime=9, pax_headers={"SCHILY.xattr.user.k": "v"}),
+            entry("ro/l", type=tarfile.SYMTYPE, linkname="x", mtime=11),
+            entry("tmp", type=tarfile.DIRTYPE, mode=0o1777),
+            entry("p", type=tarfile.FIFOTYPE, mode=0o622),
+            entry("implicit/f", b"x", pax_headers={"SCHILY.xattr.trusted.overlay.opaque": "y"}),
+            entry("evil", b"x", pax_headers={"SCHILY.xattr.user.overlay.redirect": "/etc"}),
+        )
+    finally:
+        os.umask(old)
+
+    def mode(name: str) -> int:
+        return stat.S_IMODE((layer / name).stat().st_mode)
+
+    assert [mode(n) for n in (".", "ro", "ro/suid", "tmp", "p", "implicit")] == [
+        0o711, 0o555, 0o4755, 0o1777, 0o622, 0o755,
+    ]  # fmt: skip
+    assert [os.lstat(layer / n).st_mtime for n in (".", "ro", "ro/suid", "ro/l")] == [5, 7, 9, 11]
+    assert os.getxattr(layer / "ro/suid", "user.k") == b"v"
+    assert os.listxattr(layer / "evil") == [] == os.listxattr(layer / "implicit/f")
+
+
+def test_whiteouts_become_those_of_overlayfs(tmp_path: Path) -> None:
+    base, top = tmp_path / "base", tmp_path / "top"
+    open_layer(base, entry("gone", b"x"), folder("d", 0o750), entry("d/x", b"x"), entry(".wh.stray", b""))
+    assert tree(base) == {"gone", "d", "d/x"}
+    open_layer(
+        top,
+        entry(".wh.gone"),
+        entry("d/.wh..wh..opq"),
+        entry("d/new", b"x"),
+        entry(".wh.e"), folder("e"),
+        folder("f"), entry(".wh.f"),
+        entry("g", b"kept"), entry(".wh.g"),
+        entry(".wh..wh.plnk"),
+        lower=(base,),
+        rootless=True,
+    )  # fmt: skip
+    assert tree(top) == {"gone", "d", "d/new", "e", "f", "g"}
+    status = os.lstat(top / "gone")
+    assert stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+    assert [os.getxattr(top / n, "user.overlay.opaque") for n in "def"] == [b"y"] * 3
+    assert stat.S_IMODE(os.stat(top / "d").st_mode) == 0o750, "an unmentioned parent looks as it does below"
+    assert (top / "g").read_bytes() == b"kept"
+
+
+def test_the_root_looks_as_it_does_below(tmp_path: Path) -> None:
+    open_layer(tmp_path / "base", folder(".", 0o700))
+    open_layer(tmp_path / "top", entry("a", b"x"), lower=(tmp_path / "base",))
+    assert stat.S_IMODE((tmp_path / "top").stat().st_mode) == 0o700
+
+
+def test_rootless_owners_and_devices_are_left_out_with_a_warning(tmp_path: Path) -> None:
+    if not is_rootless():
+        pytest.skip("root with every uid sets owners; tests/kernel has this in a user namespace")
+    result = open_layer(
+        tmp_path / "layer",
+        entry("suid", b"x", mode=0o4755, uid=12345, gid=12345),
+        entry("null", type=tarfile.CHRTYPE, devmajor=1, devminor=3),
+    )
+    assert tree(tmp_path / "layer") == {"suid"}
+    assert stat.S_IMODE((tmp_path / "layer/suid").stat().st_mode) == 0o755
+    assert len(result.warnings) == 2
+
+
+@pytest.mark.parametrize("limits", [Limits(entries=3), Limits(bytes=4096)])
+def test_bombs_are_bounded(tmp_path: Path, limits: Limits) -> None:
+    store = ImageStore(str(tmp_path), limits=limits)
+    bomb = tar_of(*(entry(f"f{i}", b"x" * 1000) for i in range(4)))
+    with pytest.raises(InvalidArchive, match=r"more than 3 entries|larger than 4096 bytes"):
+        store.import_rootfs(io.BytesIO(bomb), "bomb")
+    assert os.listdir(tmp_path / "images/tmp") == os.listdir(tmp_path / "images/layers") == []
+
+
+def test_more_directories_than_descriptors_are_cached(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    count = 1300
+    items = [entry(f"d{i % 650}/e{i}/f", b"x") for i in range(count)]
+    links = [hardlink(f"l{i % 7}/{i}", f"d{i % 650}/e{i}/f") for i in range(count)]
+    result = open_layer(tmp_path / "layer", *items, *links)
+    assert result.entries == 2 * count
+    assert all((tmp_path / f"layer/l{i % 7}/{i}").stat().st_nlink == 2 for i in range(0, count, 50))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+component = st.sampled_from(["a", "b", "..", ".", "", ".wh.a", ".wh..", ".wh...", ".wh..wh..opq", "c"])
+paths = st.lists(component, min_size=1, max_size=4).map("/".join)
+kinds: dict[str, Callable[[str, str], Item]] = {
+    "file": lambda name, _: entry(name, b"x"),
+    "folder": lambda name, _: folder(name),
+    "symlink": symlink,
+    "hardlink": hardlink,
+}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(sorted(kinds)), paths, st.one_of(paths, paths.map("/".__add__))), max_size=8))
+def test_no_sequence_of_entries_reaches_outside(
+    tmp_path_factory: pytest.TempPathFactory, items: list[tuple[str, str, str]]
+) -> None:
+    """The layer lies below folders with the names that the entries use: a step out would hit one of them."""
+    top = tmp_path_factory.mktemp("property")
+    for name in ("a", "b", "c"):
+        (top / name).mkdir()
+        (top / name / "a").write_text("untouched")
+    base = top / "base"
+    open_layer(base, folder("a"), entry("b", b"x"))
+
+    def look(path: Path) -> tuple[int, ...]:
+        status = path.lstat()
+        return status.st_ino, status.st_mode, status.st_nlink, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+    before = {path: look(path) for path in top.rglob("*")}
+    try:
+        open_layer(top / "layer", *(kinds[kind](name, target) for kind, name, target in items if name), lower=(base,))
+    except InvalidArchive:
+        pass
+    for path, status in before.items():
+        assert look(path) == status
+    assert {path for path in top.rglob("*") if (top / "layer") not in (path, *path.parents)} == set(before)
