@@ -83,11 +83,12 @@ class PortTable:
 
         A single port (``last`` None or the same) that is held raises PortInUse with the holder.  In a range, ports in
         ``exclude`` are passed over, and AllPortsAllocated says that none is left.  Addresses are canonical texts,
-        "0.0.0.0" and "::" included.  An owner's own lease is a conflict like any other.
+        "0.0.0.0" and "::" included, that do not cover each other.  An owner's own lease is a conflict like any other.
         """
         last = first if last is None else last
         if not 1 <= first <= last <= MAX_PORT:
             raise ValueError(f"no port range: {first}-{last}")
+        _check_apart(addresses)
         with self._lock:
             if first == last:
                 for address in addresses:
@@ -214,6 +215,14 @@ class PortTable:
         owned.discard((proto, address, port))
         if not owned:
             del self._owned[owner]
+
+
+def _check_apart(addresses: Sequence[str]) -> None:
+    """One claim can not hold an address twice, as bind(2) could not."""
+    versions = [_version(address) for address in addresses]
+    for address in addresses:
+        if addresses.count(address) > 1 or (address in UNSPECIFIED and versions.count(_version(address)) > 1):
+            raise ValueError(f"addresses overlap: {', '.join(addresses)}")
 
 
 def _version(address: str) -> int:

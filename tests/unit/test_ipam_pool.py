@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from types import FrameType
 
 import pytest
@@ -231,3 +232,21 @@ def test_an_allocation_costs_the_same_whatever_is_leased(subnet: str) -> None:
 )
 def test_addresses_have_one_canonical_text(text: str, canonical: str) -> None:
     assert format_address(*parse_address(text)) == canonical
+
+
+def test_threads_never_share_an_address() -> None:
+    p = pool("10.0.0.0/21")
+    got: list[str] = []
+
+    def work() -> None:
+        for _ in range(500):
+            address = p.allocate()
+            p.release(address)
+            got.append(p.allocate())
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(got)) == len(got) == p.used == 2000
