@@ -55,6 +55,7 @@ class Parser(argparse.ArgumentParser):
         self._takes_value: dict[str, bool] = {}
         self._switches: dict[str, str] = {}
         self._arguments: list[str] = []
+        self._rest, self._before_rest = "", 0
         self.flag("--help", help="print this page")
 
     def error(self, message: str) -> NoReturn:
@@ -100,8 +101,9 @@ class Parser(argparse.ArgumentParser):
         )
 
     def rest(self, name: str, *, metavar: str = "ARG", help: str = "") -> None:
-        """All that follows, as it stands."""
+        """All that follows the arguments declared so far, as it stands."""
         super().add_argument(name, nargs=argparse.REMAINDER, metavar=metavar, help=help)
+        self._rest, self._before_rest = name, len(self._arguments)
         self._arguments.append(f"[{metavar}...]")
 
     # -- parsing -----------------------------------------------------------------------------------------------
@@ -115,8 +117,13 @@ class Parser(argparse.ArgumentParser):
             return None
         if arguments and not self._arguments:
             raise UsageError(f"pynet {self.title} takes no arguments, {arguments[0]!r} was given")
+        rest: list[str] = []
+        if self._rest:  # not through argparse, whose versions differ in what they do to a `--` in it
+            arguments, rest = arguments[: self._before_rest], arguments[self._before_rest :]
         dashes = ["--"] if any(word.startswith("-") for word in arguments) else []
         args = self.parse_args([*options, *dashes, *arguments], Arguments())
+        if self._rest:
+            setattr(args, self._rest, rest)
         for dest, value in switches.items():
             setattr(args, dest, value)
         args.group, _, args.command = self.title.rpartition(" ")

@@ -1,0 +1,33 @@
+"""``pynet playground``: a shell, or a command, in which a host and its LAN live; nothing outside changes."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..parser import Arguments, Parser
+
+WELCOME = """\
+This shell is a host at 192.0.2.1 and 2001:db8::1 with a client on its LAN; the machine is not touched, all ends with it.
+Try: pynet image bootstrap; pynet run -d -p 8080:80 busybox httpd -f -p 80 -h /etc; \
+pynet playground --lan -- wget -qO- http://192.0.2.1:8080/hosts
+"""
+
+
+def configure(parser: Parser) -> None:
+    parser.stops_at_first_argument = True
+    parser.flag("--lan", help="inside a playground: run the command on the LAN's client")
+    parser.rest("words", metavar="COMMAND", help="command and its arguments (your shell)")
+
+
+def run(args: Arguments) -> int:
+    from ..playground import as_client, play
+
+    command: list[str] = args.words or [os.environ.get("SHELL") or "/bin/sh"]
+    if args.lan:
+        as_client(command)
+    if not args.words and os.isatty(0):
+        print(WELCOME, end="", file=sys.stderr)
+    return play(command)

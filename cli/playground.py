@@ -1,0 +1,350 @@
+"""The playground: namespaces in which a host, a client on its LAN and all that pynet makes live.
+
+    outer      the process that was called: waits, and clears away what outlives the namespaces
+      |        unshare(user?, pid), fork
+    init       process 1: unshare(mount, net, ipc, uts), mounts, LAN, then only reaps; with its end the kernel kills
+      |        all that is left inside.  fork
+    command    the user's, in a process group of its own, in the terminal's foreground
+
+            host: lan0 192.0.2.1/24, 2001:db8::1/64  ====  client: eth0 192.0.2.2/24, 2001:db8::2/64
+            (this shell; lo; where pynet works)            (a namespace at $PYNET_LAN_NETNS; `pynet playground --lan`)
+
+Root needs no user namespace and keeps its users and cgroups.  Anybody else is root in a user namespace that knows one
+user; cgroups stay out of reach there, and limits say so.  State lives on a tmpfs that only the playground sees, so
+nothing of it can be left: what has to be removed is the empty directory it was mounted on and, for root, the
+containers' cgroups.
+
+This module plays a test host.  It is the one place in cli/ that reaches past the foundation, to netlib's rtnetlink
+(the LAN) and instance (the cgroups' name), when it runs; a second netlink client would be the worse choice.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import time
+
+from ..netlib.errors import NotSupported, PynetError
+from ..netlib.kernel import syscall as linux
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+CANNOT = 125
+"""Exit code when there can be no playground."""
+HOST = (("192.0.2.1", 24), ("2001:db8::1", 64))
+CLIENT = (("192.0.2.2", 24), ("2001:db8::2", 64))
+"""Documentation addresses (RFC 5737, RFC 3849): no real network answers to them."""
+LAN_VARIABLE = "PYNET_LAN_NETNS"
+INSIDE_VARIABLE = "PYNET_PLAYGROUND"
+_INSIDE = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
+_CGROUPS = "/sys/fs/cgroup"
+_SWITCHES = {
+    "/proc/sys/user/max_user_namespaces": "0",
+    "/proc/sys/kernel/unprivileged_userns_clone": "0",
+    "/proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1",
+}
+"""Settings that forbid user namespaces, with the value that does."""
+
+
+class PlaygroundForbidden(NotSupported):
+    """The kernel or its settings do not allow the namespaces."""
+
+    exit_code = CANNOT
+
+
+def play(command: list[str]) -> int:
+    """Run *command* in a playground of its own; returns its exit code."""
+    directory = _directory()
+    try:
+        _unshare()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        foreground = _foreground()
+        child = os.fork()
+        if child == 0:
+            _init(directory, command, foreground)
+        return _wait(child, foreground)
+    finally:
+        os.rmdir(directory)
+        _remove_cgroups(os.path.join(directory, "root"))
+
+
+# -- outer --------------------------------------------------------------------------------------------------------
+
+
+def _directory() -> str:
+    """A new, empty directory; its path is short because Unix sockets lie below it."""
+    base = os.environ.get("TMPDIR") or "/tmp"
+    if len(base) > 40:
+        base = "/tmp"
+    while True:
+        path = os.path.join(base, f"pynet-{os.urandom(4).hex()}")
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise PlaygroundForbidden(f"cannot make {path}: {error.strerror}", hint="set TMPDIR") from None
+        return path
+
+
+def _unshare() -> None:
+    if os.geteuid() == 0:
+        try:
+            linux.unshare(linux.CLONE_NEWPID)
+        except PermissionError:
+            pass  # root without CAP_SYS_ADMIN, as in a container: as anybody else
+        else:
+            return
+    uid, gid = os.geteuid(), os.getegid()
+    try:
+        linux.unshare(linux.CLONE_NEWUSER)
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"0 {uid} 1")
+        _write("/proc/self/gid_map", f"0 {gid} 1")
+        linux.unshare(linux.CLONE_NEWPID)
+    except OSError as error:
+        raise PlaygroundForbidden(
+            f"cannot make a user namespace: {error.strerror}", hint=_forbidden_by(error.errno)
+        ) from None
+
+
+def _forbidden_by(number: int | None) -> str:
+    for path, value in _SWITCHES.items():
+        try:
+            with open(path, encoding="ascii") as file:
+                found = file.read().strip()
+        except OSError:
+            continue
+        if found == value:
+            name = path.removeprefix("/proc/sys/").replace("/", ".")
+            return f"sysctl {name} is {value}: an administrator can change that, or run this as root"
+    if number == errno.ENOSPC:
+        return "the limit in sysctl user.max_user_namespaces (or of its kin) is reached"
+    return (
+        "a container's seccomp profile or a security module forbids it; run this as root, or outside of the container"
+    )
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)
+
+
+def _foreground() -> bool:
+    """Whether we hold the terminal, and so have to hand it to the command and take it back."""
+    try:
+        return os.isatty(0) and os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:
+        return False
+
+
+def _wait(child: int, foreground: bool) -> int:
+    """Wait for init, whose exit code is the command's; TERM and HUP end the playground."""
+
+    def end(number: int, frame: object) -> None:
+        os.kill(child, signal.SIGKILL)
+
+    old = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTTOU)}
+    old |= {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        _, status = os.waitpid(child, 0)
+        if foreground:
+            try:
+                os.tcsetpgrp(0, os.getpgrp())
+            except OSError:
+                pass  # the terminal is gone
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _remove_cgroups(root: str) -> None:
+    """Remove what the engine with this *root* left below /sys/fs/cgroup: nothing lives in it any more."""
+    from ..netlib.instance import Instance
+
+    name = Instance.at(root, root).cgroup
+    found: list[str] = []
+    for where, directories, _ in os.walk(_CGROUPS):
+        if name in directories:
+            found.append(os.path.join(where, name))
+            directories.remove(name)
+    deadline = time.monotonic() + 2.0
+    for top in found:
+        for where, _, _ in os.walk(top, topdown=False):
+            while True:
+                try:
+                    os.rmdir(where)
+                except OSError as error:
+                    # the kernel lets go of a dead process's cgroup a moment after its end (cgroups(7))
+                    if error.errno == errno.EBUSY and time.monotonic() < deadline:
+                        time.sleep(0.005)
+                        continue
+                break
+
+
+# -- init ---------------------------------------------------------------------------------------------------------
+
+
+def _init(directory: str, command: list[str], foreground: bool) -> NoReturn:
+    """Process 1 of the playground.  Never returns, and never lets an exception out into the caller's frames."""
+    code = CANNOT
+    try:
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        lan = os.path.join(directory, "lan")
+        linux.unshare(_INSIDE)
+        _mounts(directory)
+        linux.sethostname("playground")
+        _lan(lan)
+        environ = environment(directory, lan)
+        child = os.fork()
+        if child == 0:
+            _execute(command, environ, foreground)
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTOU, signal.SIGTTIN):
+            signal.signal(number, signal.SIG_IGN)
+        while True:
+            pid, status = os.wait()
+            if pid == child:
+                code = os.waitstatus_to_exitcode(status)
+                code = code if code >= 0 else 128 - code
+                break
+    except PynetError as error:
+        _complain(str(error), error.hint)
+    except OSError as error:
+        _complain(f"cannot set up the playground: {error.filename or ''}: {error.strerror}", _hint(error))
+    finally:
+        os._exit(code)
+
+
+def _complain(message: str, hint: str) -> None:
+    os.write(2, f"pynet: {message}\n  {hint}\n".encode())
+
+
+def _hint(error: OSError) -> str:
+    if error.filename == "/proc" and error.errno == errno.EPERM:
+        return "parts of /proc are covered here, as in a container, and so no new one may be mounted; run this outside"
+    return "the kernel lacks a feature, or a security module forbids it"
+
+
+def _mounts(directory: str) -> None:
+    """Private mounts; /proc and /sys of the new namespaces; a tmpfs for all state."""
+    quiet = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+    linux.mount(None, "/", None, linux.MS_REC | linux.MS_PRIVATE)
+    linux.mount("tmpfs", directory, "tmpfs", linux.MS_NOSUID, "mode=700")
+    for name in ("root", "run", "cgroup", "bin"):
+        os.mkdir(os.path.join(directory, name), 0o711)
+    # the same pynet inside as outside, also when it was called by its path or as a module
+    _write(os.path.join(directory, "bin", "pynet"), f'#!/bin/sh\nexec {_shell(sys.executable)} -I -m pynet "$@"\n')
+    os.chmod(os.path.join(directory, "bin", "pynet"), 0o755)
+    # what the machine's own pynet and `ip netns` keep must neither be seen nor be changed from inside
+    for path in ("/run/pynet", "/run/netns"):
+        if os.path.isdir(path):
+            linux.mount("tmpfs", path, "tmpfs", linux.MS_NOSUID, "mode=755")
+    linux.mount("proc", "/proc", "proc", quiet)
+    keep = os.path.join(directory, "cgroup")
+    kept = _try_mount(_CGROUPS, keep, None, linux.MS_BIND | linux.MS_REC)
+    # a read-only /sys (as in a container) allows only a read-only second one
+    if _try_mount("sysfs", "/sys", "sysfs", quiet) or _try_mount("sysfs", "/sys", "sysfs", quiet | linux.MS_RDONLY):
+        if kept:
+            linux.mount(keep, _CGROUPS, None, linux.MS_MOVE)
+    elif kept:
+        linux.umount2(keep, linux.MNT_DETACH)
+
+
+def _shell(text: str) -> str:
+    """*text* as one word of sh(1)."""
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def _try_mount(source: str, target: str, kind: str | None, flags: int) -> bool:
+    try:
+        linux.mount(source, target, kind, flags)
+    except OSError:
+        return False
+    return True
+
+
+def _lan(path: str) -> None:
+    """A second network namespace, bound at *path*, and a cable between it and ours."""
+    from ..netlib.kernel.rtnetlink import Rtnetlink
+
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    host = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    linux.unshare(linux.CLONE_NEWNET)
+    linux.mount("/proc/self/ns/net", path, None, linux.MS_BIND)
+    client = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    there = Rtnetlink()
+    linux.setns(host, linux.CLONE_NEWNET)
+    with there, Rtnetlink() as here:
+        near, far = here.add_veth("lan0", "eth0", netns_fd=client)
+        there.configure(far, addresses=CLIENT)
+        here.configure(near, addresses=HOST)
+        there.wait_up(far)
+        here.wait_up(near)
+    os.close(host)
+    os.close(client)
+
+
+def environment(directory: str, lan: str) -> dict[str, str]:
+    """The command's environment: the directories, and a PATH on which `pynet` and the system's programs are found."""
+    environ = {name: value for name, value in os.environ.items() if name not in ("PYNET_HOST", "DOCKER_HOST")}
+    run = os.path.join(directory, "run")
+    environ |= {
+        INSIDE_VARIABLE: directory,
+        "PYNET_ROOT": os.path.join(directory, "root"),
+        "PYNET_RUN": run,
+        LAN_VARIABLE: lan,
+        "DOCKER_HOST": f"unix://{run}/pynet.sock",
+    }
+    path = environ.get("PATH", "/usr/local/bin:/usr/bin:/bin").split(":")
+    environ["PATH"] = ":".join(
+        [os.path.join(directory, "bin"), *path, *(place for place in ("/usr/sbin", "/sbin") if place not in path)]
+    )
+    return environ
+
+
+def _execute(command: list[str], environ: dict[str, str], foreground: bool) -> NoReturn:
+    try:
+        os.setpgid(0, 0)
+        if foreground:
+            signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+            os.tcsetpgrp(0, os.getpid())
+        for number in (signal.SIGTTOU, signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        execute(command, environ)
+    finally:
+        os._exit(CANNOT)
+
+
+def execute(command: list[str], environ: dict[str, str]) -> NoReturn:
+    """Become *command*; 127 and 126 as a shell has them."""
+    try:
+        os.execvpe(command[0], command, environ)
+    except OSError as error:
+        _complain(f"cannot run {command[0]}: {error.strerror}", "it is looked for on PATH")
+        os._exit(127 if isinstance(error, FileNotFoundError) else 126)
+
+
+# -- the LAN's client ---------------------------------------------------------------------------------------------
+
+
+def as_client(command: list[str]) -> NoReturn:
+    """Become *command* on the LAN's client."""
+    path = os.environ.get(LAN_VARIABLE)
+    if not path:
+        raise PlaygroundForbidden("there is no LAN here", hint="--lan works inside of `pynet playground`")
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        linux.setns(fd, linux.CLONE_NEWNET)
+    except OSError as error:
+        raise PlaygroundForbidden(
+            f"cannot enter the LAN's client at {path}: {error.strerror}",
+            hint="--lan works inside of `pynet playground`",
+        ) from None
+    execute(command, dict(os.environ))
