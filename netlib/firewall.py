@@ -4,8 +4,8 @@
     PortRule       one published port: a host address and port that lead to a container's
     FirewallBackend  what keeps both true in a kernel: netlib/kernel/nftables.py, netlib/kernel/iptables.py
 
-The intents are values; ``check_network`` and ``check_port`` are the one place that says which values make sense, and bring
-them into the form in which the kernel shows them again, so that intents and kernel can be compared with ``==``.
+The intents are values; ``check_network`` and ``check_port`` are the one place that says which values make sense, and
+bring them into the form in which the kernel shows them again, so that intents and kernel can be compared with ``==``.
 ``select_backend`` chooses the back end of this host.  What each intent promises: docs/firewall.md.
 """
 
@@ -53,9 +53,9 @@ class PortRule:
 
     proto: str
     host_ip: str
-    """"" is every local address of the target's family, but for loopback, which needs ``NetworkRules.loopback``.  A loopback
-    address is reachable from this host alone; it leads to the target if the network has *loopback*, else the rule
-    just guards it (the userland proxy serves it)."""
+    """"" is every local address of the target's family, but for loopback, which needs ``NetworkRules.loopback``.  A
+    loopback address is reachable from this host alone; it leads to the target if the network has *loopback*, else the
+    rule just guards it (the userland proxy serves it)."""
     host_port: int
     target_ip: str
     target_port: int
@@ -73,10 +73,10 @@ class PortRule:
 class FirewallBackend(Protocol):
     """Keeps intents true in the network namespace of the thread that made it.
 
-    Thread-safe.  Every call is idempotent: to add what is there and to remove what is not there succeeds.  A call is one
-    transaction: it happens as a whole or raises and changes nothing.  Rules that somebody else flushed come back with
-    the next change.  InvalidArgument for intents that make no sense, NotSupported for what the host lacks, OSError
-    with errno for what the kernel refused.
+    Thread-safe.  Every call is idempotent: to add what is there and to remove what is not there succeeds.  A call is
+    one transaction: it happens as a whole or raises and changes nothing.  Rules that somebody else flushed come back
+    with the next change.  InvalidArgument for intents that make no sense, NotSupported for what the host lacks,
+    OSError with errno for what the kernel refused.
     """
 
     name: str
@@ -208,9 +208,9 @@ def is_loopback(host_ip: str) -> bool:
 def select_backend(name: str = "auto", instance: str = "") -> FirewallBackend:
     """The back end *name* ("nftables", "iptables", "auto") for the calling thread's network namespace.
 
-    "auto" is nftables where it works, else iptables.  A host whose iptables command is the nf_tables variant is served by
-    nftables: both speak to the same kernel code, and python-iptables does not see such rules.  NotSupported says
-    what is missing.  Nothing is changed yet; ``ensure`` does that.
+    "auto" is nftables where it works, else iptables.  A host whose iptables command is the nf_tables variant is
+    served by nftables: both speak to the same kernel code, and python-iptables does not see such rules.  NotSupported
+    says what is missing.  Nothing is changed yet; ``ensure`` does that.
     """
     if name not in {"auto", "nftables", "iptables"}:
         raise InvalidArgument(f"unknown firewall back end {name!r}", hint="one of auto, nftables, iptables")

@@ -1,8 +1,8 @@
 """libnftables, the library of the nft command, through ctypes: text in, text out, no process.
 
-A context holds a netlink socket, which belongs to the network namespace of the thread that made the context; afterwards any
-thread may use it.  A context is not thread-safe: ``Nft`` has a lock.  One buffer of commands is one transaction: the kernel
-takes all of it or nothing.
+A context holds a netlink socket, which belongs to the network namespace of the thread that made the context;
+afterwards any thread may use it.  A context is not thread-safe: ``Nft`` has a lock.  One buffer of commands is one
+transaction: the kernel takes all of it or nothing.
 
 Man page: libnftables(3).  The calls used here are in every release since 0.9.0.
 """
@@ -21,7 +21,18 @@ from ..errors import NotSupported
 LIBRARY = "libnftables.so.1"
 _OUTPUT_JSON, _OUTPUT_TERSE = 1 << 4, 1 << 8
 """nftables/libnftables.h: NFT_CTX_OUTPUT_JSON, NFT_CTX_OUTPUT_TERSE"""
-_NAMED = ("ENOENT", "EEXIST", "EBUSY", "EPERM", "EACCES", "EOPNOTSUPP", "EPROTONOSUPPORT", "EAFNOSUPPORT", "ENOMEM")
+_NAMED = (
+    "ENOENT",
+    "EEXIST",
+    "EBUSY",
+    "EPERM",
+    "EACCES",
+    "EOPNOTSUPP",
+    "EPROTONOSUPPORT",
+    "EAFNOSUPPORT",
+    "ENOMEM",
+    "EMSGSIZE",
+)
 _ERRNO = {os.strerror(getattr(errno, name)): int(getattr(errno, name)) for name in _NAMED}
 """libnftables answers in text; these are the errors that we act upon."""
 

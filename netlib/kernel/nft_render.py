@@ -1,7 +1,7 @@
 """The nftables back end's text: intents in, commands out; and the kernel's listing in, intents out.
 
-One table, ``inet pynet`` (``inet pynet-<instance>``), whose rules are fixed.  All that varies are elements of sets and maps,
-so a packet costs the same look-ups at ten ports and at ten thousand, and so does a change.
+One table, ``inet pynet`` (``inet pynet-<instance>``), whose rules are fixed.  All that varies are elements of sets
+and maps, so a packet costs the same look-ups at ten ports and at ten thousand, and so does a change.
 
     prerouting (raw)   127.0.0.0/8 from outside: guarded ports, and everything from our bridges, dropped
     prerouting (nat)   to a local address: dnat by hostports*, else by ports*
@@ -17,9 +17,9 @@ so a packet costs the same look-ups at ten ports and at ten thousand, and so doe
                        from a network into itself                         nothing
                        from a network elsewhere                           snat by snat*, or masquerade by masq*
 
-"accept" here ends the look at our table and no more: each other table still has its word.  Hairpin is matched by address, not
-by interface: with bridge-nf-call-iptables the input interface of a bridged packet is not the bridge.  The set
-``own*`` joins subnet and interface, which needs concatenations with intervals: Linux 5.6, nft 0.9.4.
+"accept" here ends the look at our table and no more: each other table still has its word.  Hairpin is matched by
+address, not by interface: with bridge-nf-call-iptables the input interface of a bridged packet is not the bridge.
+The set ``own*`` joins subnet and interface, which needs concatenations with intervals: Linux 5.6, nft 0.9.4.
 
 Nothing of a user gets into the text but addresses, numbers and interface names that passed netlib/firewall.py's checks.
 """
@@ -192,18 +192,41 @@ def port_elements(rule: PortRule, *, loopback: bool) -> Iterator[Element]:
         yield "guarded4", key, "", ""
 
 
+PART = 1000
+"""Most elements in one command; bounds what one netlink message of an unprivileged socket must hold."""
+
+
+def parts(text: str) -> Iterator[str]:
+    """*text* (of ``base``, ``flush``, ``add``, ``delete``) as several transactions, elements last and in pieces."""
+    head: list[str] = []
+    elements: list[str] = []
+    for line in text.splitlines(keepends=True):
+        (elements if line.startswith(("add element", "delete element")) else head).append(line)
+    if head:
+        yield "".join(head)
+    yield from elements
+
+
 def add(table: str, elements: Iterable[Element]) -> str:
     grouped: defaultdict[str, list[str]] = defaultdict(list)
     for name, key, comment, data in elements:
         grouped[name].append(key + (f' comment "{comment}"' if comment else "") + (f" : {data}" if data else ""))
-    return "".join(f"add element inet {table} {name} {{ {', '.join(items)} }}\n" for name, items in grouped.items())
+    return _elements("add", table, grouped)
 
 
 def delete(table: str, elements: Iterable[Element]) -> str:
     grouped: defaultdict[str, list[str]] = defaultdict(list)
     for name, key, _, _ in elements:
         grouped[name].append(key)
-    return "".join(f"delete element inet {table} {name} {{ {', '.join(items)} }}\n" for name, items in grouped.items())
+    return _elements("delete", table, grouped)
+
+
+def _elements(verb: str, table: str, grouped: dict[str, list[str]]) -> str:
+    return "".join(
+        f"{verb} element inet {table} {name} {{ {', '.join(items[i : i + PART])} }}\n"
+        for name, items in grouped.items()
+        for i in range(0, len(items), PART)
+    )
 
 
 # -- reading back ---------------------------------------------------------------------------------------------------

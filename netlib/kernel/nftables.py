@@ -1,8 +1,8 @@
 """The nftables back end: every change is one transaction through libnftables, without a process.
 
-The text is nft_render.py's.  This module keeps a mirror of what it put into the kernel, for two reasons: a port whose target
-changes is deleted and added in one transaction (an element's data can not be changed in place), and when the kernel
-refuses a change because somebody flushed or altered our table, the whole table is written anew from the mirror
+The text is nft_render.py's.  This module keeps a mirror of what it put into the kernel, for two reasons: a port whose
+target changes is deleted and added in one transaction (an element's data can not be changed in place), and when the
+kernel refuses a change because somebody flushed or altered our table, the whole table is written anew from the mirror
 with the change in it.  The mirror is read from the kernel by ``ensure``.
 """
 
@@ -168,7 +168,7 @@ class NftablesBackend:
         copy of all ports.
         """
         try:
-            self._nft.run(text)
+            self._run(text)
         except NftError as error:
             if error.errno not in (errno.ENOENT, errno.EEXIST, errno.EBUSY):
                 raise
@@ -184,12 +184,26 @@ class NftablesBackend:
             else:
                 self._ports[key] = rule
 
+    def _run(self, text: str) -> None:
+        """One transaction, unless the kernel takes none of that size.
+
+        Who is not root outside may not go beyond net.core.wmem_max (socket(7), SO_SNDBUFFORCE), which holds some
+        thousand elements.
+        """
+        try:
+            self._nft.run(text)
+        except NftError as error:
+            if error.errno != errno.EMSGSIZE:
+                raise
+            for part in render.parts(text):
+                self._nft.run(part)
+
     def _write(self, networks: dict[str, NetworkRules], ports: dict[PortKey, PortRule]) -> None:
         before, self._networks = self._networks, networks
         try:
             elements = [element for rules in networks.values() for element in render.network_elements(rules)]
             elements += self._port_elements(ports.values())
-            self._nft.run(render.base(self.table) + render.flush(self.table) + render.add(self.table, elements))
+            self._run(render.base(self.table) + render.flush(self.table) + render.add(self.table, elements))
         except BaseException:
             self._networks = before
             raise
