@@ -22,6 +22,7 @@ import fcntl
 import os
 import re
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -34,12 +35,12 @@ from .applier import Applier
 from .driver import Driver, load_driver
 from .errors import Forbidden, InvalidArgument, RootBusy
 from .instance import Instance
-from .model import IpamConfig, NetworkRecord, SandboxRecord
+from .model import IpamConfig, NetworkRecord, PublishedPort, SandboxRecord
 from .network import Network
 from .proxying import Proxy
 from .publishing import Publisher
 from .registry import Registry
-from .resources import Netns
+from .resources import Netns, ProxyPorts
 from .sandbox import Sandbox
 from .store import Store
 
@@ -78,6 +79,7 @@ class Controller:
         self.instance = Instance.at(root, run)
         for directory in (self.instance.root, self.instance.run, self.instance.netns_dir):
             directory.mkdir(parents=True, exist_ok=True, mode=0o711)
+        self.closed = False
         self._lock_fd = _lock_root(self.instance.root)
         self.lock = threading.RLock()
         self._drivers: dict[str, Driver] = {}
@@ -93,12 +95,43 @@ class Controller:
                 self.addressing.restore(network, endpoints)
                 for endpoint in endpoints:
                     self.publisher.restore(endpoint.id, endpoint.ports)
+            self.lost_ports = self._recover_sockets(proxy)
+            """Published ports that another program took while nobody held their sockets."""
         except BaseException:
             os.close(self._lock_fd)
             raise
 
+    def _recover_sockets(self, proxy: Proxy | None) -> list[PublishedPort]:
+        """The listening sockets of published ports: from a forwarder that outlived the last controller, else bound anew."""
+        ports = [port for endpoint in self.registry.endpoints.values() for port in endpoint.ports]
+        if not ports:
+            return []
+        found: dict[str, socket.socket] = {}
+        for listening in proxy.fetch() if proxy is not None else ():
+            sock = listening.sock
+            found[listening.id] = socket.socket(fileno=sock) if isinstance(sock, int) else sock
+        lost = self.publisher.adopt(ports, found)
+        for stray in found.values():
+            stray.close()
+        return lost
+
+    def serve_ports(self) -> None:
+        """Give every published port to the proxy, in one message: after a forwarder was started anew."""
+        with self.lock:
+            plans = [
+                resource
+                for endpoint in self.registry.endpoints.values()
+                for resource in self.publisher.plan(self.registry, self.driver, endpoint)
+                if isinstance(resource, ProxyPorts)
+            ]
+        ports = tuple(p for plan in plans for p in plan.ports if p.id in self.actions.sockets)
+        self.actions.add_proxy_ports(ProxyPorts("", ports))
+
     def close(self) -> None:
-        """Let go of the root directory.  What exists in the kernel goes on existing; a later controller finds it."""
+        """Let go of the root directory; twice is fine.  What is in the kernel stays, and a later controller finds it."""
+        if self.closed:
+            return
+        self.closed = True
         self.actions.close()
         self.store.close()
         os.close(self._lock_fd)

@@ -13,7 +13,8 @@ class Listening(Protocol):
 
     @property
     def id(self) -> str: ...
-    def fileno(self) -> int: ...
+    @property
+    def sock(self) -> socket.socket | int: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ class _Survey:
                     found.append((Difference("missing", "netns", path), resource))
                 case Bridge(name=name) if name not in self.links:
                     found.append((Difference("missing", "link", name), resource))
-                case Veth(host=name, netns=netns) if name not in self.links or netns in gone_pins:
+                case Veth(host=name, netns=netns) if not self._attached(resource) or netns in gone_pins:
                     found.append((Difference("missing", "link", name), resource))
                 case NetworkFirewall(rules=rules) if actions.complete_rules(rules) not in self.kernel_rules:
                     found.append((Difference("missing", "rule", rules.bridge), resource))
@@ -88,6 +88,10 @@ class _Survey:
                 case _:
                     pass
         return found
+
+    def _attached(self, veth: Veth) -> bool:
+        link, bridge = self.links.get(veth.host), self.links.get(veth.bridge)
+        return link is not None and bridge is not None and link.master == bridge.index
 
     def stray(self) -> list[Difference]:
         wanted_links = {r.name if isinstance(r, Bridge) else r.host for r in self.plan if isinstance(r, Bridge | Veth)}
@@ -144,8 +148,9 @@ def repair(controller: Controller) -> list[Difference]:
         elif id(resource) not in done:
             done.add(id(resource))
             attempt(applier.apply, [*_sysctls_before(survey.plan, resource), resource])
+            rules_differ |= isinstance(resource, Bridge)  # its sysctls went with it
     if rules_differ:
-        attempt(actions.firewall.replace, sorted(survey.rules, key=str), sorted(survey.ports, key=str))
+        attempt(actions.replace_rules, sorted(survey.rules, key=str), sorted(survey.ports, key=str))
     if problems:
         raise problems[0] if len(problems) == 1 else MultipleErrors("could not repair everything", problems)
     return [difference for difference, _ in missing] + strays

@@ -20,11 +20,11 @@ import os
 import queue
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from ..errors import Conflict, InvalidArgument, NotSupported
-from ..firewall import FirewallBackend, NetworkRules, check_network, select_backend
+from ..firewall import FirewallBackend, NetworkRules, PortRule, check_network, select_backend
 from ..instance import Instance
 from ..proxying import Proxy, ServedPort
 from ..resources import Bridge, DefaultRoute, Netns, NetworkFirewall, PortForwards, ProxyPorts, Sysctl, Veth
@@ -268,9 +268,19 @@ class HostActions:
 
     def add_network_rules(self, resource: NetworkFirewall) -> None:
         rules = self.complete_rules(resource.rules)
+        self._allow_loopback(rules)
+        self.firewall.add_network(rules)
+
+    def replace_rules(self, networks: Iterable[NetworkRules], ports: Iterable[PortRule]) -> None:
+        """Make exactly these be there, in one transaction; *networks* are complete."""
+        networks = list(networks)
+        for rules in networks:
+            self._allow_loopback(rules)
+        self.firewall.replace(networks, ports)
+
+    def _allow_loopback(self, rules: NetworkRules) -> None:
         if rules.loopback:
             self.set_sysctl(Sysctl(("net", "ipv4", "conf", rules.bridge, "route_localnet"), "1"))
-        self.firewall.add_network(rules)
 
     def complete_rules(self, rules: NetworkRules) -> NetworkRules:
         """With what depends on the host, not on the network: without a proxy, loopback is NAT's business as well."""
