@@ -35,6 +35,7 @@ from ..netlib.kernel.syscall import (
 
 def isolate(*, may_map_user: bool = True) -> str:
     """Move the process; return "" or, with nothing done, the reason why it can not be done here."""
+    _find_system_programs()
     try:
         _move(0)
     except PermissionError as error:
@@ -50,6 +51,13 @@ def isolate(*, may_map_user: bool = True) -> str:
     if not reason:
         _move(CLONE_NEWUSER)
     return reason
+
+
+def _find_system_programs() -> None:
+    """Inside we are root, who finds nft, ip and the like; an ordinary user's PATH has no sbin."""
+    path = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    sbin = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+    os.environ["PATH"] = os.pathsep.join([*path, *(directory for directory in sbin if directory not in path)])
 
 
 def loopback_up() -> None:

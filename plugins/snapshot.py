@@ -121,18 +121,21 @@ def _iptables(names: str, program: str) -> list[str]:
             present = file.read().split()
     except OSError:
         present = []
-    saver = shutil.which(f"{program}-legacy-save")
-    if not present or saver is None:
-        return []
-    lines = subprocess.run([saver], capture_output=True, text=True, check=True).stdout.splitlines()
+    lines = _listing(f"{program}-legacy-save").splitlines() if present else []
     return [f"{program} {line}" for line in lines if re.match(r"-A|:\S+ (-|DROP)", line)]
 
 
-def _nftables() -> list[str]:
-    program = shutil.which("nft") or shutil.which("nft", path="/usr/sbin:/sbin")
+def _listing(name: str, *arguments: str) -> str:
+    """What a program prints; nothing if it is not installed, or this kernel has nothing that it could list."""
+    program = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
     if program is None:
-        return []
-    answer = subprocess.run([program, "-j", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
+        return ""
+    result = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    return result.stdout if result.returncode == 0 else ""
+
+
+def _nftables() -> list[str]:
+    answer = _listing("nft", "-j", "list", "ruleset")
     entries: list[dict[str, Any]] = json.loads(answer)["nftables"] if answer.strip() else []
     return _without_husks([entry for entry in entries if "metainfo" not in entry])
 

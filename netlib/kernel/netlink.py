@@ -42,6 +42,7 @@ SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 10,
 CHUNK = 64
 RECEIVE_SIZE = 1 << 18  # a dump's part is at most 32 KiB, an echo a few; one read is one datagram
 ANSWER_TIMEOUT = 10.0
+DUMP_ATTEMPTS = 20
 
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")
@@ -177,7 +178,7 @@ class NetlinkSocket:
     def dump(self, message: Message) -> list[Answer]:
         """All objects that *message* (a GET) selects; asked again when the table changed under the dump."""
         with self._lock:
-            for _attempt in range(5):
+            for _attempt in range(DUMP_ATTEMPTS):
                 answers, intact = self._dump(message)
                 if intact:
                     return answers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from pynet.plugins.testhost import Host, Lan, playing_host
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "testing.md"
 
@@ -81,6 +84,8 @@ def test_whatever_is_left_fails_the_test_and_only_that_one(tmp_path: Path) -> No
 import os
 import subprocess
 import pytest
+
+from pynet.plugins.testhost import Host, Lan, playing_host
 from pynet.netlib.kernel.rtnetlink import RouteInfo
 from pynet.netlib.kernel.syscall import mount
 
@@ -115,6 +120,8 @@ def test_workers_do_not_see_each_other(tmp_path: Path) -> None:
 import os
 import pytest
 
+from pynet.plugins.testhost import Host, Lan, playing_host
+
 @pytest.mark.parametrize("number", range(4))
 def test_alone(number, pynet_host, worker_id):
     assert worker_id.startswith("gw")
@@ -146,9 +153,31 @@ def test_where_namespaces_are_forbidden_tests_are_skipped_with_the_reason(
     assert reason in output
 
 
-def test_hosts_can_be_nested_and_end_where_they_began() -> None:
-    from pynet.plugins.testhost import playing_host
+async def test_an_event_loop_lives_on_the_host(host: Host, lan: Lan) -> None:
+    async def greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello")
+        writer.close()
 
+    async with await asyncio.start_server(greet, lan.host_address, 0) as server:
+        address = server.sockets[0].getsockname()
+        with await asyncio.to_thread(lan.connect, address) as client:
+            assert await asyncio.to_thread(client.recv, 10) == b"hello"
+
+
+def test_iptables_nft_leaves_husks_that_do_not_count(host: Host) -> None:
+    before = host.snapshot()
+    rule = ["FORWARD", "-s", "10.0.0.0/8", "-j", "ACCEPT"]
+    host.run(["iptables-nft", "-A", *rule])
+    assert "10.0.0.0" in before.difference(host.snapshot())
+    host.run(["iptables-nft", "-D", *rule])
+    assert "FORWARD" in host.run(["nft", "list", "ruleset"]).stdout
+    assert host.snapshot() == before
+    host.run(["iptables-nft", "-P", "FORWARD", "DROP"])
+    assert "FORWARD" in before.difference(host.snapshot())
+    host.run(["iptables-nft", "-P", "FORWARD", "ACCEPT"])
+
+
+def test_hosts_can_be_nested_and_end_where_they_began() -> None:
     inode = os.stat("/proc/thread-self/ns/net").st_ino
     descriptors = len(os.listdir("/proc/self/fd"))
     with playing_host() as outer:
