@@ -409,7 +409,13 @@ def spawn(run: str | Path, root: str | Path | None = None, *, timeout: float = 1
             (os.POSIX_SPAWN_DUP2, theirs, 3),
         ]
         pid = os.posix_spawn(
-            argv[0], argv, dict(os.environ), file_actions=actions, setsid=True, setsigmask=[], setsigdef=[signal.SIGPIPE]
+            argv[0],
+            argv,
+            dict(os.environ),
+            file_actions=actions,
+            setsid=True,
+            setsigmask=[],
+            setsigdef=[signal.SIGPIPE],
         )
     except BaseException:
         os.close(ready)

@@ -1,0 +1,709 @@
+"""One container's life in the supervisor.
+
+                    start                        exit, no restart
+    (no record) ------------> running <-> paused ----------------> exited --remove--> (no record)
+                                ^              \\ exit, restart        ^
+                                '--- delay over --- restarting --------'  stop, kill, remove
+
+``State`` (on disk, in replies and events) has the keys of docs/design.md.  It is written before the child is let go
+and at each change after, so that the next supervisor can take over at any point:
+
+* the process lives: watched by pidfd, it is no child any more (``linux.exit_status``);
+* it is gone: somebody's pidfd tells the exit code (``adopt``); when nobody brings one within ADOPT_SECONDS, the code is
+  255 and the error says that it is unknown;
+* "restarting": the delay runs again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ..netlib.errors import Conflict, InvalidArgument, NotFound, NotModified, NotSupported
+from . import backoff, linux, logs, program, spawn
+from .cgroups import Cgroups, Group
+from .loop import Loop, Timer
+from .records import Record
+from .spec import ContainerSpec, Restart
+
+State = dict[str, Any]
+ADOPT_SECONDS = 3.0
+UNKNOWN_EXIT = 255
+_REMOVE_RETRY = 0.01
+_REMOVE_TRIES = 500
+NO_EVENTS = 0
+
+
+class Context:
+    """What the containers share: made once by the supervisor."""
+
+    def __init__(self, loop: Loop, host: spawn.Host, cgroups: Cgroups, emit: Callable[[dict[str, Any]], None]) -> None:
+        self.loop, self.host, self.cgroups, self.emit = loop, host, cgroups, emit
+        self.peek = logs.Peek()
+        self.children: dict[int, Callable[[int], None]] = {}
+        """Our own children by pid, and what to call with the wait status."""
+        self.forget: Callable[[Container], None] = lambda _: None
+
+
+class Exec:
+    """A process that joined a container."""
+
+    def __init__(self, id: str, pid: int, start_time: int, pidfd: int, tty: bool) -> None:
+        self.id, self.pid, self.start_time, self.pidfd, self.tty = id, pid, start_time, pidfd, tty
+        self.master = -1
+        self.spawned: spawn.Spawned | None = None
+        self.code: int | None = None
+        self.reply: Callable[[spawn.StartError | None, int, list[int]], None] | None = None
+        self.client_fds: list[int] = []
+
+
+StartReply = Callable[[spawn.StartError | None], None]
+
+
+class Container:
+    def __init__(self, context: Context, record: Record, spec: ContainerSpec) -> None:
+        self.context, self.record, self.spec = context, record, spec
+        self.id = spec["id"]
+        self.state: State = {
+            "id": self.id, "name": spec["name"], "status": "exited", "pid": 0, "start_time": 0, "started": 0.0,
+            "finished": 0.0, "exit_code": 0, "oom_killed": False, "restarts": 0, "error": "", "stopped": False,
+            "delay": 0.0, "warnings": [], "execs": [],
+        }  # fmt: skip
+        self.pidfd = -1
+        self.master = -1
+        self.execs: dict[str, Exec] = {}
+        self._stdin = -1
+        self._group: Group | None = None
+        self._log: logs.Log | None = None
+        self._streams: list[logs.FifoStream | logs.TerminalStream] = []
+        self._pumps: dict[int, Timer] = {}
+        self._spawned: spawn.Spawned | None = None
+        self._reply: StartReply | None = None
+        self._restart_timer: Timer | None = None
+        self._kill_timer: Timer | None = None
+        self._lost_timer: Timer | None = None
+        self._oom: int = -1
+        self._waiters: list[Callable[[], None]] = []
+        self._cleaned: list[Callable[[], None]] = []
+        self._cleaning = False
+
+    # -- state -----------------------------------------------------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        return self.state["status"] in ("running", "paused")
+
+    def _save(self) -> None:
+        self.record.save("state", self.state)
+
+    def _emit(self, event: str, **fields: Any) -> None:
+        self.context.emit({"event": event, "id": self.id, "time": time.time(), **fields})
+
+    # -- start -----------------------------------------------------------------------------------------------
+
+    def start(self, reply: StartReply | None) -> None:
+        """Clone the first process; *reply* hears of it when its program runs, or can not."""
+        self._reply = reply
+        self.state["error"] = ""
+        self.state["warnings"] = []
+        self.record.create()
+        self.record.save("spec", self.spec)
+        try:
+            self._clone()
+        except spawn.StartError as error:
+            self._release()
+            self._start_failed(error)
+
+    def _clone(self) -> None:
+        warnings: list[str] = []
+        stdio = self._open_stdio()
+        cgroup = -1
+        try:
+            self._group = self._make_group()
+            warnings += self._group.warnings
+            cgroup = self._group.open_v2()
+            self._spawned, master = spawn.start(
+                self.context.host, self.spec, stdio, cgroup=cgroup, cgroup_tasks=self._group.tasks, warnings=warnings
+            )
+        except OSError as error:
+            raise spawn.StartError(f"{error.filename or 'clone'}: {error.strerror}") from error
+        finally:
+            for fd in (*stdio, cgroup):
+                if fd >= 0:
+                    os.close(fd)
+        child = self._spawned
+        self.pidfd = child.pidfd
+        self.state.update(
+            status="running", pid=child.pid, start_time=child.start_time, started=time.time(), finished=0.0,
+            exit_code=0, oom_killed=False, warnings=warnings,
+        )  # fmt: skip
+        self.context.children[child.pid] = self._exited
+        self._open_log(master)
+        self._save()
+        self.context.loop.add(child.errors, lambda _: self._outcome())
+        child.go()
+
+    def _make_group(self) -> Group:
+        devices: list[str] | None = None
+        if not self.spec["privileged"]:
+            devices = [rule for text in self.spec["devices"] if (rule := _device_rule(text))]
+        return self.context.cgroups.create(self.spec["cgroup"], self.spec["limits"], devices=devices)
+
+    def _open_stdio(self) -> list[int]:
+        """The container's ends of its FIFOs."""
+        if self.spec["tty"]:
+            return []
+        stdin = -1
+        if self.spec["open_stdin"]:
+            path = self.record.make_fifo("in")
+            if self._stdin < 0:
+                self._stdin = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            # reading only: the container sees the end when the last writer closes; both ways: it never does
+            mode = os.O_RDONLY if self.spec["stdin_once"] else os.O_RDWR
+            stdin = os.open(path, mode | os.O_CLOEXEC)
+            if self.spec["stdin_once"]:
+                os.close(self._stdin)
+                self._stdin = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return [stdin, *(os.open(self.record.make_fifo(name), os.O_RDWR | os.O_CLOEXEC) for name in ("out", "err"))]
+
+    def _open_log(self, master: int) -> None:
+        self._log = logs.Log(self.spec["log"], self.record.path("journal"))
+        self.master = master
+        if self.spec["tty"]:
+            if master >= 0:
+                self._streams = [logs.TerminalStream(master, spawn.open_terminal, self._log)]
+        else:
+            self._streams = [
+                logs.FifoStream(self.record.path(file), name, self._log, self.context.peek)
+                for file, name in (("out", "stdout"), ("err", "stderr"))
+            ]
+        for stream in self._streams:
+            stream.recover()
+            self._watch(stream)
+
+    def _watch(self, stream: logs.FifoStream | logs.TerminalStream) -> None:
+        self.context.loop.add(stream.fd, lambda _: self._pump(stream, False), select.EPOLLIN | select.EPOLLET)
+
+    def _pump(self, stream: logs.FifoStream | logs.TerminalStream, partial: bool) -> None:
+        again = stream.pump(partial=partial)
+        waiting = self._pumps.get(stream.fd)
+        if again is None:
+            if waiting is not None:
+                waiting.cancel()
+                del self._pumps[stream.fd]
+            return
+        if waiting is not None:
+            if again > 0:
+                return  # the beginning of a line has been waiting already
+            waiting.cancel()
+
+        def due() -> None:
+            self._pumps.pop(stream.fd, None)
+            self._pump(stream, again > 0)
+
+        self._pumps[stream.fd] = self.context.loop.later(again, due)
+
+    def _outcome(self) -> None:
+        """The error pipe has ended or brings the reason."""
+        child, self._spawned = self._spawned, None
+        if child is None:
+            return
+        self.context.loop.discard(child.errors)
+        error = child.outcome()
+        os.close(child.errors)
+        if error is not None:
+            # the child ends by itself; its exit is not the container's
+            self.context.children[child.pid] = lambda _: self._start_failed(error)
+            return
+        self._watch_oom()
+        self._emit("started", pid=self.state["pid"], restarts=self.state["restarts"])
+        reply, self._reply = self._reply, None
+        if reply is not None:
+            reply(None)
+
+    def _start_failed(self, error: spawn.StartError) -> None:
+        self._drain()
+        self._release()
+        self.state.update(
+            status="exited", pid=0, exit_code=error.code, error=error.message, finished=time.time(), stopped=True
+        )
+        self._save()
+        self._clean_cgroup()
+        reply, self._reply = self._reply, None
+        if reply is not None:
+            reply(error)
+        else:  # a restart by policy
+            self._emit("exited", exit_code=error.code, oom_killed=False, error=error.message, restarting=False)
+        self._wake()
+
+    def _watch_oom(self) -> None:
+        if self._group is None or self.spec["limits"]["memory"] <= 0:
+            return
+        watched = self._group.watch_oom()
+        if watched is None:
+            return
+        self._oom, priority = watched
+        self.context.loop.add(self._oom, self._oom_event, select.EPOLLPRI if priority else select.EPOLLIN)
+
+    def _oom_event(self, _: int) -> None:
+        try:
+            os.read(self._oom, 4096)  # an eventfd's count, or memory.events
+        except OSError:
+            pass
+        if self._group is not None and self._group.oom_kills() and not self.state["oom_killed"]:
+            self.state["oom_killed"] = True
+            self._emit("oom")
+
+    # -- exit ------------------------------------------------------------------------------------------------
+
+    def _exited(self, status: int) -> None:
+        """The first process has ended, with this wait status."""
+        if self._spawned is not None:
+            self._outcome()
+            failed = self.context.children.pop(self.state["pid"], None)
+            if failed is not None:
+                failed(status)
+                return
+        self._ended(linux.exit_code(status), "")
+
+    def _ended(self, code: int, error: str) -> None:
+        self._drain()
+        oom = self.state["oom_killed"] or (self._group is not None and self._group.oom_kills() > 0)
+        self._release()
+        now = time.time()
+        ran = now - self.state["started"]
+        again = backoff.wants_restart(
+            self.spec["restart"],
+            exit_code=code,
+            restarts=self.state["restarts"],
+            stopped_by_user=self.state["stopped"],
+        )
+        self.state.update(
+            status="restarting" if again else "exited", pid=0, exit_code=code, oom_killed=oom, finished=now, error=error,
+            execs=[],
+        )  # fmt: skip
+        if again:
+            self.state["delay"] = backoff.next_delay(self.state["delay"], ran=ran)
+        self._save()
+        self._emit("exited", exit_code=code, oom_killed=oom, error=error, restarting=again)
+        self._clean_cgroup()
+        if again:
+            self._arm_restart()
+        self._wake()
+
+    def _arm_restart(self) -> None:
+        self._emit("restarting", delay=self.state["delay"])
+        self._restart_timer = self.context.loop.later(self.state["delay"], self._restart)
+
+    def _restart(self) -> None:
+        self._restart_timer = None
+        if self._cleaning:  # the old cgroup is still busy
+            self._cleaned.append(self._restart)
+            return
+        if self.state["status"] != "restarting":
+            return
+        self.state["restarts"] += 1
+        self.start(None)
+
+    def _drain(self) -> None:
+        for stream in self._streams:
+            while stream.pump(partial=True) is not None:
+                pass
+
+    def _release(self) -> None:
+        """Close what belongs to the ended process."""
+        loop = self.context.loop
+        for timer in (*self._pumps.values(), self._kill_timer, self._lost_timer):
+            if timer is not None:
+                timer.cancel()
+        self._pumps.clear()
+        self._kill_timer = self._lost_timer = None
+        for stream in self._streams:
+            loop.discard(stream.fd)
+            stream.close()
+        self._streams = []
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+        self.master = -1
+        if self._oom >= 0:
+            loop.discard(self._oom)
+            os.close(self._oom)
+            self._oom = -1
+        if self.pidfd >= 0:
+            loop.discard(self.pidfd)
+            os.close(self.pidfd)
+            self.pidfd = -1
+        if self._stdin >= 0:
+            os.close(self._stdin)
+            self._stdin = -1
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter()
+        if self.state["status"] == "exited" and not self.spec["hold"]:
+            self.remove(lambda: None)
+
+    def _clean_cgroup(self, tries: int = _REMOVE_TRIES) -> None:
+        """Remove the cgroup; one that is busy for the moment is tried again."""
+        group = self._group
+        if group is None or group.remove() or tries <= 0:
+            self._group, self._cleaning = None, False
+            cleaned, self._cleaned = self._cleaned, []
+            for call in cleaned:
+                call()
+            return
+        if tries == _REMOVE_TRIES:
+            group.kill()
+        self._cleaning = True
+        self.context.loop.later(_REMOVE_RETRY, lambda: self._clean_cgroup(tries - 1))
+
+    # -- requests --------------------------------------------------------------------------------------------
+
+    def _need_alive(self) -> None:
+        if not self.alive or self.pidfd < 0:
+            raise Conflict(f"container {self.id} is not running")
+
+    def kill(self, number: int) -> None:
+        if not 0 <= number <= 64:
+            raise InvalidArgument(f"invalid signal: {number}")
+        if self.state["status"] == "restarting":
+            self._stop_restarting()
+            return
+        self._need_alive()
+        if number in (signal.SIGKILL, signal.SIGTERM, self.spec["stop_signal"]):
+            self.state["stopped"] = True
+            self._save()
+        self._signal(number)
+        if number == signal.SIGKILL and self.state["status"] == "paused":
+            self._thaw()
+
+    def _signal(self, number: int) -> None:
+        try:
+            linux.send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            pass  # it has just ended; its exit is on the way
+
+    def _thaw(self) -> None:
+        if self._group is not None:
+            self._group.freeze(False)
+        self.state["status"] = "running"
+
+    def _stop_restarting(self) -> None:
+        if self._restart_timer is not None:
+            self._restart_timer.cancel()
+            self._restart_timer = None
+        self._cleaned = [call for call in self._cleaned if call != self._restart]
+        self.state.update(status="exited", stopped=True)
+        self._save()
+        self._wake()
+
+    def stop(self, number: int | None, timeout: float | None, done: Callable[[], None]) -> None:
+        """Stop signal, then KILL after *timeout* seconds (negative: never); *done* after the exit."""
+        if self.state["status"] == "restarting":
+            self._stop_restarting()
+            done()
+            return
+        if not self.alive:
+            raise NotModified(f"container {self.id} is already stopped")
+        self._need_alive()
+        self.state["stopped"] = True
+        self._save()
+        if self.state["status"] == "paused":
+            self._thaw()
+        self._waiters.append(done)
+        self._signal(number or self.spec["stop_signal"] or signal.SIGTERM)
+        seconds = self.spec["stop_timeout"] if timeout is None else timeout
+        if self._kill_timer is not None:
+            self._kill_timer.cancel()
+            self._kill_timer = None
+        if seconds >= 0:
+            self._kill_timer = self.context.loop.later(seconds, self._kill_now)
+
+    def _kill_now(self) -> None:
+        self._kill_timer = None
+        if self.pidfd >= 0:
+            self._signal(signal.SIGKILL)
+
+    def pause(self, frozen: bool) -> None:
+        self._need_alive()
+        if frozen and self.state["status"] == "paused":
+            raise Conflict(f"Container {self.id} is already paused")
+        if not frozen and self.state["status"] != "paused":
+            raise Conflict(f"Container {self.id} is not paused")
+        if self._group is None:
+            raise NotSupported("the container has no cgroup to freeze")
+        self._group.freeze(frozen)
+        self.state["status"] = "paused" if frozen else "running"
+        self._save()
+        self._emit("paused" if frozen else "unpaused")
+
+    def update_restart(self, policy: Restart) -> None:
+        self.spec["restart"] = policy
+        self.record.save("spec", self.spec)
+        if self.state["status"] == "restarting" and policy["name"] == "no":
+            self._stop_restarting()
+
+    def attach(self) -> list[int]:
+        """New descriptors for a client: the master, or a write end of stdin."""
+        self._need_alive()
+        if self.spec["tty"]:
+            return [os.dup(self.master)] if self.master >= 0 else []
+        if not self.spec["open_stdin"]:
+            return []
+        try:
+            fd = os.open(self.record.path("in"), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return []  # the container has closed its standard input
+        os.set_blocking(fd, True)
+        if self.spec["stdin_once"] and self._stdin >= 0:
+            os.close(self._stdin)  # from now on the client's is the last
+            self._stdin = -1
+        return [fd]
+
+    def resize(self, exec_id: str | None, height: int, width: int) -> None:
+        master = self.master
+        if exec_id is not None:
+            if exec_id not in self.execs:
+                raise NotFound(f"No such exec instance: {exec_id}")
+            master = self.execs[exec_id].master
+        if master < 0:
+            raise Conflict("the process has no terminal")
+        set_size(master, height, width)
+
+    def processes(self) -> list[int]:
+        self._need_alive()
+        found = self._group.processes() if self._group is not None else []
+        return found or [self.state["pid"], *(item.pid for item in self.execs.values())]
+
+    def stats(self) -> dict[str, int]:
+        return self._group.stats() if self._group is not None and self.alive else {}
+
+    def held_descriptors(self) -> list[int]:
+        return [fd for fd in (self.pidfd, self.master) if fd >= 0] if self.alive else []
+
+    def remove(self, done: Callable[[], None]) -> None:
+        """Forget an ended container; *done* when its record and cgroup are gone."""
+        if self.alive:
+            raise Conflict(f"container {self.id} is running: stop the container before removing")
+        if self.state["status"] == "restarting":
+            self._stop_restarting()
+
+        def finish() -> None:
+            self.record.remove()
+            self.context.forget(self)
+            self._emit("removed")
+            done()
+
+        if self._cleaning:
+            self._cleaned.append(finish)
+        else:
+            finish()
+
+    # -- exec ------------------------------------------------------------------------------------------------
+
+    def exec(
+        self, id: str, process: dict[str, Any], reply: Callable[[spawn.StartError | None, int, list[int]], None]
+    ) -> None:
+        """Join a process; *reply* gets (error, pid, the client's descriptors), and the descriptors stay ours."""
+        self._need_alive()
+        if self.state["status"] == "paused":
+            raise Conflict(f"Container {self.id} is paused, unpause the container before exec")
+        if id in self.execs:
+            raise Conflict(f"exec instance {id} is running already")
+        group = self._group
+        theirs: list[int] = []
+        ours: list[int] = []
+        cgroup = -1
+        master = -1
+        try:
+            if process.get("tty"):
+                master = spawn.container_terminal(self.pidfd, self.state["pid"])
+                theirs = [spawn.open_terminal(master)] * 3
+            else:
+                theirs, ours = _pipes(bool(process.get("stdin")))
+            cgroup = group.open_v2() if group is not None else -1
+            child = spawn.join(
+                self.context.host,
+                self.spec,
+                process,
+                theirs,
+                target=self.pidfd,
+                cgroup=cgroup,
+                cgroup_tasks=group.tasks if group is not None else [],
+                parents=ours if master < 0 else [master],
+            )
+        except BaseException as error:
+            _close([*ours, master])
+            if isinstance(error, OSError):
+                raise spawn.StartError(f"{error.filename or 'exec'}: {error.strerror}") from error
+            raise
+        finally:
+            _close([*set(theirs), cgroup])
+        item = Exec(id, child.pid, child.start_time, child.pidfd, master >= 0)
+        item.master, item.spawned, item.reply = master, child, reply
+        item.client_fds = [master] if master >= 0 else ours
+        self.execs[id] = item
+        self.context.children[child.pid] = lambda status: self._exec_exited(item, linux.exit_code(status))
+        self._save_execs()
+        self.context.loop.add(child.errors, lambda _: self._exec_outcome(item))
+        child.go()
+
+    def _save_execs(self) -> None:
+        self.state["execs"] = [
+            {"id": item.id, "pid": item.pid, "start_time": item.start_time} for item in self.execs.values()
+        ]
+        self._save()
+
+    def _exec_outcome(self, item: Exec) -> None:
+        child, item.spawned = item.spawned, None
+        if child is None:
+            return
+        self.context.loop.discard(child.errors)
+        error = child.outcome()
+        os.close(child.errors)
+        reply, item.reply = item.reply, None
+        if reply is not None:
+            reply(error, item.pid, item.client_fds)
+        if item.master < 0:
+            _close(item.client_fds)
+        item.client_fds = []
+        if error is not None:
+            item.code = error.code
+
+    def _exec_exited(self, item: Exec, code: int) -> None:
+        failed = item.code is not None
+        if item.spawned is not None:
+            self._exec_outcome(item)
+            failed = item.code is not None
+        self.context.loop.discard(item.pidfd)
+        _close([item.pidfd, item.master])
+        self.execs.pop(item.id, None)
+        if self.alive:
+            self._save_execs()
+        if not failed:
+            self._emit("exec-exited", exec_id=item.id, exit_code=code)
+
+    # -- take over -------------------------------------------------------------------------------------------
+
+    def restore(self, state: State) -> None:
+        """Go on where the supervisor before has been killed."""
+        self.state.update(state)
+        self._group = self.context.cgroups.find(self.spec["cgroup"], self.spec["limits"])
+        if self.state["status"] == "restarting":
+            self._clean_cgroup()
+            self._arm_restart()
+            return
+        if not self.alive:
+            self._clean_cgroup()
+            self._wake()
+            return
+        self.pidfd = linux.open_pidfd(self.state["pid"], self.state["start_time"])
+        self._open_log(-1)
+        for stream in self._streams:
+            self._pump(stream, False)
+        if self.pidfd < 0:
+            self._lost_timer = self.context.loop.later(ADOPT_SECONDS, self._lost)
+            return
+        if self.spec["open_stdin"] and not self.spec["tty"] and not self.spec["stdin_once"]:
+            self._stdin = os.open(self.record.path("in"), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.context.loop.add(self.pidfd, self._stranger_ended)
+        self._watch_oom()
+        for entry in self.state["execs"]:
+            self._restore_exec(entry)
+
+    def _restore_exec(self, entry: dict[str, Any]) -> None:
+        pidfd = linux.open_pidfd(entry["pid"], entry["start_time"])
+        if pidfd < 0:
+            self._emit("exec-exited", exec_id=entry["id"], exit_code=UNKNOWN_EXIT)
+            return
+        item = Exec(entry["id"], entry["pid"], entry["start_time"], pidfd, False)
+        self.execs[item.id] = item
+
+        def ended(_: int) -> None:
+            status = linux.exit_status(pidfd, item.pid)
+            self._exec_exited(item, UNKNOWN_EXIT if status is None else linux.exit_code(status))
+
+        self.context.loop.add(pidfd, ended)
+
+    def _stranger_ended(self, events: int) -> None:
+        """The first process has ended, and is somebody else's child."""
+        status = linux.exit_status(self.pidfd, self.state["pid"])
+        if status is not None:
+            self._ended(linux.exit_code(status), "")
+        elif events & select.EPOLLHUP:
+            self._lost()
+        else:
+            # between the zombie and the reap: HUP follows
+            self.context.loop.modify(self.pidfd, NO_EVENTS)
+
+    def _lost(self) -> None:
+        self._lost_timer = None
+        self._ended(UNKNOWN_EXIT, "exit code unknown: it ended while its supervisor was away")
+
+    def adopt(self, fds: list[int]) -> None:
+        """A client gives back what it held: [pidfd, pty master].  The descriptors are ours now."""
+        pidfd, master = (fds + [-1, -1])[:2]
+        if self.alive and master >= 0 and self.master < 0 and self.spec["tty"] and self._log is not None:
+            self.master, master = master, -1
+            stream = logs.TerminalStream(self.master, spawn.open_terminal, self._log)
+            self._streams.append(stream)
+            self._watch(stream)
+            self._pump(stream, False)
+        if self.alive and self.pidfd < 0 and pidfd >= 0:
+            status = linux.exit_status(pidfd, 0)
+            if status is not None:
+                self._ended(linux.exit_code(status), "")
+        _close([pidfd, master, *fds[2:]])
+
+
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        if fd >= 0:
+            os.close(fd)
+
+
+def _pipes(stdin: bool) -> tuple[list[int], list[int]]:
+    """(the process's ends for 0, 1, 2; the client's ends)."""
+    theirs: list[int] = []
+    ours: list[int] = []
+    for number in range(3):
+        if number == 0 and not stdin:
+            theirs.append(-1)
+            continue
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        theirs.append(reader if number == 0 else writer)
+        ours.append(writer if number == 0 else reader)
+    return theirs, ours
+
+
+def set_size(master: int, height: int, width: int) -> None:
+    import fcntl
+    import struct
+
+    fcntl.ioctl(master, linux.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+
+def _device_rule(text: str) -> str:
+    """The cgroup's rule for one of the specification's devices; "" for what is no device (its start reports it)."""
+    source, _, rest = text.partition(":")
+    access = text.rpartition(":")[2] if rest and "/" not in text.rpartition(":")[2] else "rwm"
+    try:
+        status = os.stat(source)
+    except OSError:
+        return ""
+    kind = {0o020000: "c", 0o060000: "b"}.get(status.st_mode & 0o170000)
+    if kind is None:
+        return ""
+    return f"{kind} {os.major(status.st_rdev)}:{os.minor(status.st_rdev)} {access}"
+
+
+__all__ = ["Container", "Context", "program"]

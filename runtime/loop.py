@@ -1,0 +1,88 @@
+"""A small event loop: epoll, timers and SIGCHLD, in one thread and with few imports (asyncio alone is 10 MB)."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+
+Callback = Callable[[int], None]
+
+
+class Timer:
+    """A call in the future; ``cancel`` may be called at any time, also twice."""
+
+    __slots__ = ("call", "due")
+
+    def __init__(self, due: float, call: Callable[[], None] | None) -> None:
+        self.due, self.call = due, call
+
+    def cancel(self) -> None:
+        self.call = None
+
+    def __lt__(self, other: Timer) -> bool:
+        return self.due < other.due
+
+
+class Loop:
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callback] = {}
+        self._timers: list[Timer] = []
+        self.running = True
+
+    def add(self, fd: int, callback: Callback, events: int = select.EPOLLIN) -> None:
+        """Call *callback* with the events of *fd* until ``discard``."""
+        self._epoll.register(fd, events)
+        self._callbacks[fd] = callback
+
+    def modify(self, fd: int, events: int) -> None:
+        self._epoll.modify(fd, events)
+
+    def discard(self, fd: int) -> None:
+        """Before the descriptor is closed.  One that is not watched is passed over."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        timer = Timer(time.monotonic() + seconds, call)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def on_child(self, call: Callable[[], None]) -> None:
+        """Call *call* after SIGCHLD; the signal's only other effect is to wake the loop."""
+        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+        def woken(_: int) -> None:
+            os.read(reader, 4096)
+            call()
+
+        self.add(reader, woken)
+
+    def run(self) -> None:
+        while self.running:
+            self._run_timers()
+            if not self.running:
+                return
+            timeout = -1.0
+            if self._timers:
+                timeout = max(0.0, self._timers[0].due - time.monotonic())
+            for fd, events in self._epoll.poll(timeout):
+                callback = self._callbacks.get(fd)  # an earlier callback of this round may have discarded it
+                if callback is not None:
+                    callback(events)
+
+    def _run_timers(self) -> None:
+        now = time.monotonic()
+        while self._timers and (self._timers[0].due <= now or self._timers[0].call is None):
+            timer = heapq.heappop(self._timers)
+            if timer.call is not None:
+                timer.call()
+
+    def close(self) -> None:
+        self._epoll.close()
