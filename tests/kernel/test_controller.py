@@ -263,11 +263,11 @@ def test_a_port_in_use_is_an_error_that_names_the_holder_and_leaves_nothing(cont
     _, b = joined(web, "b")
     a.publish(parse_publish("8080:80"))
     before = host.snapshot()
-    with pytest.raises(PortInUse, match="Bind for 0.0.0.0:8080 failed: port is already allocated"):
+    with pytest.raises(PortInUse, match=r"Bind for 0.0.0.0:8080 failed: port is already allocated"):
         b.publish([*parse_publish("8090:80"), *parse_publish("8080:80")])
     with socket.create_server(("127.0.0.1", 8081)), pytest.raises(PortInUse, match="address already in use"):
         b.publish([*parse_publish("8090:80"), *parse_publish("8081:80")])
-    with pytest.raises(PynetError, match="192.0.2.77:80/tcp: cannot assign requested address"):
+    with pytest.raises(PynetError, match=r"192.0.2.77:80/tcp: cannot assign requested address"):
         b.publish(parse_publish("192.0.2.77:80:80"))
     assert host.snapshot() == before
     assert b.ports == ()
@@ -362,7 +362,7 @@ def test_repair_brings_back_what_others_removed_and_removes_strays(start: Callab
 def test_a_crashed_controller_is_followed_by_one_that_knows_everything(start: Callable[[], Controller]) -> None:
     controller = start()
     web = controller.create_network("web", subnet="10.1.0.0/24", labels={"a": "b"})
-    sandbox, endpoint = joined(web, "a")
+    _sandbox, endpoint = joined(web, "a")
     endpoint.publish(parse_publish("8080:80"))
     with pytest.raises(RootBusy, match="in use by another process"):
         Controller(controller.instance.root, controller.instance.run)
