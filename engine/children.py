@@ -1,0 +1,199 @@
+"""The two processes beside pynetd: found or started at the start, watched, started again when they die.
+
+    pidfd of the supervisor readable --> spawn it --> its client connects again by itself --> states are compared
+    pidfd of the forwarder  readable --> spawn it --> every published port is sent again
+
+Both in turn watch pynetd and start it when it dies without a goodbye.  Each has a lock of its own, so two who start one at
+the same time end up with one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..netlib.errors import PynetError, Unavailable
+from ..proxy.client import ForwarderClient
+from ..proxy.client import spawn as spawn_forwarder
+from ..runtime.client import SupervisorClient
+from ..runtime.client import spawn as spawn_supervisor
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from ..netlib.controller import Controller
+    from ..netlib.instance import Instance
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
+"""Between two attempts to start a process that does not come up."""
+
+
+class Children:
+    """Owns both clients."""
+
+    def __init__(self, instance: Instance, argv: list[str]) -> None:
+        self._instance = instance
+        self._argv = argv
+        """How pynetd is started; what the others run when it dies."""
+        self._watching: dict[str, int] = {}
+        self._revivals: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._forwarder_process: subprocess.Popen[bytes] | None = None
+        self.forwarder = ForwarderClient(str(instance.run / "forwarder.sock"))
+        self.supervisor: SupervisorClient
+        self.supervisor_is_new = False
+        """Whether no supervisor ran when we came: the machine was restarted, or everything was stopped."""
+
+    # -- start -----------------------------------------------------------------------------------------------
+
+    def find_forwarder(self) -> None:
+        """Connect to the forwarder that runs, or start one."""
+        try:
+            self.forwarder.ping()
+        except Unavailable:
+            self._start_forwarder()
+
+    def find_supervisor(self) -> None:
+        path = self._instance.run / "supervisor.sock"
+        try:
+            self.supervisor = SupervisorClient(path)
+        except Unavailable:
+            self._start_supervisor()
+            self.supervisor_is_new = True
+            self.supervisor = SupervisorClient(path)
+
+    def _start_forwarder(self) -> None:
+        self._forwarder_process = spawn_forwarder(str(self._instance.run))
+
+    def _start_supervisor(self) -> None:
+        spawn_supervisor(self._instance.run, self._instance.root)
+
+    def register(self) -> None:
+        """Ask both to start us when we die."""
+        pid = os.getpid()
+        self.supervisor.watch(pid, self._argv)
+        self.forwarder.watch(pid, self._argv)
+
+    # -- watching --------------------------------------------------------------------------------------------
+
+    def watch(self, controller: Controller) -> None:
+        """In the event loop: see to it that both live."""
+        self._watch("supervisor", int(self.supervisor.info()["pid"]), self._supervisor_again)
+        self._watch("forwarder", self.forwarder.ping(), lambda: self._forwarder_again(controller))
+
+    def _watch(self, name: str, pid: int, again: Callable[[], int]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self._revivals.add(loop.create_task(self._revive(name, again)))
+            return
+        self._watching[name] = pidfd
+
+        def died() -> None:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+            self._watching.pop(name, None)
+            if not self._stopping:
+                log.warning("the %s (process %d) has ended; it is started again", name, pid)
+                self._revivals.add(loop.create_task(self._revive(name, again)))
+
+        loop.add_reader(pidfd, died)
+
+    async def _revive(self, name: str, again: Callable[[], int]) -> None:
+        while not self._stopping:
+            try:
+                pid = await asyncio.to_thread(again)
+            except (PynetError, OSError) as error:
+                log.error("the %s can not be started: %s", name, error)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                log.warning("the %s runs again as process %d", name, pid)
+                self._watch(name, pid, again)
+                return
+
+    def _supervisor_again(self) -> int:
+        self._start_supervisor()
+        self.supervisor.watch(os.getpid(), self._argv)
+        return int(self.supervisor.info()["pid"])
+
+    def _forwarder_again(self, controller: Controller) -> int:
+        if self._forwarder_process is not None:
+            self._forwarder_process.wait()
+        self._start_forwarder()
+        self.forwarder.watch(os.getpid(), self._argv)
+        send_ports(controller)
+        return self.forwarder.ping()
+
+    # -- end -------------------------------------------------------------------------------------------------
+
+    def goodbye(self, *, everything: bool) -> None:
+        """Nobody is to start us again; with *everything*, both end too."""
+        self._stopping = True
+        try:
+            if everything:
+                self.supervisor.shutdown()
+            else:
+                self.supervisor.watch(os.getpid(), [])
+        except PynetError as error:
+            log.warning("goodbye to the supervisor: %s", error)
+        try:
+            if everything:
+                self.forwarder.shutdown()
+            else:
+                self.forwarder.unwatch()
+        except PynetError as error:
+            log.warning("goodbye to the forwarder: %s", error)
+        for pidfd in self._watching.values():
+            os.close(pidfd)
+        self._watching.clear()
+
+    def close(self) -> None:
+        self.supervisor.close()
+        self.forwarder.close()
+        if self._forwarder_process is not None:
+            # it goes on without us; its exit status is init's business then
+            self._forwarder_process.returncode = 0
+
+
+def send_ports(controller: Controller) -> None:
+    """Give a new forwarder every published port."""
+    from ..netlib.resources import ProxyPorts
+
+    with controller.lock:
+        plan = [
+            resource
+            for endpoint in controller.registry.endpoints.values()
+            for resource in controller.publisher.plan(controller.registry, controller.driver, endpoint)
+            if isinstance(resource, ProxyPorts)
+        ]
+    for resource in plan:
+        controller.actions.add_proxy_ports(resource)
+
+
+def adopt_sockets(controller: Controller, forwarder: ForwarderClient) -> None:
+    """Fetch the sockets that a forwarder kept while we were away; what nobody wants any more is withdrawn and closed."""
+    found = {port.id: port.sock for port in forwarder.fetch()}
+    sockets = {id: sock for id, sock in found.items() if not isinstance(sock, int)}
+    for endpoint in list(controller.registry.endpoints.values()):
+        lost = controller.publisher.adopt(endpoint.ports, sockets)
+        for port in lost:
+            log.error(
+                "port %s:%d/%s of %s was taken by another program while the daemon was away",
+                port.host_ip, port.host_port, port.proto, endpoint.name,
+            )  # fmt: skip
+    if sockets:
+        forwarder.withdraw(list(sockets))
+        for sock in sockets.values():
+            sock.close()
+
+
+def ensure_directories(*paths: Path) -> None:
+    for path in paths:
+        path.mkdir(parents=True, exist_ok=True, mode=0o711)

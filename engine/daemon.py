@@ -1,0 +1,270 @@
+"""pynetd: ``python -I -m pynet.engine.daemon --root ROOT --run RUN``
+
+    flock RUN/pynetd.lock               a second daemon ends here
+    bind and listen on the socket       clients that come now wait in its queue
+    supervisor and forwarder            found, or started, at the same time
+    controller, containers              loaded from the store
+    supervisor's list                   what ran on, what ended while nobody looked
+    repair                              the kernel as the store says
+    serve                               "1" to --ready-fd; then interrupted removals and restart policies
+
+TERM and INT end pynetd alone: containers, published ports and logs go on.  KILL does the same, except that the supervisor and
+the forwarder start it again.  Whatever is half-done then stands in the store, and the steps above finish it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import errno
+import fcntl
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from ..netlib.errors import InternalError, InvalidArgument, PynetError, RootBusy
+from ..netlib.instance import Instance
+
+if TYPE_CHECKING:
+    from ..netlib.proxying import Proxy
+
+log = logging.getLogger("pynetd")
+
+SOCKET_GROUPS = ("pynet", "docker")
+"""The first of these groups that exists may use the socket."""
+SUN_PATH_MAX = 107
+"""unix(7): 108 bytes with the final NUL."""
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="pynetd", description="The engine behind pynet and Docker's clients.")
+    parser.add_argument("--root", help="persistent state (PYNET_ROOT, /var/lib/pynet)")
+    parser.add_argument("--run", help="run-time state (PYNET_RUN, /run/pynet)")
+    parser.add_argument("--host", help="where to listen (unix://RUN/pynet.sock)")
+    parser.add_argument("--firewall", default="auto", choices=("auto", "nftables", "iptables"))
+    parser.add_argument("--log", help="write messages to this file, not to standard error")
+    parser.add_argument("--ready-fd", type=int, help="descriptor that gets 1 and a newline when the socket is served")
+    return parser.parse_args(argv)
+
+
+# -- pieces of the start -----------------------------------------------------------------------------------------
+
+
+def take_lock(run: Path) -> int:
+    fd = os.open(run / "pynetd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
+        os.close(fd)
+        raise RootBusy(str(run), f"process {holder}" if holder else "") from None
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    (run / "pynetd.pid").write_text(f"{os.getpid()}\n")
+    return fd
+
+
+def socket_path(host: str | None, run: Path) -> str:
+    if not host:
+        path = str(run / "pynet.sock")
+    elif host.startswith("unix://"):
+        path = host.removeprefix("unix://")
+    else:
+        raise InvalidArgument(f"can not listen on {host}: only unix:// sockets are served")
+    if len(os.fsencode(path)) > SUN_PATH_MAX:
+        raise InvalidArgument(
+            f"the socket's path is longer than {SUN_PATH_MAX} bytes: {path}", hint="choose a shorter --run or --host"
+        )
+    return path
+
+
+def bind(path: str) -> socket.socket:
+    """Listen at *path* for the owner and the socket's group.  The lock says that what stands there is stale."""
+    import grp
+
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        Path(path).unlink(missing_ok=True)
+        old = os.umask(0o117)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(old)
+        for name in SOCKET_GROUPS:
+            try:
+                os.chown(path, -1, grp.getgrnam(name).gr_gid)
+            except KeyError:
+                continue
+            except PermissionError:
+                pass  # an ordinary user's engine is that user's alone
+            break
+        sock.listen(1024)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        text = os.strerror(error.errno or errno.EIO)
+        raise InternalError(f"can not listen on {path}: {text}") from error
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def own_command(arguments: argparse.Namespace, instance: Instance) -> list[str]:
+    """How the others start us again."""
+    argv = [sys.executable, "-I", "-m", "pynet.engine.daemon", "--root", str(instance.root), "--run", str(instance.run)]
+    argv += ["--firewall", arguments.firewall, "--log", str(instance.run / "pynetd.log")]
+    return argv + (["--host", arguments.host] if arguments.host else [])
+
+
+class Daemon:
+    """The process, from its lock to its end."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        from .children import Children, ensure_directories
+
+        self.arguments = arguments
+        self.instance = Instance.at(arguments.root, arguments.run)
+        ensure_directories(self.instance.root, self.instance.run)
+        self._lock = take_lock(self.instance.run)
+        self._path = socket_path(arguments.host, self.instance.run)
+        self._sock = bind(self._path)
+        self._children = Children(self.instance, own_command(arguments, self.instance))
+        self._everything = False
+        self._start()
+
+    def _start(self) -> None:
+        """Everything that is not asyncio."""
+        from ..netlib.controller import Controller
+        from .children import adopt_sockets
+        from .service import Engine
+
+        problems: list[PynetError] = []
+
+        def find_supervisor() -> None:
+            try:
+                self._children.find_supervisor()
+            except PynetError as error:
+                problems.append(error)
+
+        finding = threading.Thread(target=find_supervisor)
+        finding.start()
+        try:
+            self._children.find_forwarder()
+            self._controller = Controller(
+                self.instance.root,
+                self.instance.run,
+                proxy=cast("Proxy", self._children.forwarder),  # it takes any port with these fields
+                firewall=self.arguments.firewall,
+            )
+        finally:
+            finding.join()
+        if problems:
+            raise problems[0]
+        adopt_sockets(self._controller, self._children.forwarder)
+        self._controller.ensure_predefined()
+        self.engine = engine = Engine(self.instance, self._controller, self._children.supervisor)
+        self._ran_before = {container.id for container in engine.containers.all() if container.running}
+        self._children.supervisor.subscribe(engine.lifecycle.on_event)
+        engine.lifecycle.follow_supervisor()
+        self._children.supervisor.on_reconnect = engine.lifecycle.follow_supervisor
+        try:
+            for difference in self._controller.repair():
+                log.info("repaired: %s", difference)
+        except PynetError as error:
+            log.error("repair: %s", error)
+            engine.warnings.append(f"some of the network could not be repaired: {error}")
+        engine.warnings += self._children.supervisor.info().get("warnings", [])
+        self._children.register()
+
+    async def serve(self) -> None:
+        from .routes import ROUTES
+        from .server import Server
+
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+
+        def stopping(everything: bool) -> None:
+            self._everything = everything
+            stop.set()
+
+        self.engine.stopping = stopping
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping, False)
+        self._children.watch(self._controller)
+        server = Server(self.engine, ROUTES)
+        listening = await server.start(self._sock)
+        self._tell_ready()
+        self.engine.defer(self._settle)
+        gc.collect()
+        gc.freeze()  # what the start made stays: later collections need not look at it again
+        await stop.wait()
+        self._children.goodbye(everything=self._everything)
+        listening.close()
+        await server.stop()
+
+    def _tell_ready(self) -> None:
+        log.info("serving %s as process %d", self._path, os.getpid())
+        if self.arguments.ready_fd is not None:
+            os.write(self.arguments.ready_fd, b"1\n")
+            os.close(self.arguments.ready_fd)
+            self.arguments.ready_fd = None
+
+    def _settle(self) -> None:
+        """What a start has to do and no client has to wait for."""
+        try:
+            self.engine.lifecycle.finish_interrupted()
+            if self._children.supervisor_is_new:
+                self.engine.lifecycle.apply_policies(self._ran_before)
+        except Exception:
+            log.exception("after the start")
+
+    def close(self) -> None:
+        self.engine.close()
+        self._children.close()
+        self._controller.close()
+        for path in (Path(self._path), self.instance.run / "pynetd.pid"):
+            path.unlink(missing_ok=True)
+        os.close(self._lock)
+
+
+def fail(arguments: argparse.Namespace, error: PynetError | OSError) -> int:
+    """Say why there is no daemon: to whoever waits for it, and in the log."""
+    text = str(error)
+    if arguments.ready_fd is not None:
+        try:
+            os.write(arguments.ready_fd, text.encode() + b"\n")
+        except OSError:
+            pass  # nobody waits any more
+    hint = getattr(error, "hint", "")
+    print(f"pynetd: {text}" + (f"\n  {hint}" if hint else ""), file=sys.stderr)
+    return 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
+    if arguments.log:
+        fd = os.open(arguments.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        os.dup2(fd, 1)
+        os.dup2(fd, 2)
+        os.close(fd)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    if arguments.ready_fd is not None:
+        os.set_inheritable(arguments.ready_fd, False)
+    try:
+        daemon = Daemon(arguments)
+    except (PynetError, OSError) as error:
+        return fail(arguments, error)
+    asyncio.run(daemon.serve())
+    daemon.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""/etc/hosts, /etc/hostname and /etc/resolv.conf of a container: rendered here, bind-mounted by the supervisor.
+
+The texts are moby's (daemon/libnetwork/etchosts and internal/resolvconf).  A file is rewritten in place, never replaced: the
+bind mount is of the inode.  On the default bridge and with ``none`` only the container itself is in its hosts file; on
+networks made by users the other containers are too, under name, short id and aliases, and the files follow when those come
+and go.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+HOSTS_HEAD = """\
+127.0.0.1\tlocalhost
+::1\tlocalhost ip6-localhost ip6-loopback
+fe00::\tip6-localnet
+ff00::\tip6-mcastprefix
+ff02::1\tip6-allnodes
+ff02::2\tip6-allrouters
+"""
+FALLBACK_SERVERS = ("8.8.8.8", "8.8.4.4")
+"""moby's, for a host whose own servers are all on its loopback."""
+
+
+def render_hosts(
+    addresses: Iterable[str],
+    hostname: str,
+    domain: str,
+    extra: Iterable[str],
+    peers: Iterable[tuple[str, Sequence[str]]],
+) -> str:
+    """*extra* holds "name:address" with host-gateway already replaced, *peers* (address, names)."""
+    lines = [HOSTS_HEAD]
+    for item in extra:
+        name, _, address = item.partition(":")
+        lines.append(f"{address.strip('[]')}\t{name}\n")
+    own = f"{hostname}.{domain} {hostname}" if domain else hostname
+    lines += [f"{address}\t{own}\n" for address in addresses if address]
+    lines += [f"{address}\t{' '.join(names)}\n" for address, names in peers]
+    return "".join(lines)
+
+
+def render_resolv(
+    host: str, *, servers: Sequence[str], search: Sequence[str], options: Sequence[str], filtered: bool
+) -> str:
+    """The container's resolv.conf from the text of the host's.
+
+    *filtered*: in a network namespace of its own the host's loopback servers do not answer and are left out.
+    """
+    found: list[str] = []
+    domains: list[str] = []
+    settings: list[str] = []
+    for line in host.splitlines():
+        words = line.split("#")[0].split(";")[0].split()
+        if len(words) < 2:
+            continue
+        if words[0] == "nameserver":
+            found.append(words[1])
+        elif words[0] in ("search", "domain"):
+            domains = words[1:]
+        elif words[0] == "options":
+            settings += words[1:]
+    if filtered:
+        found = [server for server in found if not _is_local(server)] or list(FALLBACK_SERVERS)
+    found = list(servers) or found
+    domains = list(search) or domains
+    settings = list(options) or settings
+    lines = [f"nameserver {server}\n" for server in found]
+    if domains and domains != ["."]:
+        lines.append(f"search {' '.join(domains)}\n")
+    if settings:
+        lines.append(f"options {' '.join(settings)}\n")
+    return "".join(lines)
+
+
+def _is_local(server: str) -> bool:
+    try:
+        address = ipaddress.ip_address(server.partition("%")[0])
+    except ValueError:
+        return True
+    # a link-local server needs an interface of the host to be reached by
+    return address.is_loopback or "%" in server
+
+
+def host_resolv() -> str:
+    """systemd-resolved's stub hides the real servers, which it lists elsewhere (moby, resolvconf.Path)."""
+    text = _read("/etc/resolv.conf")
+    servers = [words[1] for line in text.splitlines() if len(words := line.split()) > 1 and words[0] == "nameserver"]
+    if servers == ["127.0.0.53"]:
+        return _read("/run/systemd/resolve/resolv.conf") or text
+    return text
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def write_in_place(path: Path, text: str) -> None:
+    """Replace the content and keep the inode, which is what a running container sees."""
+    data = text.encode()
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.pwrite(fd, data, 0)
+        os.ftruncate(fd, len(data))
+    finally:
+        os.close(fd)

@@ -1,0 +1,63 @@
+"""inotify(7) for the event loop: wake whoever follows a file when it grows.  One descriptor for all.
+
+Two followers of one file share its watch (the kernel gives one number an inode).  A wake-up only says "look again", so
+lost or merged events do no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_IN_MODIFY, _IN_CLOEXEC, _IN_NONBLOCK, _IN_IGNORED = 0x2, 0o2000000, 0o4000, 0x8000
+_EVENT = struct.Struct("iIII")
+
+
+def _check(result: int, what: str) -> int:
+    if result == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)
+    return result
+
+
+class Inotify:
+    """Made lazily by the first follower; belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._fd = _check(_libc.inotify_init1(_IN_CLOEXEC | _IN_NONBLOCK), "inotify_init1")
+        self._followers: dict[int, list[asyncio.Event]] = {}
+        asyncio.get_running_loop().add_reader(self._fd, self._read)
+
+    @contextmanager
+    def follow(self, path: str) -> Iterator[asyncio.Event]:
+        """An event that is set whenever the file at *path* is written to; the follower clears it."""
+        event = asyncio.Event()
+        watch = _check(_libc.inotify_add_watch(self._fd, os.fsencode(path), _IN_MODIFY), path)
+        followers = self._followers.setdefault(watch, [])
+        followers.append(event)
+        try:
+            yield event
+        finally:
+            followers.remove(event)
+            if not followers and self._followers.pop(watch, None) is not None:
+                _libc.inotify_rm_watch(self._fd, watch)
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._fd, 65536)
+        except BlockingIOError:
+            return
+        at = 0
+        while at < len(data):
+            watch, mask, _, length = _EVENT.unpack_from(data, at)
+            at += _EVENT.size + length
+            for event in self._followers.get(watch, ()):
+                event.set()
+            if mask & _IN_IGNORED:
+                # the file is gone: the kernel may give the number to another one
+                self._followers.pop(watch, None)

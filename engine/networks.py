@@ -1,0 +1,149 @@
+"""The networks of the Engine API: the controller's, with Docker's rules about names, filters and who is attached."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..netlib.errors import Conflict, Forbidden, InvalidArgument, NotFound, PynetError
+from .fields import Fields
+from .filters import Filters
+from .networking import PREDEFINED, endpoint_settings
+from .shapes_network import containers_shape, create_arguments, network_shape
+
+if TYPE_CHECKING:
+    from .call import Version
+    from .service import Engine
+
+LIST_FILTERS = frozenset({"dangling", "driver", "id", "label", "name", "scope", "type"})
+PRUNE_FILTERS = frozenset({"until", "label", "label!"})
+UNSEEN = frozenset({"default"}) | PREDEFINED
+"""Names that nobody may give to a network."""
+
+
+class Networks:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._pruning = threading.Lock()
+
+    def drivers(self) -> list[str]:
+        return ["bridge", "host", "none"]
+
+    def firewall(self) -> str:
+        """Name of the firewall back end; "" before the first network needed one."""
+        actions = self._engine.controller.actions
+        return actions.firewall.name if actions.has_firewall else ""
+
+    # -- looking ---------------------------------------------------------------------------------------------
+
+    def list(self, filters: Filters) -> list[dict[str, Any]]:
+        filters.allow(LIST_FILTERS)
+        dangling = filters.flag("dangling")
+        for kind in filters.values("type"):
+            if kind not in ("custom", "builtin"):
+                raise InvalidArgument(f"invalid filter: 'type'='{kind}'")
+        shown: list[dict[str, Any]] = []
+        for network in self._engine.controller.networks():
+            try:
+                record = network.record
+            except NotFound:
+                continue  # deleted since it was listed
+            builtin = record.name in PREDEFINED
+            if dangling is not None and (builtin or dangling == bool(network.endpoints())):
+                continue
+            if (
+                filters.exact("driver", record.driver)
+                and filters.exact("scope", record.scope)
+                and filters.exact("type", "builtin" if builtin else "custom")
+                and filters.matches("id", record.id.startswith)
+                and filters.matches("name", record.name.__contains__)
+                and filters.labels(record.labels)
+            ):
+                shown.append(network_shape(record))
+        return shown
+
+    def inspect(self, ref: str) -> dict[str, Any]:
+        network = self._engine.controller.network(ref)
+        shape = network_shape(network.record)
+        shape["Containers"] = containers_shape(e.record for e in network.endpoints())
+        return shape
+
+    # -- changing --------------------------------------------------------------------------------------------
+
+    def create(self, body: Mapping[str, Any], version: Version) -> dict[str, str]:
+        name, arguments = create_arguments(body, version)
+        if name in UNSEEN:
+            raise Forbidden(f"operation is not permitted on predefined {name} network")
+        network = self._engine.controller.create_network(name, **arguments)
+        self._engine.publish_network("create", network.name, network.id)
+        return {"Id": network.id, "Warning": ""}
+
+    def remove(self, ref: str) -> None:
+        network = self._engine.controller.network(ref)
+        name, id = network.name, network.id
+        if name in PREDEFINED:
+            raise Forbidden(f"{name} is a pre-defined network and cannot be removed")
+        network.delete()
+        self._engine.publish_network("destroy", name, id)
+
+    def connect(self, ref: str, body: Mapping[str, Any]) -> None:
+        engine = self._engine
+        container = engine.containers.get(self._container_ref(body))
+        network = engine.controller.network(ref)
+        settings = endpoint_settings(body.get("EndpointConfig"))
+        with container.lock:
+            if container.state.status == "removing":
+                raise Conflict(f"container {container.id} is marked for removal and cannot be connected to a network")
+            engine.container_networks.connect(container, network, settings)
+            engine.containers.save(container)
+            running = container.running
+        if running:
+            engine.hosts.follow(container)
+            engine.publish_network("connect", network.name, network.id, container=container.id)
+
+    def disconnect(self, ref: str, body: Mapping[str, Any]) -> None:
+        engine = self._engine
+        force = Fields(body).boolean("Force")
+        container = engine.containers.get(self._container_ref(body))
+        name, id = self._name_for(ref)
+        with container.lock:
+            engine.container_networks.disconnect(container, name, force=force)
+            engine.containers.save(container)
+            running = container.running
+        if running:
+            engine.hosts.follow_networks({id}, also=container)
+            engine.publish_network("disconnect", name, id, container=container.id)
+
+    def _name_for(self, ref: str) -> tuple[str, str]:
+        network = self._engine.controller.network(ref)
+        return network.name, network.id
+
+    @staticmethod
+    def _container_ref(body: Mapping[str, Any]) -> str:
+        ref = Fields(body).text("Container")
+        if not ref:
+            raise InvalidArgument("no container specified: Container must name one")
+        return ref
+
+    def prune(self, filters: Filters, until: Callable[[str], float]) -> dict[str, Any]:
+        filters.allow(PRUNE_FILTERS)
+        if not self._pruning.acquire(blocking=False):
+            raise Conflict("a prune operation is already running")
+        try:
+            before = min((until(text) for text in filters.values("until")), default=float("inf"))
+            used = {name for container in self._engine.containers.all() for name in container.networks}
+            removed: list[str] = []
+            for network in self._engine.controller.networks():
+                try:
+                    record = network.record
+                    if record.name in PREDEFINED or record.name in used or record.created > before:
+                        continue
+                    if filters.labels(record.labels) and filters.not_labels(record.labels) and not network.endpoints():
+                        self.remove(record.id)
+                        removed.append(record.name)
+                except PynetError:
+                    continue  # somebody joined or deleted it meanwhile
+            return {"NetworksDeleted": removed or None}
+        finally:
+            self._pruning.release()

@@ -1,0 +1,136 @@
+"""A container as pynetd keeps it: the record in the store, and what only lives in memory (lock, waiters).
+
+    created --> running <--> paused
+                 |  ^ \\
+                 v  |  `--> restarting        (the supervisor does that by itself, we follow)
+               exited --> removing --> gone
+
+The record is the user's intent and the last state known; the truth about a process is the supervisor's and the truth about
+links and ports the controller's.  A start compares and follows them (``Containers.restore``).
+
+Rule for locks: ``Container.lock`` is held by whoever changes the state, and never while waiting for the container to
+exit; what follows an exit takes it.  No two containers' locks are held at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from .mounts import MountPoint
+
+Body = dict[str, Any]
+
+RUNNING = frozenset({"running", "paused", "restarting"})
+"""States in which the container holds its network; Docker's ``State.Running`` is true in them."""
+UNKNOWN_EXIT = 255
+"""Exit code that is shown when nobody saw the process end (a kill -9 of everything at once)."""
+
+
+@dataclass
+class State:
+    status: str = "created"
+    """"created", "running", "paused", "restarting", "exited" or "removing"."""
+    pid: int = 0
+    exit_code: int = 0
+    error: str = ""
+    started: float = 0.0
+    """Unix seconds; 0 is never."""
+    finished: float = 0.0
+    oom_killed: bool = False
+    restarts: int = 0
+    stopped_by_user: bool = False
+    """Stopped or killed on request: ``unless-stopped`` does not start it again."""
+
+
+@dataclass
+class Container:
+    """One container.  ``networks`` maps a network's name to what was asked for there and what came of it:
+
+    {"settings": EndpointSettings of the request, "network_id": str, "endpoint_id": str}
+    """
+
+    id: str
+    name: str
+    created: float
+    image_id: str
+    config: Body
+    host_config: Body
+    rootfs: Body
+    mounts: list[MountPoint]
+    networks: dict[str, Body]
+    state: State = field(default_factory=State)
+
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
+    waiters: dict[str, list[Future[int]]] = field(default_factory=dict, repr=False, compare=False)
+    inbox: deque[Body] = field(default_factory=deque, repr=False, compare=False)
+    """Events of the supervisor that were not looked at yet."""
+    inbox_busy: bool = field(default=False, repr=False, compare=False)
+
+    _SAVED = ("id", "name", "created", "image_id", "config", "host_config", "rootfs", "networks")
+
+    def to_body(self) -> Body:
+        body = {key: getattr(self, key) for key in self._SAVED}
+        body["mounts"] = [point.to_body() for point in self.mounts]
+        body["state"] = dataclasses.asdict(self.state)
+        return body
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Container:
+        known = {f.name for f in dataclasses.fields(State)}
+        state = State(**{key: value for key, value in body["state"].items() if key in known})
+        mounts = [MountPoint.from_body(point) for point in body["mounts"]]
+        return cls(**{key: body[key] for key in cls._SAVED}, mounts=mounts, state=state)
+
+    # -- short views -----------------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        return self.state.status in RUNNING
+
+    @property
+    def tty(self) -> bool:
+        return bool(self.config["Tty"])
+
+    @property
+    def auto_remove(self) -> bool:
+        return bool(self.host_config["AutoRemove"])
+
+    @property
+    def network_mode(self) -> str:
+        return str(self.host_config["NetworkMode"])
+
+    @property
+    def labels(self) -> dict[str, str]:
+        labels: dict[str, str] = self.config["Labels"]
+        return labels
+
+    def attributes(self, **more: str) -> dict[str, str]:
+        """Attributes of the container's events."""
+        return {**self.labels, "image": self.config["Image"], "name": self.name, **more}
+
+    # -- waiting ---------------------------------------------------------------------------------------------
+
+    def expect(self, what: str) -> Future[int]:
+        """A future for the next "started", "exit" or "removed"; its result is the exit code.  Call under the lock."""
+        future: Future[int] = Future()
+        self.waiters.setdefault(what, []).append(future)
+        return future
+
+    def announce(self, what: str) -> None:
+        """Fulfil everybody who expects *what*.  Call under the lock."""
+        for future in self.waiters.pop(what, ()):
+            if future.set_running_or_notify_cancel():
+                future.set_result(self.state.exit_code)
+
+    def forget(self, what: str, future: Future[int]) -> None:
+        """Withdraw an expectation."""
+        with self.lock:
+            waiting = self.waiters.get(what)
+            if waiting and future in waiting:
+                waiting.remove(future)

@@ -1,0 +1,144 @@
+"""Named volumes: directories below ``<root>/volumes/<name>/_data``, and their records in the store.
+
+Only the local driver without options.  A volume that a container names is made when missing; an anonymous one has 64 hex
+digits for a name and goes with ``rm -v`` or ``--rm``.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..netlib.errors import Conflict, InvalidArgument, NotFound
+from .filters import Filters
+from .mounts import valid_volume_name
+from .shapes import rfc3339
+
+if TYPE_CHECKING:
+    from ..netlib.store import Store
+    from .events import EventBus
+
+KIND = "volume"
+Shapes = list[dict[str, Any]]
+FILTERS = frozenset({"dangling", "driver", "label", "name"})
+PRUNE_FILTERS = frozenset({"label", "label!", "all"})
+ANONYMOUS_LABEL = "com.docker.volume.anonymous"
+
+
+class Volumes:
+    """Thread-safe: the store's transactions order its changes.  *users* tells which containers use a volume."""
+
+    def __init__(self, store: Store, root: Path, events: EventBus, users: Callable[[str], list[str]]) -> None:
+        self._store = store
+        self._root = root / "volumes"
+        self._events = events
+        self._users = users
+
+    def path(self, name: str) -> str:
+        return str(self._root / name / "_data")
+
+    def create(
+        self, name: str = "", labels: Mapping[str, str] | None = None, *, driver: str = "local"
+    ) -> dict[str, Any]:
+        """The volume, made when there is none of this name."""
+        if driver not in ("", "local"):
+            raise NotFound(f"plugin {driver!r} not found".replace("'", '"'))
+        labels = dict(labels or {})
+        if name:
+            valid_volume_name(name)
+        else:
+            name = secrets.token_hex(32)
+            labels[ANONYMOUS_LABEL] = ""
+        with self._store.transaction():
+            body = self._store.get(KIND, name)
+            if body is None:
+                body = {"name": name, "created": time.time(), "labels": labels}
+                self._store.put(KIND, name, body, name)
+                self._events.publish("volume", "create", name, {"driver": "local"})
+        Path(self.path(name)).mkdir(parents=True, exist_ok=True, mode=0o755)
+        return body
+
+    def _get(self, name: str) -> dict[str, Any]:
+        body = self._store.get(KIND, name)
+        if body is None:
+            raise NotFound(f"get {name}: no such volume")
+        return body
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        return self._shape(self._get(name))
+
+    def list(self, filters: Filters) -> list[dict[str, Any]]:
+        filters.allow(FILTERS)
+        dangling = filters.flag("dangling")
+        return [
+            self._shape(body)
+            for body in self._store.list(KIND)
+            if filters.matches("name", body["name"].__contains__)
+            and filters.exact("driver", "local")
+            and filters.labels(body["labels"])
+            and (dangling is None or dangling == (not self._users(body["name"])))
+        ]
+
+    def remove(self, name: str, *, force: bool = False) -> None:
+        if self._store.get(KIND, name) is None:
+            if force:
+                return
+            raise NotFound(f"get {name}: no such volume")
+        users = self._users(name)
+        if users:
+            raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
+        shutil.rmtree(self._root / name, ignore_errors=True)
+        self._store.delete(KIND, name)
+        self._events.publish("volume", "destroy", name, {"driver": "local"})
+
+    def prune(self, filters: Filters) -> dict[str, Any]:
+        """Remove what nobody uses; only anonymous ones unless ``all`` (API 1.42)."""
+        filters.allow(PRUNE_FILTERS)
+        everything = filters.flag("all") or False
+        removed: list[str] = []
+        space = 0
+        for body in self._store.list(KIND):
+            name, labels = body["name"], body["labels"]
+            if self._users(name) or not (everything or ANONYMOUS_LABEL in labels):
+                continue
+            if filters.labels(labels) and filters.not_labels(labels):
+                space += _size(Path(self.path(name)))
+                self.remove(name)
+                removed.append(name)
+        return {"VolumesDeleted": removed, "SpaceReclaimed": space}
+
+    def usage(self) -> Shapes:
+        return [
+            {
+                **self._shape(body),
+                "UsageData": {
+                    "RefCount": len(self._users(body["name"])),
+                    "Size": _size(Path(self.path(body["name"]))),
+                },
+            }
+            for body in self._store.list(KIND)
+        ]
+
+    def _shape(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "CreatedAt": rfc3339(body["created"], seconds=True),
+            "Driver": "local",
+            "Labels": body["labels"] or None,
+            "Mountpoint": self.path(body["name"]),
+            "Name": body["name"],
+            "Options": None,
+            "Scope": "local",
+        }
+
+
+def check_options(options: Mapping[str, str]) -> None:
+    if options:
+        raise InvalidArgument(f"invalid option: {min(options)!r}: the local driver takes none here".replace("'", '"'))
+
+
+def _size(path: Path) -> int:
+    return sum(entry.lstat().st_size for entry in path.rglob("*") if not entry.is_symlink() and entry.is_file())
