@@ -18,10 +18,10 @@ Rules of this file, each of which has been broken by some runtime and has a CVE 
 
 from __future__ import annotations
 
-import _signal
 import fcntl
 import os
 import resource
+import signal
 import stat
 from typing import NoReturn
 
@@ -321,9 +321,9 @@ def _finish(process: Process, who: users.Identity, step: list[str]) -> NoReturn:
         if process.seccomp:
             linux.load_seccomp(process.seccomp)
     step[0] = "signals"
-    for number in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT, _signal.SIGCHLD, _signal.SIGTERM, _signal.SIGHUP):
-        _signal.signal(number, _signal.SIG_DFL)  # CPython ignores SIGPIPE and SIGXFSZ, and that survives execve
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)  # CPython ignores SIGPIPE and SIGXFSZ, and that survives execve
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     step[0] = "exec"
     name = process.args[0]
     path = program.find(name, process.env.get("PATH", program.DEFAULT_PATH))

@@ -23,7 +23,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +35,8 @@ from .spec import ContainerSpec, Restart
 
 Event = dict[str, Any]
 State = dict[str, Any]
+Descriptors = list[int]  # names for types, because a method is called list
+States = list[State]
 
 CALL_TIMEOUT = 60.0
 """Seconds that an operation may take (``stop`` adds its own time-out)."""
@@ -48,11 +51,7 @@ class StartFailed(InvalidArgument):
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
-        self.code = code
-
-    @property
-    def start_exit_code(self) -> int:
-        return self.code
+        self.exit_code = code  # type: ignore[misc]  # the class's own is the CLI's for all other errors
 
 
 class Started(NamedTuple):
@@ -126,7 +125,8 @@ class SupervisorClient:
             message["signal"] = signal
         if timeout is not None:
             message["timeout"] = timeout
-        return self._call(message, timeout=None)["state"]
+        state: State = self._call(message, timeout=None)["state"]
+        return state
 
     def pause(self, id: str) -> None:
         self._call({"op": "pause", "id": id})
@@ -142,7 +142,7 @@ class SupervisorClient:
         reply, fds = self._request({"op": "exec", "id": id, "exec": process, "exec_id": exec_id})
         return ExecStarted(reply["pid"], fds)
 
-    def attach(self, id: str) -> list[int]:
+    def attach(self, id: str) -> Descriptors:
         """The pty's master, or the write end of stdin, or nothing.  The caller owns and closes what it gets.
 
         The master is for input and resizing only: output is read from the log.  With ``stdin_once`` the container
@@ -154,19 +154,23 @@ class SupervisorClient:
         """Set the terminal's size, of the container or of one exec process in it."""
         self._call({"op": "resize", "id": id, "exec_id": exec_id, "height": height, "width": width})
 
-    def list(self) -> list[State]:
-        return self._call({"op": "list"})["containers"]
+    def list(self) -> States:
+        containers: States = self._call({"op": "list"})["containers"]
+        return containers
 
     def state(self, id: str) -> State:
-        return self._call({"op": "state", "id": id})["state"]
+        state: State = self._call({"op": "state", "id": id})["state"]
+        return state
 
     def stats(self, id: str) -> dict[str, Any]:
         """{"memory": bytes, "memory_limit", "memory_max", "cpu": nanoseconds, "pids", "oom_kills"}; absent is unknown."""
-        return self._call({"op": "stats", "id": id})["stats"]
+        stats: dict[str, Any] = self._call({"op": "stats", "id": id})["stats"]
+        return stats
 
-    def processes(self, id: str) -> list[int]:
+    def processes(self, id: str) -> Descriptors:
         """Process ids (in the supervisor's namespace) that run in the container."""
-        return self._call({"op": "processes", "id": id})["pids"]
+        pids: Descriptors = self._call({"op": "processes", "id": id})["pids"]
+        return pids
 
     def remove(self, id: str) -> None:
         """Forget an exited container: its record and cgroups are gone afterwards."""
@@ -178,13 +182,14 @@ class SupervisorClient:
         with self._lock:
             self._callbacks.append(callback)
 
-    def watch(self, pid: int, argv: list[str], env: dict[str, str] | None = None) -> None:
+    def watch(self, pid: int, argv: Sequence[str], env: dict[str, str] | None = None) -> None:
         """Start *argv* again when process *pid* dies; a later call replaces an earlier one, [] ends it."""
-        self._call({"op": "watch", "pid": pid, "start": argv, "env": env})
+        self._call({"op": "watch", "pid": pid, "start": [*argv], "env": env})
 
     def info(self) -> dict[str, Any]:
         """{"pid", "cgroups": [controllers], "warnings": [...]} of the supervisor."""
-        return self._call({"op": "info"})["info"]
+        info: dict[str, Any] = self._call({"op": "info"})["info"]
+        return info
 
     def shutdown(self) -> None:
         """End the supervisor; containers run on, the next supervisor takes them over."""
@@ -227,8 +232,8 @@ class SupervisorClient:
         return reply
 
     def _request(
-        self, message: Message, fds: list[int] | None = None, *, timeout: float | None = CALL_TIMEOUT
-    ) -> tuple[Message, list[int]]:
+        self, message: Message, fds: Descriptors | None = None, *, timeout: float | None = CALL_TIMEOUT
+    ) -> tuple[Message, Descriptors]:
         if not self._connected.is_set() and threading.current_thread() is not self._reader:
             self._connected.wait(self.patience)
         call = _Call()
@@ -261,9 +266,10 @@ class SupervisorClient:
 
     # -- descriptors held for the supervisor -----------------------------------------------------------------
 
-    def _keep(self, id: str, fds: list[int]) -> None:
+    def _keep(self, id: str, fds: Descriptors) -> None:
         with self._lock:
-            old, self._held[id] = self._held.get(id, []), fds
+            old = self._held.get(id, [])
+            self._held[id] = fds
         _close_all(old)
 
     def _drop(self, id: str) -> None:
@@ -330,7 +336,7 @@ class SupervisorClient:
             message, fds = frame
             if "event" in message:
                 _close_all(fds)
-                self._queue.put(lambda event=message: self._deliver(event))
+                self._queue.put(partial(self._deliver, message))
                 continue
             with self._lock:
                 call = self._calls.pop(message.get("seq", 0), None)
@@ -375,7 +381,7 @@ class SupervisorClient:
             callback(event)
 
 
-def _close_all(fds: list[int]) -> None:
+def _close_all(fds: Descriptors) -> None:
     for fd in fds:
         os.close(fd)
 

@@ -17,17 +17,21 @@ and at each change after, so that the next supervisor can take over at any point
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import select
 import signal
+import struct
 import time
 from collections.abc import Callable
 from typing import Any
 
-from ..netlib.errors import Conflict, InvalidArgument, NotFound, NotModified, NotSupported
-from . import backoff, linux, logs, program, spawn
+from ..netlib.errors import Conflict, InvalidArgument, NotModified, NotSupported
+from . import backoff, linux, logs, spawn
 from .cgroups import Cgroups, Group
+from .execs import Execs
 from .loop import Loop, Timer
+from .output import Output
 from .records import Record
 from .spec import ContainerSpec, Restart
 
@@ -50,18 +54,6 @@ class Context:
         self.forget: Callable[[Container], None] = lambda _: None
 
 
-class Exec:
-    """A process that joined a container."""
-
-    def __init__(self, id: str, pid: int, start_time: int, pidfd: int, tty: bool) -> None:
-        self.id, self.pid, self.start_time, self.pidfd, self.tty = id, pid, start_time, pidfd, tty
-        self.master = -1
-        self.spawned: spawn.Spawned | None = None
-        self.code: int | None = None
-        self.reply: Callable[[spawn.StartError | None, int, list[int]], None] | None = None
-        self.client_fds: list[int] = []
-
-
 StartReply = Callable[[spawn.StartError | None], None]
 
 
@@ -75,13 +67,10 @@ class Container:
             "delay": 0.0, "warnings": [], "execs": [],
         }  # fmt: skip
         self.pidfd = -1
-        self.master = -1
-        self.execs: dict[str, Exec] = {}
+        self.execs = Execs(self)
         self._stdin = -1
-        self._group: Group | None = None
-        self._log: logs.Log | None = None
-        self._streams: list[logs.FifoStream | logs.TerminalStream] = []
-        self._pumps: dict[int, Timer] = {}
+        self.group: Group | None = None
+        self._output: Output | None = None
         self._spawned: spawn.Spawned | None = None
         self._reply: StartReply | None = None
         self._restart_timer: Timer | None = None
@@ -98,10 +87,10 @@ class Container:
     def alive(self) -> bool:
         return self.state["status"] in ("running", "paused")
 
-    def _save(self) -> None:
+    def save(self) -> None:
         self.record.save("state", self.state)
 
-    def _emit(self, event: str, **fields: Any) -> None:
+    def emit(self, event: str, **fields: Any) -> None:
         self.context.emit({"event": event, "id": self.id, "time": time.time(), **fields})
 
     # -- start -----------------------------------------------------------------------------------------------
@@ -124,11 +113,11 @@ class Container:
         stdio = self._open_stdio()
         cgroup = -1
         try:
-            self._group = self._make_group()
-            warnings += self._group.warnings
-            cgroup = self._group.open_v2()
+            self.group = self._make_group()
+            warnings += self.group.warnings
+            cgroup = self.group.open_v2()
             self._spawned, master = spawn.start(
-                self.context.host, self.spec, stdio, cgroup=cgroup, cgroup_tasks=self._group.tasks, warnings=warnings
+                self.context.host, self.spec, stdio, cgroup=cgroup, cgroup_tasks=self.group.tasks, warnings=warnings
             )
         except OSError as error:
             raise spawn.StartError(f"{error.filename or 'clone'}: {error.strerror}") from error
@@ -143,8 +132,8 @@ class Container:
             exit_code=0, oom_killed=False, warnings=warnings,
         )  # fmt: skip
         self.context.children[child.pid] = self._exited
-        self._open_log(master)
-        self._save()
+        self._output = self._open_output(master)
+        self.save()
         self.context.loop.add(child.errors, lambda _: self._outcome())
         child.go()
 
@@ -171,42 +160,17 @@ class Container:
                 self._stdin = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         return [stdin, *(os.open(self.record.make_fifo(name), os.O_RDWR | os.O_CLOEXEC) for name in ("out", "err"))]
 
-    def _open_log(self, master: int) -> None:
-        self._log = logs.Log(self.spec["log"], self.record.path("journal"))
-        self.master = master
-        if self.spec["tty"]:
-            if master >= 0:
-                self._streams = [logs.TerminalStream(master, spawn.open_terminal, self._log)]
-        else:
-            self._streams = [
-                logs.FifoStream(self.record.path(file), name, self._log, self.context.peek)
-                for file, name in (("out", "stdout"), ("err", "stderr"))
-            ]
-        for stream in self._streams:
-            stream.recover()
-            self._watch(stream)
+    def _open_output(self, master: int) -> Output:
+        output = Output(self.context.loop, self.context.peek, self.record, self.spec["log"])
+        if not self.spec["tty"]:
+            output.add_fifos()
+        elif master >= 0:
+            output.add_terminal(master)
+        return output
 
-    def _watch(self, stream: logs.FifoStream | logs.TerminalStream) -> None:
-        self.context.loop.add(stream.fd, lambda _: self._pump(stream, False), select.EPOLLIN | select.EPOLLET)
-
-    def _pump(self, stream: logs.FifoStream | logs.TerminalStream, partial: bool) -> None:
-        again = stream.pump(partial=partial)
-        waiting = self._pumps.get(stream.fd)
-        if again is None:
-            if waiting is not None:
-                waiting.cancel()
-                del self._pumps[stream.fd]
-            return
-        if waiting is not None:
-            if again > 0:
-                return  # the beginning of a line has been waiting already
-            waiting.cancel()
-
-        def due() -> None:
-            self._pumps.pop(stream.fd, None)
-            self._pump(stream, again > 0)
-
-        self._pumps[stream.fd] = self.context.loop.later(again, due)
+    @property
+    def master(self) -> int:
+        return self._output.master if self._output is not None else -1
 
     def _outcome(self) -> None:
         """The error pipe has ended or brings the reason."""
@@ -221,7 +185,7 @@ class Container:
             self.context.children[child.pid] = lambda _: self._start_failed(error)
             return
         self._watch_oom()
-        self._emit("started", pid=self.state["pid"], restarts=self.state["restarts"])
+        self.emit("started", pid=self.state["pid"], restarts=self.state["restarts"])
         reply, self._reply = self._reply, None
         if reply is not None:
             reply(None)
@@ -232,19 +196,19 @@ class Container:
         self.state.update(
             status="exited", pid=0, exit_code=error.code, error=error.message, finished=time.time(), stopped=True
         )
-        self._save()
+        self.save()
         self._clean_cgroup()
         reply, self._reply = self._reply, None
         if reply is not None:
             reply(error)
         else:  # a restart by policy
-            self._emit("exited", exit_code=error.code, oom_killed=False, error=error.message, restarting=False)
+            self.emit("exited", exit_code=error.code, oom_killed=False, error=error.message, restarting=False)
         self._wake()
 
     def _watch_oom(self) -> None:
-        if self._group is None or self.spec["limits"]["memory"] <= 0:
+        if self.group is None or self.spec["limits"]["memory"] <= 0:
             return
-        watched = self._group.watch_oom()
+        watched = self.group.watch_oom()
         if watched is None:
             return
         self._oom, priority = watched
@@ -255,9 +219,9 @@ class Container:
             os.read(self._oom, 4096)  # an eventfd's count, or memory.events
         except OSError:
             pass
-        if self._group is not None and self._group.oom_kills() and not self.state["oom_killed"]:
+        if self.group is not None and self.group.oom_kills() and not self.state["oom_killed"]:
             self.state["oom_killed"] = True
-            self._emit("oom")
+            self.emit("oom")
 
     # -- exit ------------------------------------------------------------------------------------------------
 
@@ -273,7 +237,7 @@ class Container:
 
     def _ended(self, code: int, error: str) -> None:
         self._drain()
-        oom = self.state["oom_killed"] or (self._group is not None and self._group.oom_kills() > 0)
+        oom = self.state["oom_killed"] or (self.group is not None and self.group.oom_kills() > 0)
         self._release()
         now = time.time()
         ran = now - self.state["started"]
@@ -289,15 +253,15 @@ class Container:
         )  # fmt: skip
         if again:
             self.state["delay"] = backoff.next_delay(self.state["delay"], ran=ran)
-        self._save()
-        self._emit("exited", exit_code=code, oom_killed=oom, error=error, restarting=again)
+        self.save()
+        self.emit("exited", exit_code=code, oom_killed=oom, error=error, restarting=again)
         self._clean_cgroup()
         if again:
             self._arm_restart()
         self._wake()
 
     def _arm_restart(self) -> None:
-        self._emit("restarting", delay=self.state["delay"])
+        self.emit("restarting", delay=self.state["delay"])
         self._restart_timer = self.context.loop.later(self.state["delay"], self._restart)
 
     def _restart(self) -> None:
@@ -311,26 +275,19 @@ class Container:
         self.start(None)
 
     def _drain(self) -> None:
-        for stream in self._streams:
-            while stream.pump(partial=True) is not None:
-                pass
+        if self._output is not None:
+            self._output.drain()
 
     def _release(self) -> None:
         """Close what belongs to the ended process."""
         loop = self.context.loop
-        for timer in (*self._pumps.values(), self._kill_timer, self._lost_timer):
+        for timer in (self._kill_timer, self._lost_timer):
             if timer is not None:
                 timer.cancel()
-        self._pumps.clear()
         self._kill_timer = self._lost_timer = None
-        for stream in self._streams:
-            loop.discard(stream.fd)
-            stream.close()
-        self._streams = []
-        if self._log is not None:
-            self._log.close()
-            self._log = None
-        self.master = -1
+        if self._output is not None:
+            self._output.close()
+            self._output = None
         if self._oom >= 0:
             loop.discard(self._oom)
             os.close(self._oom)
@@ -352,9 +309,9 @@ class Container:
 
     def _clean_cgroup(self, tries: int = _REMOVE_TRIES) -> None:
         """Remove the cgroup; one that is busy for the moment is tried again."""
-        group = self._group
+        group = self.group
         if group is None or group.remove() or tries <= 0:
-            self._group, self._cleaning = None, False
+            self.group, self._cleaning = None, False
             cleaned, self._cleaned = self._cleaned, []
             for call in cleaned:
                 call()
@@ -366,7 +323,7 @@ class Container:
 
     # -- requests --------------------------------------------------------------------------------------------
 
-    def _need_alive(self) -> None:
+    def need_alive(self) -> None:
         if not self.alive or self.pidfd < 0:
             raise Conflict(f"container {self.id} is not running")
 
@@ -376,10 +333,10 @@ class Container:
         if self.state["status"] == "restarting":
             self._stop_restarting()
             return
-        self._need_alive()
+        self.need_alive()
         if number in (signal.SIGKILL, signal.SIGTERM, self.spec["stop_signal"]):
             self.state["stopped"] = True
-            self._save()
+            self.save()
         self._signal(number)
         if number == signal.SIGKILL and self.state["status"] == "paused":
             self._thaw()
@@ -391,8 +348,8 @@ class Container:
             pass  # it has just ended; its exit is on the way
 
     def _thaw(self) -> None:
-        if self._group is not None:
-            self._group.freeze(False)
+        if self.group is not None:
+            self.group.freeze(False)
         self.state["status"] = "running"
 
     def _stop_restarting(self) -> None:
@@ -401,7 +358,7 @@ class Container:
             self._restart_timer = None
         self._cleaned = [call for call in self._cleaned if call != self._restart]
         self.state.update(status="exited", stopped=True)
-        self._save()
+        self.save()
         self._wake()
 
     def stop(self, number: int | None, timeout: float | None, done: Callable[[], None]) -> None:
@@ -412,9 +369,9 @@ class Container:
             return
         if not self.alive:
             raise NotModified(f"container {self.id} is already stopped")
-        self._need_alive()
+        self.need_alive()
         self.state["stopped"] = True
-        self._save()
+        self.save()
         if self.state["status"] == "paused":
             self._thaw()
         self._waiters.append(done)
@@ -432,17 +389,17 @@ class Container:
             self._signal(signal.SIGKILL)
 
     def pause(self, frozen: bool) -> None:
-        self._need_alive()
+        self.need_alive()
         if frozen and self.state["status"] == "paused":
             raise Conflict(f"Container {self.id} is already paused")
         if not frozen and self.state["status"] != "paused":
             raise Conflict(f"Container {self.id} is not paused")
-        if self._group is None:
+        if self.group is None:
             raise NotSupported("the container has no cgroup to freeze")
-        self._group.freeze(frozen)
+        self.group.freeze(frozen)
         self.state["status"] = "paused" if frozen else "running"
-        self._save()
-        self._emit("paused" if frozen else "unpaused")
+        self.save()
+        self.emit("paused" if frozen else "unpaused")
 
     def update_restart(self, policy: Restart) -> None:
         self.spec["restart"] = policy
@@ -452,7 +409,7 @@ class Container:
 
     def attach(self) -> list[int]:
         """New descriptors for a client: the master, or a write end of stdin."""
-        self._need_alive()
+        self.need_alive()
         if self.spec["tty"]:
             return [os.dup(self.master)] if self.master >= 0 else []
         if not self.spec["open_stdin"]:
@@ -472,20 +429,18 @@ class Container:
     def resize(self, exec_id: str | None, height: int, width: int) -> None:
         master = self.master
         if exec_id is not None:
-            if exec_id not in self.execs:
-                raise NotFound(f"No such exec instance: {exec_id}")
-            master = self.execs[exec_id].master
+            master = self.execs.master(exec_id)
         if master < 0:
             raise Conflict("the process has no terminal")
-        set_size(master, height, width)
+        fcntl.ioctl(master, linux.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
     def processes(self) -> list[int]:
-        self._need_alive()
-        found = self._group.processes() if self._group is not None else []
-        return found or [self.state["pid"], *(item.pid for item in self.execs.values())]
+        self.need_alive()
+        found = self.group.processes() if self.group is not None else []
+        return found or [self.state["pid"], *self.execs.pids]
 
     def stats(self) -> dict[str, int]:
-        return self._group.stats() if self._group is not None and self.alive else {}
+        return self.group.stats() if self.group is not None and self.alive else {}
 
     def held_descriptors(self) -> list[int]:
         return [fd for fd in (self.pidfd, self.master) if fd >= 0] if self.alive else []
@@ -500,7 +455,7 @@ class Container:
         def finish() -> None:
             self.record.remove()
             self.context.forget(self)
-            self._emit("removed")
+            self.emit("removed")
             done()
 
         if self._cleaning:
@@ -508,96 +463,12 @@ class Container:
         else:
             finish()
 
-    # -- exec ------------------------------------------------------------------------------------------------
-
-    def exec(
-        self, id: str, process: dict[str, Any], reply: Callable[[spawn.StartError | None, int, list[int]], None]
-    ) -> None:
-        """Join a process; *reply* gets (error, pid, the client's descriptors), and the descriptors stay ours."""
-        self._need_alive()
-        if self.state["status"] == "paused":
-            raise Conflict(f"Container {self.id} is paused, unpause the container before exec")
-        if id in self.execs:
-            raise Conflict(f"exec instance {id} is running already")
-        group = self._group
-        theirs: list[int] = []
-        ours: list[int] = []
-        cgroup = -1
-        master = -1
-        try:
-            if process.get("tty"):
-                master = spawn.container_terminal(self.pidfd, self.state["pid"])
-                theirs = [spawn.open_terminal(master)] * 3
-            else:
-                theirs, ours = _pipes(bool(process.get("stdin")))
-            cgroup = group.open_v2() if group is not None else -1
-            child = spawn.join(
-                self.context.host,
-                self.spec,
-                process,
-                theirs,
-                target=self.pidfd,
-                cgroup=cgroup,
-                cgroup_tasks=group.tasks if group is not None else [],
-                parents=ours if master < 0 else [master],
-            )
-        except BaseException as error:
-            _close([*ours, master])
-            if isinstance(error, OSError):
-                raise spawn.StartError(f"{error.filename or 'exec'}: {error.strerror}") from error
-            raise
-        finally:
-            _close([*set(theirs), cgroup])
-        item = Exec(id, child.pid, child.start_time, child.pidfd, master >= 0)
-        item.master, item.spawned, item.reply = master, child, reply
-        item.client_fds = [master] if master >= 0 else ours
-        self.execs[id] = item
-        self.context.children[child.pid] = lambda status: self._exec_exited(item, linux.exit_code(status))
-        self._save_execs()
-        self.context.loop.add(child.errors, lambda _: self._exec_outcome(item))
-        child.go()
-
-    def _save_execs(self) -> None:
-        self.state["execs"] = [
-            {"id": item.id, "pid": item.pid, "start_time": item.start_time} for item in self.execs.values()
-        ]
-        self._save()
-
-    def _exec_outcome(self, item: Exec) -> None:
-        child, item.spawned = item.spawned, None
-        if child is None:
-            return
-        self.context.loop.discard(child.errors)
-        error = child.outcome()
-        os.close(child.errors)
-        reply, item.reply = item.reply, None
-        if reply is not None:
-            reply(error, item.pid, item.client_fds)
-        if item.master < 0:
-            _close(item.client_fds)
-        item.client_fds = []
-        if error is not None:
-            item.code = error.code
-
-    def _exec_exited(self, item: Exec, code: int) -> None:
-        failed = item.code is not None
-        if item.spawned is not None:
-            self._exec_outcome(item)
-            failed = item.code is not None
-        self.context.loop.discard(item.pidfd)
-        _close([item.pidfd, item.master])
-        self.execs.pop(item.id, None)
-        if self.alive:
-            self._save_execs()
-        if not failed:
-            self._emit("exec-exited", exec_id=item.id, exit_code=code)
-
     # -- take over -------------------------------------------------------------------------------------------
 
     def restore(self, state: State) -> None:
         """Go on where the supervisor before has been killed."""
         self.state.update(state)
-        self._group = self.context.cgroups.find(self.spec["cgroup"], self.spec["limits"])
+        self.group = self.context.cgroups.find(self.spec["cgroup"], self.spec["limits"])
         if self.state["status"] == "restarting":
             self._clean_cgroup()
             self._arm_restart()
@@ -607,9 +478,7 @@ class Container:
             self._wake()
             return
         self.pidfd = linux.open_pidfd(self.state["pid"], self.state["start_time"])
-        self._open_log(-1)
-        for stream in self._streams:
-            self._pump(stream, False)
+        self._output = self._open_output(-1)
         if self.pidfd < 0:
             self._lost_timer = self.context.loop.later(ADOPT_SECONDS, self._lost)
             return
@@ -617,22 +486,7 @@ class Container:
             self._stdin = os.open(self.record.path("in"), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self.context.loop.add(self.pidfd, self._stranger_ended)
         self._watch_oom()
-        for entry in self.state["execs"]:
-            self._restore_exec(entry)
-
-    def _restore_exec(self, entry: dict[str, Any]) -> None:
-        pidfd = linux.open_pidfd(entry["pid"], entry["start_time"])
-        if pidfd < 0:
-            self._emit("exec-exited", exec_id=entry["id"], exit_code=UNKNOWN_EXIT)
-            return
-        item = Exec(entry["id"], entry["pid"], entry["start_time"], pidfd, False)
-        self.execs[item.id] = item
-
-        def ended(_: int) -> None:
-            status = linux.exit_status(pidfd, item.pid)
-            self._exec_exited(item, UNKNOWN_EXIT if status is None else linux.exit_code(status))
-
-        self.context.loop.add(pidfd, ended)
+        self.execs.restore(self.state["execs"])
 
     def _stranger_ended(self, events: int) -> None:
         """The first process has ended, and is somebody else's child."""
@@ -651,45 +505,17 @@ class Container:
 
     def adopt(self, fds: list[int]) -> None:
         """A client gives back what it held: [pidfd, pty master].  The descriptors are ours now."""
-        pidfd, master = (fds + [-1, -1])[:2]
-        if self.alive and master >= 0 and self.master < 0 and self.spec["tty"] and self._log is not None:
-            self.master, master = master, -1
-            stream = logs.TerminalStream(self.master, spawn.open_terminal, self._log)
-            self._streams.append(stream)
-            self._watch(stream)
-            self._pump(stream, False)
+        pidfd, master = [*fds, -1, -1][:2]
+        if self.alive and master >= 0 and self.master < 0 and self.spec["tty"] and self._output is not None:
+            self._output.add_terminal(master)
+            master = -1
         if self.alive and self.pidfd < 0 and pidfd >= 0:
             status = linux.exit_status(pidfd, 0)
             if status is not None:
                 self._ended(linux.exit_code(status), "")
-        _close([pidfd, master, *fds[2:]])
-
-
-def _close(fds: list[int]) -> None:
-    for fd in fds:
-        if fd >= 0:
-            os.close(fd)
-
-
-def _pipes(stdin: bool) -> tuple[list[int], list[int]]:
-    """(the process's ends for 0, 1, 2; the client's ends)."""
-    theirs: list[int] = []
-    ours: list[int] = []
-    for number in range(3):
-        if number == 0 and not stdin:
-            theirs.append(-1)
-            continue
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        theirs.append(reader if number == 0 else writer)
-        ours.append(writer if number == 0 else reader)
-    return theirs, ours
-
-
-def set_size(master: int, height: int, width: int) -> None:
-    import fcntl
-    import struct
-
-    fcntl.ioctl(master, linux.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+        for fd in (pidfd, master, *fds[2:]):
+            if fd >= 0:
+                os.close(fd)
 
 
 def _device_rule(text: str) -> str:
@@ -704,6 +530,3 @@ def _device_rule(text: str) -> str:
     if kind is None:
         return ""
     return f"{kind} {os.major(status.st_rdev)}:{os.minor(status.st_rdev)} {access}"
-
-
-__all__ = ["Container", "Context", "program"]

@@ -27,6 +27,10 @@ class Timer:
         return self.due < other.due
 
 
+def _ignore(_number: int, _frame: object) -> None:
+    """A handler, because the default action sends nothing to the wake-up descriptor."""
+
+
 class Loop:
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -55,7 +59,7 @@ class Loop:
     def on_child(self, call: Callable[[], None]) -> None:
         """Call *call* after SIGCHLD; the signal's only other effect is to wake the loop."""
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, _ignore)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
 
         def woken(_: int) -> None:

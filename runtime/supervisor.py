@@ -47,7 +47,7 @@ from typing import Any
 from ..netlib import ipc
 from ..netlib.errors import Conflict, InvalidArgument, NotFound, PynetError
 from ..netlib.kernel import syscall as k
-from . import linux, spawn
+from . import spawn
 from .cgroups import Cgroups
 from .container import Container, Context
 from .loop import Loop, Timer
@@ -348,7 +348,7 @@ class Supervisor:
             else:
                 request.reply(fds, pid=pid)
 
-        self._find(request).exec(check_id(request.message.get("exec_id")), request.mapping("exec"), done)
+        self._find(request).execs.start(check_id(request.message.get("exec_id")), request.mapping("exec"), done)
 
     def _attach(self, request: Request) -> None:
         fds = self._find(request).attach()

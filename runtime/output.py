@@ -1,0 +1,72 @@
+"""A running container's output in the supervisor's loop: its streams, its log, and the timers between them."""
+
+from __future__ import annotations
+
+import select
+
+from . import logs, spawn
+from .loop import Loop, Timer
+from .records import Record
+
+_Stream = logs.FifoStream | logs.TerminalStream
+
+
+class Output:
+    """Made at each start, and by a supervisor that takes over; ``close`` it after the exit."""
+
+    def __init__(self, loop: Loop, peek: logs.Peek, record: Record, log: str) -> None:
+        self.master = -1
+        """The terminal, which is ours once it is added."""
+        self._loop, self._peek, self._record = loop, peek, record
+        self._log = logs.Log(log, record.path("journal"))
+        self._streams: list[_Stream] = []
+        self._timers: dict[int, Timer] = {}
+
+    def add_fifos(self) -> None:
+        for file, name in (("out", "stdout"), ("err", "stderr")):
+            self._add(logs.FifoStream(self._record.path(file), name, self._log, self._peek))
+
+    def add_terminal(self, master: int) -> None:
+        self.master = master
+        self._add(logs.TerminalStream(master, spawn.open_terminal, self._log))
+
+    def _add(self, stream: _Stream) -> None:
+        stream.recover()
+        self._streams.append(stream)
+        self._loop.add(stream.fd, lambda _: self._pump(stream, False), select.EPOLLIN | select.EPOLLET)
+
+    def _pump(self, stream: _Stream, partial: bool) -> None:
+        again = stream.pump(partial=partial)
+        waiting = self._timers.get(stream.fd)
+        if again is None:
+            if waiting is not None:
+                waiting.cancel()
+                del self._timers[stream.fd]
+            return
+        if waiting is not None:
+            if again > 0:
+                return  # the beginning of a line has been waiting already
+            waiting.cancel()
+
+        def due() -> None:
+            self._timers.pop(stream.fd, None)
+            self._pump(stream, again > 0)
+
+        self._timers[stream.fd] = self._loop.later(again, due)
+
+    def drain(self) -> None:
+        """Log all that is left; nobody writes any more."""
+        for stream in self._streams:
+            while stream.pump(partial=True) is not None:
+                pass
+
+    def close(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        for stream in self._streams:
+            self._loop.discard(stream.fd)
+            stream.close()
+        self._streams = []
+        self._log.close()
+        self.master = -1
