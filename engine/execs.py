@@ -158,7 +158,7 @@ class Execs:
             self._check(container)
             started = self._engine.supervisor.exec(container.id, made.process, made.id)
         except BaseException as error:
-            made.exit_code = error.start_exit_code if isinstance(error, StartFailed) else 126
+            made.exit_code = error.exit_code if isinstance(error, StartFailed) else 126
             self._finish(made)
             raise
         made.pid = started.pid

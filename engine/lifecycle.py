@@ -105,7 +105,7 @@ class Lifecycle:
 
     def _failed(self, container: Container, error: PynetError) -> None:
         if isinstance(error, StartFailed):
-            container.state.exit_code = error.start_exit_code
+            container.state.exit_code = error.exit_code
         else:
             container.state.exit_code = 128
         container.state.error = str(error)

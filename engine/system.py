@@ -35,7 +35,10 @@ def version() -> dict[str, Any]:
         "KernelVersion": kernel,
         "MinAPIVersion": minimum,
         "Os": "linux",
-        "PythonVersion": python,
+        "GoVersion": f"none (Python {python})",
+        "GitCommit": "",
+        "BuildTime": "",
+        "Experimental": "false",
     }
     return {
         "Platform": {"Name": "pynet"},
