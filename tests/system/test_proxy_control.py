@@ -1,0 +1,321 @@
+"""The forwarder's control socket, its client, and how forwarders are started and started again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import stat
+import struct
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pynet.netlib import ipc
+from pynet.netlib.errors import InvalidArgument, NotFound, Unavailable
+from pynet.proxy.client import ForwarderClient, Listen, command, spawn
+
+HOST = "127.0.0.1"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The run directory of a forwarder that must live to the end."""
+    run = tmp_path_factory.mktemp("run")
+    process = spawn(str(run))
+    assert process is not None
+    yield run
+    client = ForwarderClient(str(run / "forwarder.sock"))
+    assert client.ping() == process.pid
+    client.shutdown()
+    assert process.wait(10) == 0
+
+
+@pytest.fixture
+def client(run: Path) -> Iterator[ForwarderClient]:
+    client = ForwarderClient(str(run / "forwarder.sock"))
+    yield client
+    client.close()
+
+
+def bound(kind: int = socket.SOCK_STREAM) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, kind)
+    sock.bind((HOST, 0))
+    return sock
+
+
+def descriptors(client: ForwarderClient) -> int:
+    return len(os.listdir(f"/proc/{client.ping()}/fd"))
+
+
+# -- the protocol --------------------------------------------------------------------------------------------------
+
+
+def test_a_thousand_ports_in_one_message(client: ForwarderClient) -> None:
+    before = descriptors(client)
+    with contextlib.ExitStack() as stack, socket.create_server((HOST, 0)) as target:
+        target.settimeout(20)
+        socks = [stack.enter_context(bound()) for _ in range(1000)]
+        client.listen(Listen(f"k{n}", "tcp", *target.getsockname(), sock) for n, sock in enumerate(socks))
+        for sock in (socks[0], socks[999]):
+            with socket.create_connection(sock.getsockname(), timeout=20) as one, target.accept()[0] as peer:
+                one.sendall(b"x")
+                assert peer.recv(1) == b"x"
+        fetched = {listen.id: listen for listen in client.fetch()}
+        for listen in fetched.values():
+            assert isinstance(listen.sock, socket.socket)
+            stack.enter_context(listen.sock)
+        for number, sock in enumerate(socks):
+            listen = fetched[f"k{number}"]
+            assert isinstance(listen.sock, socket.socket)
+            assert listen.sock.getsockname() == sock.getsockname()
+            assert (listen.proto, listen.target_ip, listen.target_port) == ("tcp", *target.getsockname())
+        assert len(client.stats()["ports"]) == 1000
+        client.withdraw([f"k{number}" for number in range(1000)])
+    assert client.fetch() == []
+    # the connections of the two visits may be on their way out
+    assert descriptors(client) <= before + 4
+
+
+def test_all_ports_of_a_message_or_none(client: ForwarderClient) -> None:
+    before = descriptors(client)
+    with bound() as good, bound(socket.SOCK_DGRAM) as bad:
+        ports = [Listen("good", "tcp", HOST, 9, good), Listen("bad", "tcp", HOST, 9, bad)]
+        with pytest.raises(InvalidArgument, match="bad is not a tcp socket"):
+            client.listen(ports)
+        address = good.getsockname()
+    assert client.stats()["ports"] == {}
+    assert descriptors(client) == before
+    with socket.create_server(address):
+        pass  # nobody holds the port
+
+
+def test_a_descriptor_must_be_the_socket_that_is_promised(client: ForwarderClient) -> None:
+    before = descriptors(client)
+    read, write = os.pipe()
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, read)
+        stack.callback(os.close, write)
+        unbound = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        unix, other = socket.socketpair()
+        stack.enter_context(unix)
+        stack.enter_context(other)
+        connected = stack.enter_context(bound(socket.SOCK_DGRAM))
+        connected.connect((HOST, 9))
+        server = stack.enter_context(socket.create_server((HOST, 0)))
+        stream = stack.enter_context(socket.create_connection(server.getsockname()))
+        for proto, sock, reason in (
+            ("tcp", read, "not a socket"),
+            ("tcp", unbound, "not bound"),
+            ("tcp", unix, "not a tcp socket"),
+            ("udp", connected, "can not serve"),
+            ("tcp", stream, "can not serve"),
+        ):
+            with pytest.raises(InvalidArgument, match=reason):
+                client.listen([Listen("x", proto, HOST, 9, sock)])
+    assert descriptors(client) == before
+
+
+def test_refusals_are_errors_of_their_class(client: ForwarderClient) -> None:
+    with pytest.raises(NotFound, match="port nonesuch is not served"):
+        client.retarget([("nonesuch", HOST, 9)])
+    with bound() as sock, pytest.raises(InvalidArgument, match="65536"):
+        client.listen([Listen("x", "tcp", HOST, 65536, sock)])
+    with pytest.raises(InvalidArgument, match="absolute path"):
+        client.watch(os.getpid(), ["sh"])
+    with pytest.raises(NotFound):
+        client.watch(1 << 30, ["/bin/true"])
+
+
+def test_descriptors_that_nobody_asked_for_are_closed(run: Path, client: ForwarderClient) -> None:
+    before = descriptors(client)
+    read, write = os.pipe()
+    channel = ipc.connect(str(run / "forwarder.sock"), 20)
+    for message in ({"op": "ping"}, {"op": "stats"}, {"op": "nonesuch"}, {"op": "listen", "ports": []}, {}):
+        channel.send(message, [write])
+        reply = channel.receive()
+        assert reply is not None
+        assert reply[0]["ok"] is (message.get("op") in ("ping", "stats"))
+    os.close(write)
+    assert os.read(read, 1) == b""
+    os.close(read)
+    channel.close()
+    assert descriptors(client) <= before + 1
+
+
+_VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "target"]), inner, max_size=2),
+    max_leaves=6,
+)
+# not shutdown, which it obeys, and no pid and argv that could be real
+_MESSAGE = st.fixed_dictionaries(
+    {"op": st.sampled_from(["listen", "retarget", "withdraw", "fetch", "stats", "unwatch", "ping", ""]) | _VALUE},
+    optional={"ports": _VALUE, "ids": _VALUE, "drain": _VALUE, "start": _VALUE},
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(message=_MESSAGE, count=st.integers(0, 2))
+def test_any_object_gets_an_answer(run: Path, message: dict[str, Any], count: int) -> None:
+    channel = ipc.connect(str(run / "forwarder.sock"), 20)
+    try:
+        channel.send(message, [0] * count)
+        reply = channel.receive()
+        assert reply is not None
+        assert isinstance(reply[0]["ok"], bool)
+        for fd in reply[1]:
+            os.close(fd)
+    finally:
+        channel.close()
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    data=st.binary(max_size=64)
+    | st.builds(lambda payload: struct.pack("!II", len(payload), 0) + payload, st.binary(max_size=40))
+    | st.builds(lambda a, b: struct.pack("!II", a, b) + b"{}", st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+)
+def test_garbage_costs_only_its_own_connection(run: Path, data: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(20)
+        sock.connect(str(run / "forwarder.sock"))
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+            while sock.recv(65536):
+                pass
+
+
+def test_a_peer_that_does_not_read_stops_nobody(run: Path, client: ForwarderClient) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(run / "forwarder.sock"))
+        sock.setblocking(False)
+        payload = b'{"op":"ping"}'
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            for _ in range(50_000):
+                sock.send(struct.pack("!II", len(payload), 0) + payload)
+        assert client.ping()
+
+
+# -- the client ----------------------------------------------------------------------------------------------------
+
+
+def test_many_threads_share_a_client(client: ForwarderClient) -> None:
+    failures: list[BaseException] = []
+
+    def work(name: str) -> None:
+        try:
+            for _ in range(20):
+                with bound() as sock:
+                    client.listen([Listen(name, "tcp", HOST, 9, sock)])
+                assert name in client.stats()["ports"]
+                client.withdraw([name])
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(f"t{number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_without_a_forwarder_it_says_so(tmp_path: Path) -> None:
+    client = ForwarderClient(str(tmp_path / "forwarder.sock"))
+    with pytest.raises(Unavailable, match="does not answer"):
+        client.ping()
+    client.shutdown()
+
+
+def test_it_finds_the_next_forwarder(tmp_path: Path) -> None:
+    client = ForwarderClient(str(tmp_path / "forwarder.sock"))
+    for _ in range(2):
+        process = spawn(str(tmp_path))
+        assert process is not None
+        assert client.ping() == process.pid
+        process.kill()
+        process.wait()
+    with pytest.raises(Unavailable):
+        client.ping()
+
+
+# -- one forwarder a directory -------------------------------------------------------------------------------------
+
+
+def test_the_control_socket_is_its_owners(run: Path) -> None:
+    mode = (run / "forwarder.sock").stat().st_mode
+    assert stat.S_ISSOCK(mode)
+    assert stat.S_IMODE(mode) == 0o600
+
+
+def test_two_never_serve_one_directory(run: Path, client: ForwarderClient) -> None:
+    before = client.ping()
+    assert spawn(str(run)) is None
+    assert client.ping() == before
+    second = subprocess.run(command(str(run)), capture_output=True, check=False, text=True, timeout=20)
+    assert second.returncode == 1
+    assert "is in use by another process (a forwarder)" in second.stderr
+
+
+def test_a_directory_that_can_not_be_used_is_said(tmp_path: Path) -> None:
+    (tmp_path / "forwarder.lock").mkdir()
+    with pytest.raises(Unavailable, match="Is a directory"):
+        spawn(str(tmp_path))
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_polite_signal_ends_it(tmp_path: Path, how: signal.Signals) -> None:
+    process = spawn(str(tmp_path))
+    assert process is not None
+    process.send_signal(how)
+    assert process.wait(10) == 0
+    assert (tmp_path / "forwarder.log").read_text() == ""
+
+
+# -- starting others again -----------------------------------------------------------------------------------------
+
+
+def _said(fifo: int) -> bytes:
+    assert select.select([fifo], [], [], 20)[0], "nothing was started"
+    return os.read(fifo, 100)
+
+
+def test_what_is_watched_is_started_again_unless_it_said_goodbye(client: ForwarderClient, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    fifo = os.open(tmp_path / "fifo", os.O_RDWR)
+    first, second = (
+        subprocess.Popen(["/bin/sh", "-c", "read x"], stdin=subprocess.PIPE, start_new_session=True) for _ in range(2)
+    )
+    polite, killed = (["/bin/sh", "-c", f"echo {word} > {tmp_path}/fifo"] for word in ("polite", "killed"))
+    client.watch(first.pid, polite)
+    client.watch(second.pid, killed)
+    client.unwatch(polite)
+    for process in (first, second):
+        process.kill()
+        process.communicate()
+    assert _said(fifo) == b"killed\n"
+    client.unwatch()
+    os.close(fifo)
+
+
+def test_what_is_started_has_a_session_of_its_own(client: ForwarderClient, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    fifo = os.open(tmp_path / "fifo", os.O_RDWR)
+    process = subprocess.Popen(["/bin/sh", "-c", "read x"], stdin=subprocess.PIPE)
+    client.watch(process.pid, ["/bin/sh", "-c", f"cut -d' ' -f1,6 /proc/$$/stat > {tmp_path}/fifo"])
+    process.kill()
+    process.communicate()
+    pid, session = _said(fifo).split()
+    client.unwatch()
+    assert pid == session
+    os.close(fifo)
