@@ -140,7 +140,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"pynet version {__version__}")
         return 0
     try:
-        return _dispatch(words)
+        code = _dispatch(words)
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:
         # the reader of our output went away (`pynet ps | head -1`): not an error, and nobody is left to tell
         import os
@@ -209,7 +211,6 @@ def _command(title: str, module: str, text: str, arguments: list[str], options: 
             return 0
         args.settings = settings
         code: int = command.run(args)
-        sys.stdout.flush()
         return code
     except UsageError as error:
         return _usage(str(error), f"`pynet {title} --help` lists the options")

@@ -256,7 +256,8 @@ def _network(word: str) -> tuple[str, dict[str, Any]]:
         if not word:
             raise BadOption("empty network name", hint="`pynet network ls` lists them")
         return word, {}
-    name, settings = "", dict[str, Any]()
+    name = ""
+    settings: dict[str, Any] = {}
     for part in word.split(","):
         key, value = _pair(part)
         if key == "name":

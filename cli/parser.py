@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from .settings import Settings
 
+HELP_WIDTH = 110
 _TRUE = ("true", "t", "1", "T", "TRUE", "True")
 _FALSE = ("false", "f", "0", "F", "FALSE", "False")  # strconv.ParseBool
 
@@ -44,11 +45,19 @@ class Arguments(argparse.Namespace):
         def __getattr__(self, name: str) -> Any: ...
 
 
+class _Formatter(argparse.HelpFormatter):
+    """With a width of its own: argparse imports shutil for it (bz2, lzma), and makes a formatter for each option."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=HELP_WIDTH, max_help_position=36)
+
+
 class Parser(argparse.ArgumentParser):
     """The options and arguments of one command; ``title`` is "ps" or "network create"."""
 
     def __init__(self, title: str, description: str) -> None:
         super().__init__(prog=f"pynet {title}", description=description, add_help=False, allow_abbrev=False)
+        self.formatter_class = _Formatter
         self.title = title
         self.command = title.rpartition(" ")[2]
         self.stops_at_first_argument = False

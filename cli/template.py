@@ -153,6 +153,8 @@ class _Parser:
         while self._position < len(self._tokens) and self._peek() not in ("|", ")"):
             operands.append(self._operand())
         if piped is not None:
+            if not function and not operands:
+                raise TemplateError("missing value for command")
             operands.append(piped)
         if function:
             return _call(function, operands)

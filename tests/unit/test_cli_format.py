@@ -1,0 +1,188 @@
+"""Tables, human sizes and times, the rows of listings, detach keys and frames."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pynet.cli import format as text
+from pynet.cli.commands import events, image, network, ps, stats
+from pynet.cli.frames import Demultiplexer, DetachKeys, parse_keys
+from pynet.cli.http1 import BadResponse
+from pynet.cli.output import filters
+from pynet.netlib.errors import InvalidArgument
+
+
+def test_table_pads_to_the_widest_cell_and_ends_lines_cleanly() -> None:
+    assert text.table(["A", "LONG"], [["aaa", "b"], ["", "c"]]) == "A     LONG\naaa   b\n      c\n"
+
+
+@pytest.mark.parametrize(
+    ("count", "decimal", "binary"),
+    [
+        (0, "0B", "0B"),
+        (999, "999B", "999B"),
+        (1000, "1kB", "1000B"),
+        (4096, "4.1kB", "4KiB"),
+        (1_234_567, "1.23MB", "1.18MiB"),
+        (5 << 30, "5.37GB", "5GiB"),
+    ],
+)
+def test_sizes(count: int, decimal: str, binary: str) -> None:
+    assert text.size(count) == decimal
+    assert text.size(count, binary=True) == binary
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.4, "Less than a second"),
+        (1, "1 second"),
+        (59, "59 seconds"),
+        (60, "About a minute"),
+        (119, "About a minute"),
+        (120, "2 minutes"),
+        (45 * 60, "45 minutes"),
+        (3600, "About an hour"),
+        (2 * 3600, "2 hours"),
+        (47 * 3600, "47 hours"),
+        (48 * 3600, "2 days"),
+        (15 * 86400, "2 weeks"),
+        (70 * 86400, "2 months"),
+        (800 * 86400, "2 years"),
+    ],
+)
+def test_durations_have_dockers_words(seconds: float, words: str) -> None:
+    assert text.duration(seconds) == words
+    assert text.ago(1000.0, 1000.0 + seconds) == f"{words} ago"
+
+
+def test_ports_in_runs() -> None:
+    entries: list[dict[str, object]] = [
+        {"IP": "0.0.0.0", "PrivatePort": 80 + n, "PublicPort": 8080 + n, "Type": "tcp"} for n in range(3)
+    ]
+    entries += [{"IP": "::", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"}]
+    entries += [
+        {"PrivatePort": 9000, "Type": "tcp"},
+        {"PrivatePort": 53, "PublicPort": 53, "Type": "udp", "IP": "0.0.0.0"},
+    ]
+    assert text.ports(entries) == ("0.0.0.0:8080-8082->80-82/tcp, [::]:8080->80/tcp, 0.0.0.0:53->53/udp, 9000/tcp")
+    assert text.ports([]) == ""
+
+
+CONTAINER = {
+    "Id": "0123456789abcdef0123",
+    "Names": ["/web"],
+    "Image": "busybox",
+    "Command": "httpd -f -p 80 -h /www",
+    "Created": 1000,
+    "State": "running",
+    "Status": "Up 3 seconds",
+    "Labels": {"b": "2", "a": "1"},
+    "Ports": [{"IP": "127.0.0.1", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"}],
+    "NetworkSettings": {"Networks": {"web": {}, "bridge": {}}},
+}
+
+
+def test_a_container_as_a_row() -> None:
+    row = ps.row(CONTAINER, now=1180.0)
+    assert row["ID"] == "0123456789ab"
+    assert row["Names"] == "web"
+    assert row["Command"] == '"httpd -f -p 80 -h /…"'
+    assert row["RunningFor"] == "3 minutes ago"
+    assert row["Ports"] == "127.0.0.1:8080->80/tcp"
+    assert row["Labels"] == "a=1,b=2"
+    assert row["Networks"] == "bridge,web"
+    assert ps.row(CONTAINER, full=True)["Command"] == '"httpd -f -p 80 -h /www"'
+
+
+def test_images_and_networks_as_rows() -> None:
+    rows = image.image_rows(
+        {"Id": "sha256:0123456789abcdef", "RepoTags": ["a/b:1", "c:5000/d:2"], "Created": 0, "Size": 1000}, now=7200.0
+    )
+    assert [(row["Repository"], row["Tag"], row["ID"], row["CreatedSince"]) for row in rows] == [
+        ("a/b", "1", "0123456789ab", "2 hours ago"),
+        ("c:5000/d", "2", "0123456789ab", "2 hours ago"),
+    ]
+    assert image.image_rows({"Id": "sha256:01", "RepoTags": None})[0]["Repository"] == "<none>"
+    assert image.split_reference("host:5000/a") == ("host:5000/a", "")
+    assert image.split_reference("a:1") == ("a", "1")
+    assert network.row({"Id": "abc", "Name": "web", "EnableIPv6": True})["IPv6"] == "true"
+
+
+def test_an_event_on_one_line() -> None:
+    line = events.text(
+        {
+            "Type": "container",
+            "Action": "start",
+            "Actor": {"ID": "abc", "Attributes": {"name": "web", "image": "busybox"}},
+            "timeNano": 1_000_000_005,
+        }
+    )
+    assert line.endswith(" container start abc (image=busybox, name=web)")
+    assert ".000000005" in line
+
+
+def test_statistics() -> None:
+    sample = {
+        "id": "0123456789abcdef",
+        "name": "/web",
+        "cpu_stats": {"cpu_usage": {"total_usage": 300}, "system_cpu_usage": 2000, "online_cpus": 2},
+        "precpu_stats": {"cpu_usage": {"total_usage": 100}, "system_cpu_usage": 1000},
+        "memory_stats": {"usage": 3 << 20, "limit": 1 << 30, "stats": {"inactive_file": 1 << 20}},
+        "networks": {"eth0": {"rx_bytes": 1000, "tx_bytes": 2000}},
+        "pids_stats": {"current": 3},
+    }
+    row = stats.row(sample)
+    assert (row["CPUPerc"], row["MemUsage"], row["MemPerc"]) == ("40.00%", "2MiB / 1GiB", "0.20%")
+    assert (row["NetIO"], row["BlockIO"], row["PIDs"]) == ("1kB / 2kB", "0B / 0B", "3")
+    assert stats.row({"id": "x"})["CPUPerc"] == "0.00%"
+
+
+def test_filters() -> None:
+    assert filters(["status=exited", "label=a=b", "status=created"]) == {
+        "status": ["exited", "created"],
+        "label": ["a=b"],
+    }
+    with pytest.raises(InvalidArgument):
+        filters(["status"])
+
+
+# -- streams ------------------------------------------------------------------------------------------------------
+
+
+def frame(stream: int, data: bytes) -> bytes:
+    return bytes([stream, 0, 0, 0]) + len(data).to_bytes(4, "big") + data
+
+
+@given(st.lists(st.tuples(st.sampled_from([1, 2]), st.binary(max_size=40)), max_size=8), st.integers(1, 9))
+def test_frames_come_out_whole_however_they_are_cut(frames: list[tuple[int, bytes]], step: int) -> None:
+    data = b"".join(frame(stream, payload) for stream, payload in frames)
+    demultiplexer = Demultiplexer()
+    found: list[tuple[int, bytes]] = []
+    for start in range(0, len(data), step):
+        found += demultiplexer.feed(data[start : start + step])
+    for stream in (1, 2):
+        assert b"".join(p for s, p in found if s == stream) == b"".join(p for s, p in frames if s == stream)
+
+
+def test_what_is_not_framed_is_refused() -> None:
+    with pytest.raises(BadResponse):
+        Demultiplexer().feed(b"hello, world")
+
+
+def test_detach_keys() -> None:
+    keys = DetachKeys("ctrl-p,ctrl-q")
+    assert keys.feed(b"ab\x10") == (b"ab", False)
+    assert keys.feed(b"c") == (b"\x10c", False)
+    assert keys.feed(b"\x10\x10\x11d") == (b"\x10", True)
+    assert DetachKeys("").feed(b"\x10\x11") == (b"\x10\x11", False)
+    assert DetachKeys("x").feed(b"abxc") == (b"ab", True)
+
+
+def test_key_names() -> None:
+    assert parse_keys("ctrl-a,b,DEL,ctrl-[") == b"\x01b\x7f\x1b"
+    for bad in ("ctrl-", "ctrl-ab", "abc", "ctrl-A,", ","):
+        with pytest.raises(InvalidArgument):
+            parse_keys(bad)

@@ -1,0 +1,164 @@
+"""What the command costs before it does anything, counted in modules; and that every command has a help page."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pynet.cli import main as command
+from pynet.cli.settings import Settings, parse_host
+from pynet.netlib.errors import InvalidArgument
+from pynet.netlib.version import __version__
+
+HEAVY = {
+    *("asyncio", "http.client", "email", "ssl", "subprocess", "urllib", "urllib.parse", "dataclasses", "inspect"),
+    *("typing_extensions", "tempfile", "shutil", "logging", "ctypes", "aiohttp", "pyroute2", "netaddr", "sqlite3"),
+    *("importlib.metadata", "ipaddress", "datetime", "hashlib", "uuid", "random", "pathlib"),
+}
+"""Modules that would be felt in each command."""
+
+
+def modules_of(*words: str) -> set[str]:
+    """The modules that are loaded when ``pynet WORDS`` has run, less those of a bare interpreter."""
+    script = (
+        "import sys; before = set(sys.modules)\n"
+        "from pynet.cli.main import main\n"
+        f"main({list(words)!r})\n"
+        "sys.stdout.flush(); print('\\n' + '\\n'.join(sorted(set(sys.modules) - before)))"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", script], env={}, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_version_loads_next_to_nothing() -> None:
+    loaded = modules_of("--version")
+    assert {name for name in loaded if name.startswith("pynet")} == {
+        *("pynet", "pynet.cli", "pynet.cli.main", "pynet.netlib", "pynet.netlib.version")
+    }
+    assert not loaded & {*HEAVY, "argparse", "json", "socket"}
+
+
+def test_a_command_loads_no_other_command_and_nothing_heavy() -> None:
+    loaded = modules_of("--host", "unix:///nonexistent/pynet.sock", "ps")
+    assert not loaded & HEAVY
+    assert {name for name in loaded if name.startswith("pynet.cli.commands.")} == {"pynet.cli.commands.ps"}
+    assert not {name for name in loaded if name.startswith("pynet.")} & {"pynet.cli.template", "pynet.cli.launch"}
+
+
+def test_run_loads_nothing_heavy() -> None:
+    loaded = modules_of("--host", "unix:///nonexistent/pynet.sock", "run", "-p", "8080:80", "busybox")
+    assert not loaded & HEAVY
+
+
+def every_command() -> list[list[str]]:
+    single = [[name] for name, (module, _) in command.COMMANDS.items() if module]
+    return single + [[group, name] for group, table in command.GROUPS.items() for name in table]
+
+
+@pytest.mark.parametrize("words", every_command(), ids=" ".join)
+def test_every_command_has_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([*words, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: pynet {' '.join(words)} [OPTIONS]")
+    assert "print this page" in out
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["help"], ["network"], ["network", "--help"], ["help", "network"]])
+def test_pages_of_groups(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(words) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("Usage:  pynet")
+    assert "disconnect" in out if "network" in words else "playground" in out
+
+
+def test_help_of_a_command_by_the_word(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["help", "ps"]) == 0
+    assert capsys.readouterr().out.startswith("usage: pynet ps [OPTIONS]")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nope"], "unknown command: pynet nope"),
+        (["network", "nope"], "unknown command: pynet network nope"),
+        (["--nope"], "unknown option: --nope"),
+        (["--host"], "option needs a value: --host"),
+        (["ps", "--nope"], "unknown option: --nope"),
+        (["run"], "required: IMAGE"),
+        (["run", "-p", "0:80", "busybox"], "invalid port '0:80'"),
+        (["--host", "ftp://x", "ps"], "unable to parse"),
+    ],
+)
+def test_errors_are_two_lines_and_nothing_on_stdout(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = command.main(words)
+    captured = capsys.readouterr()
+    assert code in (1, 125)
+    assert captured.out == ""
+    first, second = captured.err.rstrip("\n").split("\n")
+    assert first.startswith("pynet: ")
+    assert message in first
+    assert second.startswith("  ")
+
+
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"pynet version {__version__}\n"
+
+
+def test_output_into_a_closed_pipe_is_no_error() -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", '"$0" -I -m pynet --help | true', sys.executable],
+        env={"PATH": os.environ.get("PATH", "")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+
+
+# -- where the engine is ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "address", "named"),
+    [
+        ({}, {}, "/run/pynet/pynet.sock", False),
+        ({}, {"DOCKER_HOST": "unix:///d.sock"}, "/d.sock", True),
+        ({}, {"DOCKER_HOST": "unix:///d.sock", "PYNET_RUN": "/r"}, "/r/pynet.sock", False),
+        ({"run": "/s"}, {"PYNET_RUN": "/r"}, "/s/pynet.sock", False),
+        ({}, {"PYNET_HOST": "/p.sock", "PYNET_RUN": "/r"}, "/p.sock", True),
+        ({"host": "tcp://10.0.0.1:2375"}, {"PYNET_HOST": "/p.sock"}, ("10.0.0.1", 2375), True),
+        ({"host": "tcp://[::1]:2375"}, {}, ("::1", 2375), True),
+        ({"host": "unix:///r/pynet.sock", "run": "/r"}, {}, "/r/pynet.sock", False),
+    ],
+)
+def test_who_says_where_the_engine_is(
+    options: dict[str, str], environ: dict[str, str], address: object, named: bool
+) -> None:
+    settings = Settings.resolve(options, environ)
+    assert (settings.address, settings.named) == (address, named)
+
+
+def test_directories() -> None:
+    settings = Settings.resolve({"root": "state"}, {"PYNET_ROOT": "/other"})
+    assert settings.root == os.path.abspath("state")
+    assert Settings.resolve({}, {"PYNET_ROOT": "/other"}).root == "/other"
+
+
+@pytest.mark.parametrize(
+    "text", ["unix://", "relative", "tcp://", "tcp://host", "tcp://host:0", "tcp://:1", "http://x:1"]
+)
+def test_addresses_that_make_no_sense(text: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        parse_host(text)
+    assert caught.value.hint
+
+
+def test_a_socket_path_that_is_too_long_is_refused_in_time() -> None:
+    with pytest.raises(InvalidArgument, match="longer than 107 bytes"):
+        Settings.resolve({"run": "/" + "x" * 120}, {})
