@@ -26,9 +26,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-if __name__ == "__main__":  # started as a file: the package is beside it
-    sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
-
 from pynet.netlib.kernel import syscall as k
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -109,7 +106,9 @@ class Bed:
         """Run a command to its end and time it, from spawn to exit."""
         result = Result(*self.call(op="run", args=args, env=env or {}, timeout=timeout))
         if check and result.code:
-            raise CommandFailed(f"{' '.join(args)}: exit status {result.code}: {result.err.strip() or result.out.strip()}")
+            raise CommandFailed(
+                f"{' '.join(args)}: exit status {result.code}: {result.err.strip() or result.out.strip()}"
+            )
         return result
 
     def spawn(self, *args: str, env: dict[str, str] | None = None, log: str = "") -> int:
@@ -228,7 +227,12 @@ class Servant:
     def do_spawn(self, args: list[str], env: dict[str, str], log: str) -> int:
         with open(log, "ab") as output:
             daemon = subprocess.Popen(
-                args, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=os.environ | env, start_new_session=True
+                args,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=os.environ | env,
+                start_new_session=True,
             )
         self._daemons.append(daemon)
         return daemon.pid

@@ -15,9 +15,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
-
 from bed import Process
 from peer import Peer, is_program
 
