@@ -52,6 +52,12 @@ def error_body(message: str, hint: str = "") -> dict[str, str]:
     return {"message": message, "hint": hint} if hint else {"message": message}
 
 
+def json_response(value: Any, status: int = 200) -> web.Response:
+    """The content type has no charset: Docker's client compares it literally."""
+    body = json.dumps(value, separators=(",", ":")).encode() + b"\n"
+    return web.Response(body=body, status=status, headers=base_headers(), content_type="application/json")
+
+
 class Call:
     """A request on its way through a handler."""
 
@@ -132,8 +138,7 @@ class Call:
         return await self.engine.work(function, *args, **kwargs)
 
     def reply(self, value: Any, status: int = 200) -> web.Response:
-        body = json.dumps(value, separators=(",", ":")).encode() + b"\n"
-        return web.Response(body=body, status=status, headers=base_headers(), content_type="application/json")
+        return json_response(value, status)
 
     def empty(self, status: int = 204) -> web.Response:
         return web.Response(status=status, headers=base_headers())

@@ -196,8 +196,8 @@ class Containers:
         if mode.startswith("container:"):
             try:
                 return f"container:{self.get(mode.partition(':')[2]).id}"
-            except NotFound as error:
-                raise NotFound(f"{error}") from None
+            except NotFound:
+                pass  # told at the start, as for a network that is not there
         return mode
 
     def _network_name(self, ref: str) -> str:

@@ -117,7 +117,10 @@ class Lifecycle:
         """The namespace of another container (``--network container:X``); None when it has its own."""
         if not container.network_mode.startswith("container:"):
             return None
-        other = self._engine.containers.get(container.network_mode.partition(":")[2])
+        try:
+            other = self._engine.containers.get(container.network_mode.partition(":")[2])
+        except NotFound as error:
+            raise NotFound(f"joining network namespace of container: {error}") from None
         if not other.running:
             raise Conflict(f"cannot join network namespace of a non running container: {other.id}")
         return self._engine.controller.sandbox(other.id).path

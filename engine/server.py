@@ -22,7 +22,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from ..netlib.errors import InvalidArgument, NotFound, PynetError
-from .call import API_VERSION, MIN_API_VERSION, Call, Version, base_headers, error_body, version_text
+from .call import API_VERSION, MIN_API_VERSION, Call, Version, base_headers, error_body, json_response, version_text
 
 if TYPE_CHECKING:
     from .service import Engine
@@ -85,7 +85,7 @@ def error_response(error: BaseException) -> web.Response:
         status, body = 500, error_body(f"{type(error).__name__}: {error}")
     if status in (204, 304):
         return web.Response(status=status, headers=base_headers())
-    return web.json_response(body, status=status, headers=base_headers())
+    return json_response(body, status)
 
 
 class Server:
