@@ -219,6 +219,7 @@ class Daemon:
     def _settle(self) -> None:
         """What a start has to do and no client has to wait for."""
         try:
+            self.engine.containers.empty_trash()
             self.engine.lifecycle.finish_interrupted()
             if self._children.supervisor_is_new:
                 self.engine.lifecycle.apply_policies(self._ran_before)

@@ -85,6 +85,7 @@ class Lifecycle:
             )
             # the endpoints are on record before the process is, so a kill in between loses nothing
             engine.containers.save(container)
+            container.supervised = True
             started = engine.supervisor.start(spec)
         except BaseException:
             self._network_down(container)
@@ -271,10 +272,14 @@ class Lifecycle:
 
     def forget(self, container: Container) -> None:
         """Have the supervisor drop what it knows of a container that ended; fine when that is nothing."""
-        try:
-            self._engine.supervisor.remove(container.id)
-        except NotFound:
-            pass
+        with container.lock:
+            if container.running or not container.supervised:
+                return
+            try:
+                self._engine.supervisor.remove(container.id)
+            except NotFound:
+                pass
+            container.supervised = False
 
     # -- events ----------------------------------------------------------------------------------------------
 
@@ -302,6 +307,8 @@ class Lifecycle:
                     removal = lambda: self._auto_remove(container)  # noqa: E731
         if removal is not None:
             removal()
+        elif not container.running:
+            self.forget(container)  # after everybody was told: the supervisor may still be busy with its cgroups
 
     def _handle(self, container: Container, event: dict[str, Any]) -> None:
         kind, state = event["event"], container.state
@@ -338,8 +345,6 @@ class Lifecycle:
         self._engine.containers.save(container)
         self._network_down(container)
         self._network_events(container, "disconnect")
-        self._engine.containers.save(container)
-        self.forget(container)
         self._engine.execs.container_ended(container.id)
         self._died(container)
 
@@ -374,6 +379,7 @@ class Lifecycle:
 
     def _follow(self, container: Container, found: dict[str, Any] | None) -> None:
         state = container.state
+        container.supervised = found is not None
         status = found["status"] if found else ""
         if found and status in ("running", "paused", "restarting"):
             if state.status == "removing":
@@ -394,8 +400,7 @@ class Lifecycle:
             self._exited(container, {"exit_code": None, "error": "the end of the process was not seen"})
         else:
             self._engine.container_networks.detach(container)
-            if found:
-                self.forget(container)
+            self.forget(container)
 
     def _drop_stranger(self, id: str, state: dict[str, Any]) -> None:
         """A container that no record names: its root file system is not ours to keep, so it ends."""

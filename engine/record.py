@@ -70,7 +70,8 @@ class Container:
     waiters: dict[str, list[Future[int]]] = field(default_factory=dict, repr=False, compare=False)
     inbox: deque[Body] = field(default_factory=deque, repr=False, compare=False)
     """Events of the supervisor that were not looked at yet."""
-    inbox_busy: bool = field(default=False, repr=False, compare=False)
+    supervised: bool = field(default=False, repr=False, compare=False)
+    """Whether the supervisor has a record of it."""
 
     _SAVED = ("id", "name", "created", "image_id", "config", "host_config", "rootfs", "networks")
 
