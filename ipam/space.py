@@ -105,9 +105,9 @@ class AddressSpace:
             firsts = self._firsts[pool.version]
             del firsts[bisect_right(firsts, pool.prefix.first) - 1]
             for index, default in enumerate(self._defaults):
-                if default.base.version == pool.version and pool.prefix.first <= default.base.last:
-                    lowest = max(pool.prefix.first, default.base.first)
-                    self._full_below[index] = min(self._full_below[index], lowest)
+                base = default.base
+                if pool.prefix.contains(base) or base.contains(pool.prefix):
+                    self._full_below[index] = min(self._full_below[index], max(pool.prefix.first, base.first))
 
     def open(self, request: PoolRequest, *, avoid: Iterable[str] = ()) -> tuple[Pool, str]:
         """A pool with its gateway and auxiliary addresses set aside, and the gateway; all of it or nothing.

@@ -57,7 +57,9 @@ def test_the_lowest_free_default_comes_first() -> None:
     [
         ((), "10.8.0.0/24"),
         (("10.8.0.0/24",), "10.8.1.0/24"),
+        (("10.8.0.0/32",), "10.8.1.0/24"),
         (("10.8.0.200",), "10.8.1.0/24"),
+        (("10.8.0.255",), "10.8.1.0/24"),
         (("10.8.1.0/24", "10.8.0.77/32"), "10.8.2.0/24"),
         (("10.8.0.0/23", "10.8.0.0/22"), "10.8.4.0/24"),
         (("10.8.0.9/22",), "10.8.4.0/24"),
@@ -124,6 +126,15 @@ def test_defaults_go_round_explicit_subnets() -> None:
     space.request_pool("10.8.0.64/26")
     space.request_pool("10.8.2.0/23")
     assert [str(space.request_pool().subnet) for _ in range(2)] == ["10.8.1.0/24", "10.8.4.0/24"]
+
+
+def test_a_released_pool_wider_than_the_defaults_leaves_only_those() -> None:
+    space = small(("10.8.4.0/23", 24))
+    wide = space.request_pool("10.8.0.0/16")
+    with pytest.raises(NoMoreSubnets):
+        space.request_pool()
+    space.release_pool(wide)
+    assert [str(space.request_pool().subnet) for _ in range(2)] == ["10.8.4.0/24", "10.8.5.0/24"]
 
 
 def test_releasing_is_idempotent_and_knows_its_pools() -> None:
