@@ -1,0 +1,521 @@
+"""One suite over both firewall back ends, with real packets.
+
+    lan 192.0.2.2 ---- eth0 host ---- pba 10.77.1.1/24 ---- a1 .2  a2 .3
+        2001:db8::2              |        fd77:1::1/64          ::2    ::3
+                                 '--- pbb 10.77.2.1/24 ---- b1 .2
+                                          fd77:2::1/64          ::2
+
+A server tells its name and whom it answers to, so a test sees both ends of the translation.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+import pytest
+
+from pynet.netlib.errors import InvalidArgument, NotSupported
+from pynet.netlib.firewall import FirewallBackend, NetworkRules, PortRule, select_backend
+from pynet.netlib.kernel import sysctl
+from pynet.netlib.kernel.rtnetlink import RouteInfo
+from pynet.plugins.snapshot import Snapshot
+from pynet.plugins.testhost import Host, Lan, Namespace
+
+SILENCE = 0.25
+"""Seconds after which an answer counts as not coming; an answer that comes takes a millisecond."""
+SERVED = 80
+NUMBERS = {"a": 1, "b": 2}
+HOST = {4: Lan.host_address, 6: Lan.host_address6}
+LAN = {4: Lan.address, 6: Lan.address6}
+
+
+def gateway(network: str, version: int) -> str:
+    return f"10.77.{NUMBERS[network]}.1" if version == 4 else f"fd77:{NUMBERS[network]}::1"
+
+
+def rules(network: str, **changes: object) -> NetworkRules:
+    number = NUMBERS[network]
+    values = {"bridge": f"pb{network}", "subnets": (f"10.77.{number}.0/24", f"fd77:{number}::/64"), **changes}
+    return NetworkRules(**values)  # type: ignore[arg-type]
+
+
+class Servers:
+    """TCP and UDP servers of all containers in one thread; each answers "name address-of-the-client"."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._names: dict[int, str] = {}
+        self._wake, self._woken = socket.socketpair()
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def serve(self, name: str, namespace: Namespace, port: int, address: str = "::") -> None:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            sock = namespace.socket(family, kind)
+            sock.bind((address, port))
+            sock.setblocking(False)
+            if kind == socket.SOCK_STREAM:
+                sock.listen()
+            self._names[sock.fileno()] = name
+            self._selector.register(sock, selectors.EVENT_READ, sock)
+
+    def close(self) -> None:
+        self._wake.send(b"x")
+        self._thread.join()
+        for key in list(self._selector.get_map().values()):
+            if isinstance(key.fileobj, socket.socket):
+                key.fileobj.close()
+        self._selector.close()
+        self._wake.close()
+
+    def _run(self) -> None:
+        while True:
+            for key, _ in self._selector.select():
+                if key.data is None:
+                    return
+                self._answer(key.data, self._names[key.fd])
+
+    def _answer(self, sock: socket.socket, name: str) -> None:
+        if sock.type == socket.SOCK_DGRAM:
+            _, peer = sock.recvfrom(64)
+            sock.sendto(self._text(name, peer), peer)
+        else:
+            connection, peer = sock.accept()
+            with connection:
+                connection.send(self._text(name, peer))
+
+    @staticmethod
+    def _text(name: str, peer: tuple[str, int]) -> bytes:
+        return f"{name} {peer[0].removeprefix('::ffff:')}".encode()
+
+
+class World:
+    def __init__(self, host: Host, lan: Lan, servers: Servers, containers: dict[str, Namespace]) -> None:
+        self.host, self.lan, self.servers, self.containers = host, lan, servers, containers
+
+    @staticmethod
+    def ask(who: Namespace, proto: str, address: str, port: int, *, silent: bool = False) -> str:
+        """What the server at *address* answers to *who*; "" if nothing.  *silent* expects just that, and waits less."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with who.socket(family, socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM) as sock:
+            sock.settimeout(SILENCE if silent else 3.0)
+            try:
+                sock.connect((address, port))
+                if proto == "udp":
+                    sock.send(b"?")
+                return sock.recv(64).decode()
+            except OSError:
+                return ""
+
+    @staticmethod
+    def address(name: str, version: int) -> str:
+        number, last = NUMBERS[name[0]], int(name[1:]) + 1
+        return f"10.77.{number}.{last}" if version == 4 else f"fd77:{number}::{last}"
+
+    def port(self, proto: str, name: str, version: int, host_port: int, host_ip: str = "") -> PortRule:
+        return PortRule(proto, host_ip, host_port, self.address(name, version), SERVED, f"pb{name[0]}")
+
+    def route_lan_to_containers(self) -> None:
+        """Let the LAN send to container addresses by way of the host, as an attacker on the same wire would."""
+        for number in NUMBERS.values():
+            self.lan.rtnl.add_route(RouteInfo(destination=f"10.77.{number}.0/24", gateway=HOST[4]))
+            self.lan.rtnl.add_route(RouteInfo(destination=f"fd77:{number}::/64", gateway=HOST[6]))
+
+
+@contextmanager
+def building_world(host: Host, lan: Lan) -> Generator[World]:
+    sysctl.write(("net", "ipv4", "ip_forward"), 1)
+    sysctl.write(("net", "ipv6", "conf", "all", "forwarding"), 1)
+    with ExitStack() as stack:
+        servers = Servers()
+        stack.callback(servers.close)
+        containers: dict[str, Namespace] = {}
+        for network, names in (("a", ("a1", "a2")), ("b", ("b1",))):
+            bridge = host.rtnl.add_bridge(f"pb{network}", mac=f"02:00:00:00:00:0{NUMBERS[network]}")
+            stack.callback(host.rtnl.delete_link, bridge)
+            for version, prefix in ((4, 24), (6, 64)):
+                host.rtnl.add_address(bridge, gateway(network, version), prefix)
+            for name in names:
+                container = containers[name] = host.namespace()
+                stack.callback(container.close)
+                index, peer = host.rtnl.add_veth(
+                    f"pv{name}", "eth0", netns_fd=container.fd, master=bridge, hairpin=True
+                )  # fmt: skip
+                container.rtnl.configure(
+                    peer,
+                    addresses=[(World.address(name, 4), 24), (World.address(name, 6), 64)],
+                    routes=[RouteInfo(gateway=gateway(network, version)) for version in (4, 6)],
+                )
+                host.rtnl.wait_up(index)
+                servers.serve(name, container, SERVED)
+        yield World(host, lan, servers, containers)
+
+
+def run(*argv: str) -> str:
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+
+# -- fixtures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def world(host: Host, lan: Lan) -> Iterator[World]:
+    with building_world(host, lan) as world:
+        yield world
+
+
+@pytest.fixture(params=["nftables", "iptables"])
+def make(request: pytest.FixtureRequest, host: Host) -> Iterator[Callable[..., FirewallBackend]]:
+    """Makes back ends of one kind; all are closed at the end, and what they made is removed."""
+    made: list[tuple[FirewallBackend, str]] = []
+
+    def make(instance: str = "") -> FirewallBackend:
+        try:
+            backend = select_backend(request.param, instance)
+        except NotSupported as error:
+            pytest.skip(str(error))
+        made.append((backend, instance))
+        return backend
+
+    yield make
+    for backend, _ in made:
+        backend.destroy()
+        backend.close()
+
+
+@pytest.fixture
+def firewall(make: Callable[..., FirewallBackend], world: World) -> FirewallBackend:
+    """A back end that knows both networks."""
+    backend = make()
+    backend.replace([rules("a"), rules("b")], [])
+    return backend
+
+
+def tables() -> dict[str, tuple[str, ...]]:
+    """All rules of both kinds in the calling thread's namespace."""
+    sections = Snapshot.take().sections
+    return {name: sections[name] for name in ("nftables", "iptables")}
+
+
+def same(found: tuple[list[NetworkRules], list[PortRule]], networks: list[NetworkRules], ports: list[PortRule]) -> bool:
+    return (sorted(found[0], key=str), sorted(found[1], key=str)) == (sorted(networks, key=str), sorted(ports, key=str))
+
+
+# -- published ports --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_published_ports_answer_everybody_who_may_ask(firewall: FirewallBackend, world: World, version: int) -> None:
+    ports = [world.port(proto, "a1", version, 8080) for proto in ("tcp", "udp")]
+    firewall.add_ports(ports)
+    address, lan = HOST[version], LAN[version]
+    for proto in ("tcp", "udp"):
+        assert world.ask(world.lan, proto, address, 8080) == f"a1 {lan}", "the client's address must be kept"
+        assert world.ask(world.host, proto, address, 8080).startswith("a1 ")
+        # hairpin: the container itself, a neighbour, a container of another network
+        for name in ("a1", "a2", "b1"):
+            assert world.ask(world.containers[name], proto, address, 8080).startswith("a1 "), name
+    firewall.remove_ports(ports)
+    for proto in ("tcp", "udp"):
+        assert not world.ask(world.lan, proto, address, 8080, silent=True)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_port_bound_to_one_address_answers_on_no_other(firewall: FirewallBackend, world: World, version: int) -> None:
+    second = {4: "192.0.2.9", 6: "2001:db8::9"}[version]
+    eth0 = world.host.rtnl.link("eth0")
+    assert eth0 is not None
+    world.host.rtnl.add_address(eth0.index, second, 24 if version == 4 else 64)
+    firewall.add_ports(
+        [
+            world.port("tcp", "a1", version, 8080, second),
+            world.port("tcp", "a1", version, 9090, second),
+            world.port("tcp", "a2", version, 9090),
+        ]
+    )
+    assert world.ask(world.lan, "tcp", second, 8080).startswith("a1")
+    assert not world.ask(world.lan, "tcp", HOST[version], 8080, silent=True)
+    assert world.ask(world.lan, "tcp", second, 9090).startswith("a1"), "the special one wins, whatever the order"
+    assert world.ask(world.lan, "tcp", HOST[version], 9090).startswith("a2")
+
+
+def test_loopback_by_nat(firewall: FirewallBackend, world: World) -> None:
+    firewall.add_ports([world.port("tcp", "a2", 4, 7070)])
+    assert not world.ask(world.host, "tcp", "127.0.0.1", 7070, silent=True), "127.0.0.1 is the proxy's unless asked for"
+    sysctl.write(("net", "ipv4", "conf", "pba", "route_localnet"), 1)
+    firewall.add_network(rules("a", loopback=True))
+    firewall.add_ports([world.port(proto, "a1", 4, 8080, "127.0.0.1") for proto in ("tcp", "udp")])
+    for proto in ("tcp", "udp"):
+        assert world.ask(world.host, proto, "127.0.0.1", 8080) == "a1 10.77.1.1"
+    assert world.ask(world.host, "tcp", "127.0.0.1", 7070).startswith("a2"), "published before the network changed"
+    assert not world.ask(world.host, "tcp", HOST[4], 8080, silent=True)
+    assert not world.ask(world.lan, "tcp", HOST[4], 8080, silent=True)
+
+
+def test_loopback_is_guarded_from_the_wire(firewall: FirewallBackend, world: World) -> None:
+    """An interface with route_localnet lets 127.0.0.1 in; what is published there must still not be reachable."""
+    world.servers.serve("proxy", world.host, 8080, "127.0.0.1")
+    world.servers.serve("other", world.host, 9090, "127.0.0.1")
+    sysctl.write(("net", "ipv4", "conf", "all", "route_localnet"), 1)
+    for client, via in ((world.lan, HOST[4]), (world.containers["a1"], gateway("a", 4))):
+        client.call(sysctl.write, ("net", "ipv4", "conf", "all", "route_localnet"), 1)
+        client.rtnl.delete_address(1, "127.0.0.1", 8)  # and with it the local route
+        client.rtnl.add_route(RouteInfo(destination="127.0.0.0/8", gateway=via))
+    firewall.add_ports([world.port(proto, "a1", 4, 8080, "127.0.0.1") for proto in ("tcp", "udp")])
+    for proto in ("tcp", "udp"):
+        assert world.ask(world.host, proto, "127.0.0.1", 8080).startswith("proxy"), "without loopback it is the proxy's"
+        assert not world.ask(world.lan, proto, "127.0.0.1", 8080, silent=True)
+        assert world.ask(world.lan, proto, "127.0.0.1", 9090).startswith("other"), (
+            "other ports are none of our business"
+        )
+        assert not world.ask(world.containers["a1"], proto, "127.0.0.1", 9090, silent=True), "containers get nothing"
+
+
+# -- networks ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_leaving_packets_take_an_address_of_the_host(firewall: FirewallBackend, world: World, version: int) -> None:
+    world.servers.serve("lan", world.lan, 5000)
+    second = {4: "192.0.2.9", 6: "2001:db8::9"}[version]
+    eth0 = world.host.rtnl.link("eth0")
+    assert eth0 is not None
+    world.host.rtnl.add_address(eth0.index, second, 24 if version == 4 else 64)
+    own = world.address("a1", version)
+    world.route_lan_to_containers()
+    for changes, seen in (({}, None), ({"source": (second,)}, second), ({"masquerade": False}, own)):
+        firewall.add_network(rules("a", **changes))
+        for proto in ("tcp", "udp"):
+            answer = world.ask(world.containers["a1"], proto, LAN[version], 5000)
+            if seen is None:
+                assert answer in (f"lan {HOST[version]}", f"lan {second}")
+            else:
+                assert answer == f"lan {seen}"
+    assert world.ask(world.containers["a1"], "tcp", world.address("a2", version), SERVED) == f"a2 {own}"
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_containers_are_not_reached_past_their_published_ports(
+    firewall: FirewallBackend, world: World, version: int
+) -> None:
+    world.route_lan_to_containers()
+    firewall.add_ports([world.port("tcp", "a1", version, 8080)])
+    target = world.address("a1", version)
+    for proto in ("tcp", "udp"):
+        assert not world.ask(world.lan, proto, target, SERVED, silent=True), "routed straight to the container"
+        assert not world.ask(world.containers["b1"], proto, target, SERVED, silent=True), "from another network"
+        assert world.ask(world.host, proto, target, SERVED).startswith("a1"), "the host itself may"
+        assert world.ask(world.containers["a2"], proto, target, SERVED).startswith("a1"), "and the same network"
+    firewall.destroy()
+    assert world.ask(world.lan, "tcp", target, SERVED).startswith("a1"), "it was our rules that kept them out"
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_an_internal_network_keeps_to_itself(firewall: FirewallBackend, world: World, version: int) -> None:
+    world.servers.serve("lan", world.lan, 5000)
+    firewall.add_ports([world.port("tcp", "b1", version, 8080)])
+    firewall.add_network(rules("a", internal=True))
+    inside = world.containers["a1"]
+    world.route_lan_to_containers()
+    assert not world.ask(inside, "tcp", LAN[version], 5000, silent=True)
+    assert not world.ask(inside, "tcp", HOST[version], 8080, silent=True), "not even to published ports of others"
+    assert not world.ask(world.lan, "tcp", world.address("a1", version), SERVED, silent=True)
+    assert world.ask(world.containers["a2"], "tcp", world.address("a1", version), SERVED).startswith("a1")
+    assert world.ask(world.containers["b1"], "tcp", LAN[version], 5000).startswith("lan"), "others are not concerned"
+
+
+def test_without_icc_neighbours_talk_through_published_ports_alone(firewall: FirewallBackend, world: World) -> None:
+    if not os.path.exists("/proc/sys/net/bridge/bridge-nf-call-iptables"):
+        pytest.skip("bridged packets need br_netfilter to reach the firewall (the bridge driver isolates ports)")
+    firewall.add_network(rules("a", icc=False))
+    firewall.add_ports([world.port("tcp", "a1", version, 8080) for version in (4, 6)])
+    neighbour = world.containers["a2"]
+    for version in (4, 6):
+        assert not world.ask(neighbour, "tcp", world.address("a1", version), SERVED, silent=True)
+        assert world.ask(neighbour, "tcp", HOST[version], 8080).startswith("a1")
+    firewall.add_network(rules("a"))
+    assert world.ask(neighbour, "tcp", world.address("a1", 4), SERVED).startswith("a1")
+
+
+def test_what_is_not_ours_is_left_to_the_host(firewall: FirewallBackend, world: World) -> None:
+    """A third interface that is no network of ours is routed as if we were not there."""
+    firewall.remove_network("pbb")
+    world.route_lan_to_containers()
+    assert world.ask(world.lan, "tcp", world.address("b1", 4), SERVED).startswith("b1")
+
+
+# -- the user and others ------------------------------------------------------------------------------------------------
+
+
+def user_rule(firewall: FirewallBackend) -> None:
+    """The user forbids the LAN, in the chain that is theirs."""
+    if firewall.name == "nftables":
+        run("nft", "add", "rule", "inet", "pynet", "pynet_user", "iifname", "eth0", "drop")
+    else:
+        run("iptables-legacy", "-A", "PYNET-USER", "-i", "eth0", "-j", "DROP")
+
+
+def test_the_users_chain_has_the_first_word_and_stays(
+    firewall: FirewallBackend, make: Callable[..., FirewallBackend], world: World
+) -> None:
+    port = world.port("tcp", "a1", 4, 8080)
+    firewall.add_ports([port])
+    assert world.ask(world.lan, "tcp", HOST[4], 8080)
+    user_rule(firewall)
+    firewall.ensure()
+    firewall.replace([rules("a")], [port])
+    restarted = make()
+    restarted.ensure()
+    restarted.add_network(rules("b"))
+    assert not world.ask(world.lan, "tcp", HOST[4], 8080, silent=True)
+    assert world.ask(world.host, "tcp", HOST[4], 8080)
+
+
+def flush() -> None:
+    run("nft", "flush", "ruleset")
+    for program in ("iptables-legacy", "ip6tables-legacy"):
+        for table in ("raw", "nat", "filter"):
+            run(program, "-t", table, "-F")
+            run(program, "-t", table, "-X")
+
+
+@pytest.mark.parametrize("repair", ["replace", "add_ports", "add_network"])
+def test_flushed_rules_come_back(firewall: FirewallBackend, world: World, repair: str) -> None:
+    networks, ports = [rules("a"), rules("b")], [world.port("tcp", "a1", v, 8080) for v in (4, 6)]
+    firewall.add_ports(ports)
+    before = tables()
+    flush()
+    assert same(firewall.state(), [], [])
+    if repair == "replace":
+        firewall.replace(networks, ports)
+    elif repair == "add_ports":
+        firewall.add_ports(ports)
+    else:
+        firewall.add_network(rules("a"))
+    assert tables() == before
+    assert world.ask(world.lan, "tcp", HOST[4], 8080) == f"a1 {LAN[4]}"
+
+
+# -- promises of the protocol -----------------------------------------------------------------------------------------
+
+
+def test_every_call_may_be_repeated(host: Host, make: Callable[..., FirewallBackend]) -> None:
+    empty = tables()
+    firewall = make()
+    ports = [PortRule("tcp", "", 80, "10.77.1.2", 8080, "pba"), PortRule("udp", "127.0.0.1", 80, "fd77::2", 1, "pba")]
+    ports[1] = PortRule("udp", "::1", 80, "fd77:1::2", 1, "pba")
+    shown: list[object] = []
+    for _ in range(2):
+        firewall.ensure()
+        firewall.add_network(rules("a"))
+        firewall.add_ports(ports)
+        firewall.add_ports(ports[:1])
+        shown.append(tables())
+    assert shown[0] == shown[1]
+    assert same(firewall.state(), [rules("a")], ports)
+    for _ in range(2):
+        firewall.replace([rules("a")], ports)
+        assert tables() == shown[0]
+    for _ in range(2):
+        firewall.remove_ports(ports)
+        firewall.remove_network("pba")
+        assert same(firewall.state(), [], [])
+    for _ in range(2):
+        firewall.destroy()
+        assert tables() == empty
+        assert same(firewall.state(), [], [])
+
+
+def test_state_tells_all_that_was_said(host: Host, make: Callable[..., FirewallBackend]) -> None:
+    networks = [
+        rules("a", icc=False, loopback=True, source=("192.0.2.7", "2001:db8::7")),
+        rules("b", internal=True, masquerade=False),
+        NetworkRules("pbc", ("10.78.0.0/16", "10.79.4.0/30"), masquerade=False),
+        NetworkRules("pbd", ("fd78::/64",), source=("2001:db8::7",)),
+        NetworkRules("pbe"),
+    ]
+    hosts = {4: ("", "192.0.2.7", "127.0.0.1", "127.8.8.8"), 6: ("", "2001:db8::7", "::1")}
+    ports = [
+        PortRule(proto, host, 80, f"10.77.{n}.2" if version == 4 else f"fd77:{n}::2", 80 + n, f"pb{name}")
+        for n, (name, proto) in enumerate((("a", "tcp"), ("b", "udp"), ("a", "sctp")), 1)
+        for version, addresses in hosts.items()
+        for host in addresses
+    ]
+    firewall = make()
+    for network in networks:
+        firewall.add_network(network)
+    firewall.add_ports(ports)
+    assert same(firewall.state(), networks, ports)
+    other = make()  # a restart knows nothing but the kernel
+    other.ensure()
+    other.remove_ports(ports[::2])
+    other.remove_network("pba")
+    assert same(other.state(), networks[1:], ports[1::2])
+    other.replace(networks, ports)
+    assert same(other.state(), networks, ports)
+
+
+def test_a_key_leads_where_it_was_last_told_to(firewall: FirewallBackend, world: World) -> None:
+    first, second = (world.port("tcp", name, 4, 8080) for name in ("a1", "a2"))
+    firewall.add_ports([first])
+    firewall.add_ports([second])
+    assert world.ask(world.lan, "tcp", HOST[4], 8080).startswith("a2")
+    firewall.remove_ports([first])  # its owner leaves late
+    assert same(firewall.state(), [rules("a"), rules("b")], [second])
+
+
+def test_a_thousand_ports(firewall: FirewallBackend, world: World) -> None:
+    ports = [world.port("tcp", "a1", 4, port) for port in range(10000, 11000)]
+    firewall.add_ports(ports)
+    assert same(firewall.state(), [rules("a"), rules("b")], ports)
+    assert world.ask(world.lan, "tcp", HOST[4], 10999).startswith("a1")
+    firewall.remove_ports(ports)
+    assert same(firewall.state(), [rules("a"), rules("b")], [])
+
+
+def test_two_instances_live_side_by_side(
+    firewall: FirewallBackend, make: Callable[..., FirewallBackend], world: World
+) -> None:
+    firewall.replace([rules("a")], [world.port("tcp", "a1", 4, 8080)])
+    before = tables()
+    other = make("0123abcd")
+    other.replace([rules("b")], [world.port("tcp", "b1", 4, 9090)])
+    assert world.ask(world.lan, "tcp", HOST[4], 8080).startswith("a1")
+    assert world.ask(world.lan, "tcp", HOST[4], 9090).startswith("b1")
+    other.destroy()
+    assert tables() == before
+
+
+def test_calls_act_where_the_back_end_was_made(host: Host, lan: Lan, make: Callable[..., FirewallBackend]) -> None:
+    firewall = make()
+    lan.call(firewall.replace, [rules("a")], [])
+    assert same(firewall.state(), [rules("a")], [])
+    assert not any(lan.call(tables).values())
+
+
+def test_a_change_that_is_refused_changes_nothing(host: Host, make: Callable[..., FirewallBackend]) -> None:
+    firewall = make()
+    port = PortRule("tcp", "", 80, "10.77.1.2", 80, "pba")
+    firewall.replace([rules("a")], [port])
+    before = tables()
+    for bad in (
+        PortRule("tcp", "", 0, "10.77.1.2", 80, "pba"),
+        PortRule("icmp", "", 80, "10.77.1.2", 80, "pba"),
+        PortRule("tcp", "", 80, '10.77.1.2 } ; flush ruleset"', 80, "pba"),
+        PortRule("tcp", "::1", 80, "10.77.1.2", 80, "pba"),
+        PortRule("tcp", "", 80, "10.77.1.2", 80, 'x" accept'),
+    ):
+        with pytest.raises(InvalidArgument):
+            firewall.add_ports([replace(port, host_port=81), bad])
+    with pytest.raises(InvalidArgument):
+        firewall.add_network(rules("b", bridge="br0; reboot"))
+    assert tables() == before
