@@ -6,11 +6,12 @@ use, so importing the package costs nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from .netlib.version import __version__
 
+TYPE_CHECKING = False  # importing typing would cost more than all the rest of a short command
 if TYPE_CHECKING:
+    from typing import Any
+
     from .netlib.controller import Controller
 
 __all__ = ["Controller", "__version__"]
