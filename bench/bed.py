@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -65,7 +66,9 @@ class Bed:
         self.path = tempfile.mkdtemp(prefix=f"bench-{self.name}-")
         os.chmod(self.path, 0o755)
         argv = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", sys.executable, __file__, self.path]
-        self._worker = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        # as an ordinary shell has it: PYTHONDONTWRITEBYTECODE alone would make every command compile its modules
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+        self._worker = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         try:
             self.call(op="ping")
         except BaseException:
@@ -161,20 +164,24 @@ def furnish() -> None:
 
 
 def run_timed(args: list[str], env: dict[str, str], timeout: float) -> Result:
+    """Popen.wait(timeout) would not do: it polls, with pauses of up to 50 ms."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:  # a daemon may inherit them: no pipes
         start = time.perf_counter()
         with subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=os.environ | env) as process:
+            fd = os.pidfd_open(process.pid)
             try:
-                code = process.wait(timeout)
-            except subprocess.TimeoutExpired:
+                ended, _, _ = select.select([fd], [], [], timeout)
+            finally:
+                os.close(fd)
+            if not ended:
                 process.kill()
-                code = 124
-        seconds = time.perf_counter() - start
+            code = process.wait()
+            seconds = time.perf_counter() - start
         texts: list[str] = []
         for file in (out, err):
             file.seek(0)
             texts.append(file.read(1 << 20).decode(errors="replace"))
-    return Result(seconds, code, *texts)
+    return Result(seconds, code if ended else 124, *texts)
 
 
 def list_processes() -> list[Process]:
