@@ -1,6 +1,7 @@
 """``pynet daemon``: run the engine in the foreground; ``start``, ``stop`` and ``status`` of the one that runs.
 
 Stopping ends pynetd alone: containers, published ports and logs go on, and the next command starts it again.
+``stop --all`` stops the containers and the other processes too.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ NOT_RUNNING = 3
 
 
 def configure(parser: Parser) -> None:
+    parser.flag("--all", help="with stop: containers and the other processes too")
     parser.argument("action", count="?", metavar="start|stop|status", help="nothing: run it here, in the foreground")
 
 
@@ -47,7 +49,7 @@ def run(args: Arguments) -> int:
     if args.action == "status":
         return _status(settings)
     if args.action == "stop":
-        return _stop(settings)
+        return _stop(settings, everything=args.all)
     from ..parser import UsageError
 
     raise UsageError(f"unknown action: {args.action}")
@@ -74,15 +76,25 @@ def _pid(settings: Settings) -> int:
         return 0
 
 
-def _stop(settings: Settings) -> int:
-    """TERM to pynetd, and wait for its end.  A pidfd, so that a reused number is never hit between the two."""
+def _stop(settings: Settings, *, everything: bool) -> int:
+    """Ask pynetd to end (POST /pynet/shutdown), and wait for its end; TERM when it does not answer.
+
+    A pidfd, so that a reused process number is never hit in between.
+    """
+    from ..client import Client
+
     pid = _pid(settings)
     if not pid or not is_serving(settings):
         print("the engine does not run", file=sys.stderr)
         return 0
     try:
         process = os.pidfd_open(pid)
-        signal.pidfd_send_signal(process, signal.SIGTERM)
+        try:
+            Client(settings, start=False).post("/pynet/shutdown", {"all": everything})
+        except PynetError:
+            if everything:
+                raise
+            signal.pidfd_send_signal(process, signal.SIGTERM)
     except ProcessLookupError:
         return 0
     except PermissionError as error:
@@ -95,5 +107,5 @@ def _stop(settings: Settings) -> int:
             )
     finally:
         os.close(process)
-    print("the engine has ended; containers and published ports go on")
+    print("all has ended" if everything else "the engine has ended; containers and published ports go on")
     return 0
