@@ -30,7 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pynet.proxy import mmsg
 from pynet.proxy.client import ForwarderClient, Listen, spawn
@@ -280,8 +280,13 @@ class Bench:
         stack.callback(process.wait)
         stack.callback(self.client.shutdown)
 
-    def start(self, command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, **options)
+    def start(
+        self, command: list[str], pass_fds: tuple[int, ...] = (), stdout: int | None = None
+    ) -> subprocess.Popen[bytes]:
+        # a session each, as the forwarder: where the kernel groups by session, all have the same share
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=stdout, pass_fds=pass_fds, start_new_session=True
+        )
 
         def stop() -> None:
             process.send_signal(signal.SIGKILL)
@@ -306,7 +311,7 @@ class Bench:
             "-container-ip", HOST, "-container-port", str(target),
         ]  # fmt: skip
         # it tells on descriptor 3 that it serves; sh puts the pipe there
-        process = self.start(["/bin/sh", "-c", f'exec "$@" 3>&{write}', "sh", *words], pass_fds=[write])
+        process = self.start(["/bin/sh", "-c", f'exec "$@" 3>&{write}', "sh", *words], pass_fds=(write,))
         os.close(write)
         with os.fdopen(read, "rb") as ready:
             said = ready.read(2)
@@ -339,7 +344,13 @@ def _run(load: str, *words: object) -> list[float]:
     return [float(word) for word in subprocess.run(command, capture_output=True, check=True).stdout.split()]
 
 
-def _interleave(sides: list[tuple[int, int]], repetitions: int, measure: Callable[[int, int], list[float]]) -> Any:
+def _row(name: str, unit: str, sides: list[list[float]], higher_is_better: bool) -> Row:
+    return Row(name, unit, sides[0], sides[1], higher_is_better)
+
+
+def _interleave(
+    sides: list[tuple[int, int]], repetitions: int, measure: Callable[[int, int], list[float]]
+) -> list[list[list[float]]]:
     """values[metric][side][repetition]; the first repetition is warm-up and is dropped."""
     results: list[list[list[float]]] = []
     for repetition in range(repetitions + 1):
@@ -363,15 +374,15 @@ def tcp_throughput(bench: Bench, repetitions: int, seconds: float) -> Iterator[R
             return [rate / 1e9, (cpu_seconds(pid) - before) / (rate * seconds / (1 << 30))]
 
         speed, cpu = _interleave(sides, repetitions, measure)
-        yield Row(f"TCP throughput, {streams} stream{'s' * (streams > 1)}", "GB/s", *speed, True)
-        yield Row(f"TCP CPU, {streams} stream{'s' * (streams > 1)}", "s/GiB", *cpu, False)
+        yield _row(f"TCP throughput, {streams} stream{'s' * (streams > 1)}", "GB/s", speed, True)
+        yield _row(f"TCP CPU, {streams} stream{'s' * (streams > 1)}", "s/GiB", cpu, False)
 
 
 def tcp_latency(bench: Bench, repetitions: int, count: int) -> Iterator[Row]:
     sides = bench.pair("tcp", bench.backend("echo"))
     p50, p99 = _interleave(sides, repetitions, lambda pid, port: _run("pingpong", port, count))
-    yield Row("TCP 1-byte ping-pong p50", "us", *p50, False)
-    yield Row("TCP 1-byte ping-pong p99", "us", *p99, False)
+    yield _row("TCP 1-byte ping-pong p50", "us", p50, False)
+    yield _row("TCP 1-byte ping-pong p99", "us", p99, False)
 
 
 _NGINX = """daemon off; worker_processes 1; pid {dir}/pid; error_log /dev/null;
@@ -409,8 +420,8 @@ def tcp_connections(bench: Bench, stack: contextlib.ExitStack, repetitions: int,
             return [rate, (cpu_seconds(pid) - before) / (rate * whole) * 1e6]
 
         rates, cpu = _interleave(sides, repetitions, measure)
-        yield Row(f"TCP new connections, {clients} at a time", "1/s", *rates, True)
-        yield Row(f"TCP CPU per connection, {clients} at a time", "us", *cpu, False)
+        yield _row(f"TCP new connections, {clients} at a time", "1/s", rates, True)
+        yield _row(f"TCP CPU per connection, {clients} at a time", "us", cpu, False)
 
 
 def udp(bench: Bench, repetitions: int, seconds: float) -> Iterator[Row]:
@@ -432,14 +443,14 @@ def udp(bench: Bench, repetitions: int, seconds: float) -> Iterator[Row]:
 
     with question:
         rates, cpu = _interleave(bench.pair("udp", sink), repetitions, one_way)
-    yield Row("UDP one way, 64 bytes", "k/s", *rates, True)
-    yield Row("UDP CPU per datagram", "us", *cpu, False)
+    yield _row("UDP one way, 64 bytes", "k/s", rates, True)
+    yield _row("UDP CPU per datagram", "us", cpu, False)
 
     def round_trips(pid: int, port: int) -> list[float]:
         return [_run("udp_window", port, 64, seconds)[0] / 1e3]
 
     (rates,) = _interleave(bench.pair("udp", bench.backend("udp_echo")), repetitions, round_trips)
-    yield Row("UDP round trips, 64 under way", "k/s", *rates, True)
+    yield _row("UDP round trips, 64 under way", "k/s", rates, True)
 
 
 def memory(docker_proxy: str, processes: int) -> Iterator[Row]:
@@ -488,7 +499,7 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="Measure the forwarder beside docker-proxy.")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", metavar="FILE", help="write the raw values here")
     parser.add_argument("--load", choices=sorted(_LOADS), help=argparse.SUPPRESS)

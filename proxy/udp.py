@@ -53,8 +53,8 @@ class Flow:
         self.port, self.key, self.reply, self.sock = port, key, reply, sock
         self.fd = sock.fileno()
         self.done = False
-        self.seen = 0.0
-        self.passed = 0.0
+        self.seen = self.passed = monotonic()
+        """When it was last used, and what that was when the clock's hand last passed."""
 
     def on_answer(self, events: int) -> None:
         self.port.answer(self)

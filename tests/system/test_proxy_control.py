@@ -64,7 +64,7 @@ def test_a_thousand_ports_in_one_message(client: ForwarderClient) -> None:
     with contextlib.ExitStack() as stack, socket.create_server((HOST, 0)) as target:
         target.settimeout(20)
         socks = [stack.enter_context(bound()) for _ in range(1000)]
-        client.listen(Listen(f"k{n}", "tcp", *target.getsockname(), sock) for n, sock in enumerate(socks))
+        client.listen(Listen(f"k{n}", "tcp", HOST, target.getsockname()[1], sock) for n, sock in enumerate(socks))
         for sock in (socks[0], socks[999]):
             with socket.create_connection(sock.getsockname(), timeout=20) as one, target.accept()[0] as peer:
                 one.sendall(b"x")
@@ -151,6 +151,10 @@ def test_descriptors_that_nobody_asked_for_are_closed(run: Path, client: Forward
     assert descriptors(client) <= before + 1
 
 
+def _frame(payload: bytes, length: int | None = None, count: int = 0) -> bytes:
+    return struct.pack("!II", len(payload) if length is None else length, count) + payload
+
+
 _VALUE = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "target"]), inner, max_size=2),
@@ -181,8 +185,8 @@ def test_any_object_gets_an_answer(run: Path, message: dict[str, Any], count: in
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     data=st.binary(max_size=64)
-    | st.builds(lambda payload: struct.pack("!II", len(payload), 0) + payload, st.binary(max_size=40))
-    | st.builds(lambda a, b: struct.pack("!II", a, b) + b"{}", st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+    | st.builds(_frame, st.binary(max_size=40))
+    | st.builds(_frame, st.just(b"{}"), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
 )
 def test_garbage_costs_only_its_own_connection(run: Path, data: bytes) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
@@ -202,7 +206,7 @@ def test_a_peer_that_does_not_read_stops_nobody(run: Path, client: ForwarderClie
         payload = b'{"op":"ping"}'
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
             for _ in range(50_000):
-                sock.send(struct.pack("!II", len(payload), 0) + payload)
+                sock.send(_frame(payload))
         assert client.ping()
 
 

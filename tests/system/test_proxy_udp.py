@@ -8,7 +8,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ HOST = "127.0.0.1"
 
 
 @contextlib.contextmanager
-def _proxy(run: Path, *extra: str) -> Iterator[ForwarderClient]:
+def _proxy(run: Path, *extra: str) -> Generator[ForwarderClient]:
     process = spawn(str(run), *extra)
     assert process is not None
     client = ForwarderClient(str(run / "forwarder.sock"))
@@ -36,7 +36,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForwarderClient]
 
 
 @contextlib.contextmanager
-def _echo(answer: Callable[[bytes], bytes] = lambda data: data) -> Iterator[tuple[str, int]]:
+def _echo(answer: Callable[[bytes], bytes] = lambda data: data) -> Generator[tuple[str, int]]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         sock.bind((HOST, 0))

@@ -85,14 +85,14 @@ def test_ready_work_runs_after_all_events_of_the_turn(sockets: tuple[socket.sock
     left, right = sockets
     order: list[str] = []
     with Lane() as lane:
+
+        def handler(events: int) -> None:
+            order.append("event")
+            lane.ready.append(lambda: order.append("ready"))
+            lane.stop()
+
         for sock in sockets:
-            lane.add(
-                sock.fileno(),
-                select.EPOLLIN,
-                lambda events: (order.append("event"), lane.ready.append(lambda: order.append("ready")), lane.stop())[
-                    0
-                ],
-            )
+            lane.add(sock.fileno(), select.EPOLLIN, handler)
         left.send(b"x")
         right.send(b"x")
         lane.run()
