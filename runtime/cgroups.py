@@ -246,6 +246,9 @@ class Cgroups:
                 self.v2 = ""
         self.refused = ""
         """Why no group can be made here; "" while none was refused."""
+        points = [*self.v1.values(), *([self.v2] if self.v2 else [])]
+        if points and not any(os.access(point, os.W_OK) for point in points):
+            self.refused = os.strerror(errno.EACCES)
 
     @property
     def controllers(self) -> list[str]:

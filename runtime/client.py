@@ -6,10 +6,11 @@
 
 Subscribers run on the dispatcher, so they may call the client again.  When the connection ends, every waiting call
 fails with Unavailable and the reader tries to connect again until ``close``; a call made meanwhile waits *patience*
-seconds for it.  The client keeps a pidfd (and the pty's master) of every container: they came with the ``start`` reply
-or with ``hold``.  After a new connection it first gives them back (``adopt``): a supervisor that was killed learns by
-them the exit codes of containers that ended while it was away, and a terminal does not hang up.  Then ``hold`` fetches
-what this client does not have, then *on_reconnect* is called (on the dispatcher): the caller lists and compares.
+seconds for it.  The client keeps descriptors of every container: a pidfd, and the FIFOs of its output or the pty's
+master.  They came with the ``start`` reply or with ``hold``.  While the supervisor is away they keep what is in the FIFOs
+and the terminal alive; after a new connection they are given back (``adopt``), and the new supervisor learns by them
+the exit codes of containers that ended meanwhile.  Then ``hold`` fetches what this client does not have, then
+*on_reconnect* is called (on the dispatcher): the caller lists and compares.
 
 ``spawn`` starts the supervisor process and returns when its socket answers.
 """
@@ -360,8 +361,8 @@ class SupervisorClient:
     def _restore(self) -> None:
         """On the dispatcher, after a new connection: subscribe, give back, fetch, tell."""
         try:
-            self._give_back()
             self._call({"op": "subscribe"})
+            self._give_back()
             self._hold()
         except PynetError:
             return  # gone again: the reader connects again and this runs again

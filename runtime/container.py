@@ -110,13 +110,17 @@ class Container:
 
     def _clone(self) -> None:
         warnings: list[str] = []
-        stdio = self._open_stdio()
+        stdio: list[int] = []
         cgroup = -1
         try:
+            stdio = self._open_stdio()
+            self._output = Output(self.context.loop, self.context.peek, self.record, self.spec["log"])
+            if not self.spec["tty"]:
+                self._output.add_fifos()
             self.group = self._make_group()
             warnings += self.group.warnings
             cgroup = self.group.open_v2()
-            self._spawned, master = spawn.start(
+            child, master = spawn.start(
                 self.context.host, self.spec, stdio, cgroup=cgroup, cgroup_tasks=self.group.tasks, warnings=warnings
             )
         except OSError as error:
@@ -125,15 +129,19 @@ class Container:
             for fd in (*stdio, cgroup):
                 if fd >= 0:
                     os.close(fd)
-        child = self._spawned
-        self.pidfd = child.pidfd
+        if master >= 0:
+            self._output.add_terminal(master)
         self.state.update(
             status="running", pid=child.pid, start_time=child.start_time, started=time.time(), finished=0.0,
             exit_code=0, oom_killed=False, warnings=warnings,
         )  # fmt: skip
+        try:
+            self.save()
+        except OSError as error:
+            child.cancel()
+            raise spawn.StartError(f"{error.filename}: {error.strerror}") from error
+        self._spawned, self.pidfd = child, child.pidfd
         self.context.children[child.pid] = self._exited
-        self._output = self._open_output(master)
-        self.save()
         self.context.loop.add(child.errors, lambda _: self._outcome())
         child.go()
 
@@ -159,14 +167,6 @@ class Container:
                 os.close(self._stdin)
                 self._stdin = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         return [stdin, *(os.open(self.record.make_fifo(name), os.O_RDWR | os.O_CLOEXEC) for name in ("out", "err"))]
-
-    def _open_output(self, master: int) -> Output:
-        output = Output(self.context.loop, self.context.peek, self.record, self.spec["log"])
-        if not self.spec["tty"]:
-            output.add_fifos()
-        elif master >= 0:
-            output.add_terminal(master)
-        return output
 
     @property
     def master(self) -> int:
@@ -238,6 +238,8 @@ class Container:
     def _ended(self, code: int, error: str) -> None:
         self._drain()
         oom = self.state["oom_killed"] or (self.group is not None and self.group.oom_kills() > 0)
+        if oom and not self.state["oom_killed"]:
+            self.emit("oom")  # the exit has overtaken the kernel's notice
         self._release()
         now = time.time()
         ran = now - self.state["started"]
@@ -443,10 +445,23 @@ class Container:
         return self.group.stats() if self.group is not None and self.alive else {}
 
     def held_descriptors(self) -> list[int]:
-        return [fd for fd in (self.pidfd, self.master) if fd >= 0] if self.alive else []
+        """What a client keeps open for the case of our death: pidfd, then the terminal or both FIFOs.
 
-    def remove(self, done: Callable[[], None]) -> None:
-        """Forget an ended container; *done* when its record and cgroup are gone."""
+        A FIFO that nobody has open loses what is in it.
+        """
+        if not self.alive or self.pidfd < 0 or self._output is None:
+            return []
+        return [self.pidfd, *self._output.descriptors]
+
+    def abandon(self) -> None:
+        """The specification turned out to be malformed half-way: nothing stays."""
+        self._release()
+        if self.group is not None:
+            self.group.remove()
+        self.record.remove()
+
+    def remove(self, done: Callable[[], None], *, quiet: bool = False) -> None:
+        """Forget an ended container; *done* when its record and cgroup are gone.  *quiet*: it starts again at once."""
         if self.alive:
             raise Conflict(f"container {self.id} is running: stop the container before removing")
         if self.state["status"] == "restarting":
@@ -455,7 +470,8 @@ class Container:
         def finish() -> None:
             self.record.remove()
             self.context.forget(self)
-            self.emit("removed")
+            if not quiet:
+                self.emit("removed")
             done()
 
         if self._cleaning:
@@ -478,7 +494,9 @@ class Container:
             self._wake()
             return
         self.pidfd = linux.open_pidfd(self.state["pid"], self.state["start_time"])
-        self._output = self._open_output(-1)
+        self._output = Output(self.context.loop, self.context.peek, self.record, self.spec["log"])
+        if not self.spec["tty"]:
+            self._output.add_fifos()
         if self.pidfd < 0:
             self._lost_timer = self.context.loop.later(ADOPT_SECONDS, self._lost)
             return
@@ -504,7 +522,7 @@ class Container:
         self._ended(UNKNOWN_EXIT, "exit code unknown: it ended while its supervisor was away")
 
     def adopt(self, fds: list[int]) -> None:
-        """A client gives back what it held: [pidfd, pty master].  The descriptors are ours now."""
+        """A client gives back what it held.  The descriptors are ours now."""
         pidfd, master = [*fds, -1, -1][:2]
         if self.alive and master >= 0 and self.master < 0 and self.spec["tty"] and self._output is not None:
             self._output.add_terminal(master)

@@ -11,6 +11,7 @@ that a supervisor that takes over still reports their ends.
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +109,9 @@ class Execs:
         self._container.context.loop.discard(child.errors)
         error = child.outcome()
         os.close(child.errors)
-        item.failed = error is not None
+        if error is not None:
+            item.failed = True
+            self._running.pop(item.id, None)
         reply, item.reply = item.reply, None
         if reply is not None:
             reply(error, item.pid, item.client)
@@ -119,7 +122,8 @@ class Execs:
         self._outcome(item)
         self._container.context.loop.discard(item.pidfd)
         _close([item.pidfd, item.master])
-        self._running.pop(item.id, None)
+        if not item.failed:
+            del self._running[item.id]
         if self._container.alive:
             self._save()
         if not item.failed:
@@ -134,10 +138,13 @@ class Execs:
                 continue
             item = Exec(entry["id"], entry["pid"], entry["start_time"], pidfd)
             self._running[item.id] = item
-            self._container.context.loop.add(pidfd, lambda _, item=item: self._stranger_ended(item))
+            self._container.context.loop.add(pidfd, lambda events, item=item: self._stranger_ended(item, events))
 
-    def _stranger_ended(self, item: Exec) -> None:
+    def _stranger_ended(self, item: Exec, events: int) -> None:
         status = linux.exit_status(item.pidfd, item.pid)
+        if status is None and not events & select.EPOLLHUP:
+            self._container.context.loop.modify(item.pidfd, 0)  # between the zombie and the reap: HUP follows
+            return
         self._exited(item, UNKNOWN_EXIT if status is None else linux.exit_code(status))
 
 

@@ -6,6 +6,7 @@ import heapq
 import os
 import select
 import signal
+import sys
 import time
 from collections.abc import Callable
 
@@ -79,14 +80,24 @@ class Loop:
             for fd, events in self._epoll.poll(timeout):
                 callback = self._callbacks.get(fd)  # an earlier callback of this round may have discarded it
                 if callback is not None:
-                    callback(events)
+                    self._call(callback, events)
 
     def _run_timers(self) -> None:
         now = time.monotonic()
         while self._timers and (self._timers[0].due <= now or self._timers[0].call is None):
             timer = heapq.heappop(self._timers)
             if timer.call is not None:
-                timer.call()
+                self._call(timer.call)
+
+    def _call(self, callback: Callable[..., None], *arguments: int) -> None:
+        """A bug in one callback must not end the loop that all containers depend on; it is reported."""
+        try:
+            callback(*arguments)
+        except Exception:
+            import traceback
+
+            traceback.print_exc()
+            sys.stderr.flush()
 
     def close(self) -> None:
         self._epoll.close()

@@ -22,6 +22,10 @@ class Output:
         self._streams: list[_Stream] = []
         self._timers: dict[int, Timer] = {}
 
+    @property
+    def descriptors(self) -> list[int]:
+        return [stream.fd for stream in self._streams]
+
     def add_fifos(self) -> None:
         for file, name in (("out", "stdout"), ("err", "stderr")):
             self._add(logs.FifoStream(self._record.path(file), name, self._log, self._peek))
@@ -33,6 +37,7 @@ class Output:
     def _add(self, stream: _Stream) -> None:
         stream.recover()
         self._streams.append(stream)
+        # the edge comes at once when there is something already
         self._loop.add(stream.fd, lambda _: self._pump(stream, False), select.EPOLLIN | select.EPOLLET)
 
     def _pump(self, stream: _Stream, partial: bool) -> None:

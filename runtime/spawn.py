@@ -24,7 +24,14 @@ from ..netlib.kernel import syscall as k
 from . import capabilities, child, linux, mounts, program, rootfs, seccomp, sysctls
 from .spec import ContainerSpec, Mount
 
-_INITS = ("/usr/bin/docker-init", "/usr/bin/tini-static", "/usr/bin/tini", "/usr/bin/catatonit", "/sbin/docker-init")
+_INITS = (
+    "/usr/bin/docker-init",
+    "/sbin/docker-init",
+    "/usr/bin/tini-static",
+    "/usr/bin/catatonit",
+    "/usr/libexec/catatonit/catatonit",
+)
+"""All are linked statically: they run in an image that has no libraries."""
 
 
 class StartError(Exception):
@@ -61,6 +68,11 @@ class Spawned:
         """Let it start: its pid is on record.  Should the supervisor die before, the child ends."""
         os.write(self._gate, b"g")
         os.close(self._gate)
+
+    def cancel(self) -> None:
+        """Instead of ``go``: it ends, and all its descriptors are closed."""
+        for fd in (self._gate, self.errors, self.pidfd):
+            os.close(fd)
 
     def outcome(self) -> StartError | None:
         """Read the error pipe (it is readable or at its end): None when the program runs."""
@@ -171,7 +183,7 @@ def _find_init() -> str:
     for path in _INITS:
         if os.access(path, os.X_OK):
             return path
-    raise StartError("--init: no init program on this machine (install tini or catatonit)")
+    raise StartError("--init: no init program on this machine (install catatonit or tini-static)")
 
 
 def _prepare(host: Host, spec: ContainerSpec, keep: _Descriptors, warnings: list[str]) -> child.Launch:
@@ -226,9 +238,12 @@ def _clone(process: child.Launch | child.Join, flags: int, cgroup: int, parents:
     try:
         pid, pidfd = linux.clone3(flags, cgroup)
         if pid == 0:
-            for fd in (errors, gate, *parents):
-                os.close(fd)
-            child.run(process, theirs, gate_theirs)
+            try:
+                for fd in (errors, gate, *parents):
+                    os.close(fd)
+                child.run(process, theirs, gate_theirs)
+            finally:
+                os._exit(program.CANNOT_START)  # whatever happens, the child never returns into the supervisor's loop
     except BaseException:
         os.close(errors)
         os.close(gate)

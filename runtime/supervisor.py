@@ -10,7 +10,7 @@ Protocol, on RUN/supervisor.sock (0600, frames of netlib/ipc.py).  A request is 
 {"seq", "ok": true, ...} or {"seq", "ok": false, "error": {"message", "class", "code"}}, where class is a name of
 netlib/errors.py or "StartFailed", whose code is 125, 126 or 127.  Replies may come out of order.
 
-    start {spec}                  -> {pid, started, warnings} + [pidfd] or [pidfd, pty master]
+    start {spec}                  -> {pid, started, warnings} + [pidfd, stdout, stderr] or [pidfd, pty master]
     kill {id, signal}  pause {id}  unpause {id}  update {id, restart}
     stop {id, signal?, timeout?}  -> {state}, after the exit
     exec {id, exec_id, exec}      -> {pid} + [master], or [stdin]? stdout stderr
@@ -19,7 +19,7 @@ netlib/errors.py or "StartFailed", whose code is 125, 126 or 127.  Replies may c
     list                          -> {containers: [state]}          state {id} -> {state}
     stats {id} -> {stats}         processes {id} -> {pids}
     remove {id}
-    hold {known: [id]}            -> {containers: [{id, fds: count}]} + their pidfds (and masters)
+    hold {known: [id]}            -> {containers: [{id, fds: count}]} + the same descriptors of each
     adopt {id} + what hold or start gave -> {known}
     subscribe                     then {"event", "id", "time", ...}: started {pid, restarts}, exited {exit_code, oom_killed,
                                   error, restarting}, restarting {delay}, oom, paused, unpaused, removed,
@@ -56,6 +56,8 @@ from .spec import ContainerSpec
 
 _MAX_PENDING = 64 << 20
 """A subscriber that leaves this many bytes unread is dropped."""
+_MAX_BACKLOG = 1000
+"""Most events kept for a subscriber to come."""
 _PARENT_IDLE = 2.0
 """Seconds without containers until the empty parent cgroup is removed."""
 _WATCH_FIRST, _WATCH_LONGEST = 0.2, 30.0
@@ -157,6 +159,7 @@ class Supervisor:
         host.devices_guarded = "devices" in cgroups.v1
         self.context = Context(self.loop, host, cgroups, self.emit)
         self.context.forget = self._forget
+        self._backlog: list[Fields] = []
         self._parents: set[str] = set()
         self._parents_timer: Timer | None = None
         self._watch_pidfd = -1
@@ -239,9 +242,13 @@ class Supervisor:
     # -- messages ------------------------------------------------------------------------------------------------
 
     def emit(self, event: Fields) -> None:
-        for connection in list(self.connections):
-            if connection.subscribed:
-                connection.send(event)
+        """Tell all subscribers; while there is none (the daemon is being started again), keep it for the first."""
+        subscribers = [connection for connection in self.connections if connection.subscribed]
+        if not subscribers:
+            self._backlog.append(event)
+            del self._backlog[:-_MAX_BACKLOG]
+        for connection in subscribers:
+            connection.send(event)
 
     def handle(self, connection: Connection, message: Fields, fds: list[int]) -> None:
         request = Request(connection, message, fds)
@@ -271,14 +278,17 @@ class Supervisor:
     def _start(self, request: Request) -> None:
         spec: Any = request.mapping("spec")
         id = check_id(spec.get("id"))
-        cgroup = spec.get("cgroup")
+        missing = sorted(key for key in ContainerSpec.__annotations__ if key not in spec)
+        if missing:
+            raise InvalidArgument(f"malformed start: the specification lacks {', '.join(missing)}")
+        cgroup = spec["cgroup"]
         if not isinstance(cgroup, str) or not cgroup or cgroup.startswith("/") or ".." in cgroup.split("/"):
             raise InvalidArgument(f"invalid cgroup {cgroup!r}")
         container = self.containers.get(id)
         if container is not None and container.alive:
             raise Conflict(f"container {id} is running already")
         if container is not None:
-            container.remove(lambda: self._start_fresh(request, id, spec))
+            container.remove(lambda: self._start_fresh(request, id, spec), quiet=True)
         else:
             self._start_fresh(request, id, spec)
 
@@ -304,7 +314,7 @@ class Supervisor:
             container.start(done)
         except BaseException:
             self.containers.pop(id, None)
-            container.record.remove()
+            container.abandon()
             raise
 
     def _forget(self, container: Container) -> None:
@@ -385,6 +395,9 @@ class Supervisor:
     def _subscribe(self, request: Request) -> None:
         request.connection.subscribed = True
         request.reply()
+        backlog, self._backlog = self._backlog, []
+        for event in backlog:
+            request.connection.send(event)
 
     def _info(self, request: Request) -> None:
         cgroups, host = self.context.cgroups, self.context.host

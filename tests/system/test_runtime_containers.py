@@ -1,0 +1,1005 @@
+"""Containers as the supervisor starts them: a busybox root from an overlay, in all namespaces, as root or as anybody.
+
+Run as root, the file also runs itself as user nobody in ``unshare -Urnm`` (the last test).  What needs cgroups or
+several uids skips there by name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from pynet.netlib.errors import Conflict, InvalidArgument, NotFound, NotModified
+from pynet.runtime.client import ExecStarted, StartFailed, SupervisorClient, spawn
+from pynet.runtime.spec import DEFAULT_CAPABILITIES, MASKED_PATHS, READONLY_PATHS, ContainerSpec
+
+BUSYBOX = Path("/bin/busybox")
+BOUND = 20.0
+NO_MAP = Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]
+needs_root = pytest.mark.skipif(NO_MAP, reason="needs several uids: this is a user namespace with one")
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+    state: dict[str, Any]
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+
+class Lab:
+    """A supervisor with a directory, a busybox layer and a cgroup parent of its own."""
+
+    def __init__(self, base: Path) -> None:
+        self.base, self.run_directory = base, base / "run"
+        self.layer = base / "layer"
+        for folder in ("bin", "etc", "tmp"):
+            (self.layer / folder).mkdir(parents=True)
+        shutil.copy2(BUSYBOX, self.layer / "bin/busybox")
+        for name in subprocess.check_output([BUSYBOX, "--list"], text=True).split():
+            if name != "busybox":
+                (self.layer / "bin" / name).symlink_to("busybox")
+        (self.layer / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001:web:/srv:/bin/sh\n")
+        (self.layer / "etc/group").write_text("root:x:0:\nweb:x:1001:\nlogs:x:50:web\n")
+        self.cgroup = f"pynet-test-{os.getpid()}-{base.name}"
+        self.events: list[dict[str, Any]] = []
+        self._condition = threading.Condition()
+        self._count = 0
+        self.pid = spawn(self.run_directory)
+        self.client = SupervisorClient(self.run_directory / "supervisor.sock")
+        self.client.subscribe(self._event)
+        self.has_cgroups = bool(self.client.info()["cgroups"])
+
+    def _event(self, event: dict[str, Any]) -> None:
+        with self._condition:
+            self.events.append(event)
+            self._condition.notify_all()
+
+    def wait(self, kind: str, id: str, check: Callable[[dict[str, Any]], bool] = lambda _: True) -> dict[str, Any]:
+        """The event *kind* of container *id*, seen already or still to come."""
+
+        def find() -> dict[str, Any] | None:
+            found = [e for e in self.events if e["event"] == kind and e["id"] == id and check(e)]
+            return found[-1] if found else None
+
+        with self._condition:
+            assert self._condition.wait_for(lambda: find() is not None, BOUND), (kind, id, self.events[-10:])
+            event = find()
+            assert event is not None
+            return event
+
+    def spec(self, *args: str, **changes: Any) -> ContainerSpec:
+        self._count += 1
+        id = f"c{self._count}"
+        directory = self.base / id
+        for folder in ("upper", "work"):
+            (directory / folder).mkdir(parents=True)
+        limits = {"memory": 0, "memory_swap": 0, "nano_cpus": 0, "cpu_shares": 0, "cpuset_cpus": "", "pids": 0}
+        limits.update(changes.pop("limits", {}))
+        spec: Any = {
+            "id": id, "name": id, "args": list(args), "env": [], "cwd": "/", "user": "", "groups": [],
+            "hostname": "box",
+            "rootfs": {"lower": [str(self.layer)], "upper": str(directory / "upper"), "work": str(directory / "work"),
+                       "readonly": False},
+            "mounts": [], "netns": "", "limits": limits, "cgroup": f"{self.cgroup}/{id}",
+            "capabilities": list(DEFAULT_CAPABILITIES), "privileged": False, "no_new_privileges": False,
+            "seccomp": "default", "masked_paths": list(MASKED_PATHS), "readonly_paths": list(READONLY_PATHS),
+            "devices": [], "sysctls": {}, "rlimits": [], "oom_score_adj": 0, "tty": False, "open_stdin": False,
+            "stdin_once": False, "init": False, "shm_size": 0, "stop_signal": 15, "stop_timeout": 10,
+            "restart": {"name": "no", "max": 0}, "log": str(directory / "log.json"), "hold": True,
+        }  # fmt: skip
+        spec.update(changes)
+        result: ContainerSpec = spec
+        return result
+
+    def control(self, spec: ContainerSpec) -> Control:
+        """A directory at /control with FIFOs ``go`` and ``up``: how a test and a container tell each other things."""
+        control = Control(self.base / spec["id"] / "control")
+        spec["mounts"].append(bind(control.directory, "/control"))
+        return control
+
+    def finish(self, spec: ContainerSpec) -> Result:
+        """The end of a started container; its record is removed."""
+        event = self.wait("exited", spec["id"], lambda e: not e["restarting"])
+        state = self.client.state(spec["id"])
+        self.client.remove(spec["id"])
+        out, err = self.output(spec)
+        return Result(event["exit_code"], out, err, state)
+
+    def output(self, spec: ContainerSpec) -> tuple[str, str]:
+        text = {"stdout": "", "stderr": ""}
+        for record in self.records(spec):
+            text[record["stream"]] += record["log"]
+        return text["stdout"], text["stderr"]
+
+    def records(self, spec: ContainerSpec) -> list[dict[str, str]]:
+        return [json.loads(line) for line in Path(spec["log"]).read_text().splitlines()]
+
+    def run(self, *args: str, **changes: Any) -> Result:
+        spec = self.spec(*args, **changes)
+        self.client.start(spec)
+        return self.finish(spec)
+
+    def sh(self, script: str, **changes: Any) -> Result:
+        return self.run("sh", "-c", script, **changes)
+
+    def kill_supervisor(self) -> None:
+        pidfd = os.pidfd_open(self.pid)
+        os.kill(self.pid, signal.SIGKILL)
+        assert select.select([pidfd], [], [], BOUND)[0]
+        os.close(pidfd)
+
+    def close(self) -> None:
+        for state in self.client.list():
+            if state["status"] in ("running", "paused", "restarting"):
+                self.client.kill(state["id"], 9)
+                self.wait("exited", state["id"])
+            self.client.remove(state["id"])
+        pidfd = os.pidfd_open(self.pid)
+        self.client.shutdown()
+        assert select.select([pidfd], [], [], BOUND)[0], "the supervisor did not end"
+        os.close(pidfd)
+
+
+class Control:
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir()
+        directory.chmod(0o777)
+        for name in ("go", "up"):
+            os.mkfifo(directory / name)
+            (directory / name).chmod(0o666)
+        self._up = os.open(directory / "up", os.O_RDWR | os.O_NONBLOCK)
+        self._go = os.open(directory / "go", os.O_RDWR)
+
+    def heard(self) -> str:
+        """One line that the container wrote to ``up``."""
+        line = b""
+        while not line.endswith(b"\n"):
+            assert select.select([self._up], [], [], BOUND)[0], f"the container said nothing more than {line!r}"
+            line += os.read(self._up, 1)
+        return line.decode().strip()
+
+    def say(self, text: str) -> None:
+        os.write(self._go, text.encode())
+
+    def close(self) -> None:
+        os.close(self._up)
+        os.close(self._go)
+
+
+def bind(source: Path, target: str, *, readonly: bool = False, propagation: str = "") -> Any:
+    return {
+        "type": "bind", "source": str(source), "target": target, "readonly": readonly, "recursive": True,
+        "propagation": propagation, "options": "",
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    assert BUSYBOX.exists(), "these tests need Debian's busybox-static"
+    base = tmp_path_factory.mktemp("rt")
+    lab = Lab(base)
+    yield lab
+    lab.close()
+    assert str(base) not in Path("/proc/self/mountinfo").read_text(), "a mount was left in the host's table"
+    left = [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{lab.cgroup}")]
+    assert not left, "cgroups were left"
+    assert not list((lab.run_directory / "containers").iterdir()), "records were left"
+    complaints = (lab.run_directory / "supervisor.log").read_text()
+    assert "Traceback" not in complaints, complaints
+
+
+# -- start and exit ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [0, 1, 42, 255])
+def test_the_exit_code_is_the_programs(lab: Lab, code: int) -> None:
+    assert lab.sh(f"exit {code}").code == code
+
+
+def test_a_signal_is_128_and_its_number(lab: Lab) -> None:
+    spec = lab.spec("sh", "-c", "echo up > /control/up; read x < /control/go")
+    control = lab.control(spec)
+    lab.client.start(spec)
+    assert control.heard() == "up"
+    lab.client.kill(spec["id"], 9)
+    assert lab.finish(spec).code == 137
+    control.close()
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "text"),
+    [
+        (["foo"], 127, 'exec: "foo": executable file not found in $PATH'),
+        (["/bin/foo"], 127, 'exec: "/bin/foo": stat /bin/foo: no such file or directory'),
+        (["/etc/passwd"], 126, 'exec: "/etc/passwd": permission denied'),
+        (["/etc"], 126, 'exec: "/etc": is a directory'),
+        ([], 125, "no command specified"),
+    ],
+)
+def test_a_program_that_can_not_be_executed(lab: Lab, args: list[str], code: int, text: str) -> None:
+    with pytest.raises(StartFailed) as caught:
+        lab.run(*args)
+    assert (caught.value.exit_code, caught.value.message) == (code, text)
+    assert lab.client.list() == []
+
+
+def test_a_wrong_format_is_126(lab: Lab) -> None:
+    (lab.layer / "bin/junk").write_bytes(b"\x00\x01junk")
+    (lab.layer / "bin/junk").chmod(0o755)
+    with pytest.raises(StartFailed, match="exec /bin/junk: exec format error") as caught:
+        lab.run("junk")
+    assert caught.value.exit_code == 126
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"user": "nobody-here"}, "unable to find user nobody-here: no matching entries in passwd file"),
+        ({"user": "web:nope"}, "unable to find group nope"),
+        ({"capabilities": ["FLY"]}, 'Unknown capability: "FLY"'),
+        ({"cwd": "relative"}, "needs to be an absolute path"),
+        ({"sysctls": {"vm.swappiness": "1"}}, "not in a separate kernel namespace"),
+        ({"sysctls": {"net.ipv4.ip_forward": "1"}}, "not allowed in host network namespace"),
+        ({"netns": "/nowhere"}, "/nowhere: No such file or directory"),
+        ({"rlimits": [("NOFILE", 20, 10)]}, "soft limit must be less than or equal"),
+        ({"rlimits": [("NONSENSE", 1, 1)]}, "invalid ulimit type: NONSENSE"),
+        ({"seccomp": "/nowhere.json"}, "seccomp profile /nowhere.json"),
+        ({"mounts": [bind(Path("/nowhere"), "/x")]}, "/nowhere: No such file or directory"),
+        ({"mounts": [bind(Path("/etc"), "/proc/sys")]}, "inside /proc"),
+        ({"mounts": [bind(Path("/etc"), "/")]}, "destination can't be '/'"),
+        ({"rootfs": {"lower": ["/nowhere"], "upper": "/x", "work": "/y", "readonly": False}}, "layer directory is missing"),
+        ({"devices": ["/etc/passwd"]}, "not a device node"),
+        ({"cwd": "/etc/passwd"}, "Not a directory"),
+    ],
+)  # fmt: skip
+def test_what_can_not_be_set_up_is_125_and_leaves_nothing(lab: Lab, changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(StartFailed) as caught:
+        lab.run("true", **changes)
+    assert caught.value.exit_code == 125
+    assert text in caught.value.message
+    assert lab.client.list() == []
+
+
+def test_malformed_requests_are_refused(lab: Lab) -> None:
+    good = lab.spec("true")
+    for broken in ({"id": "../up"}, {"id": 7}, {"cgroup": "../x"}, {"cgroup": "/x"}, {"limits": None}, {"args": 5}):
+        with pytest.raises(InvalidArgument):
+            lab.client.start({**good, **broken})  # type: ignore[typeddict-item]
+    with pytest.raises(InvalidArgument, match="lacks env, user"):
+        lab.client.start({key: value for key, value in good.items() if key not in ("env", "user")})  # type: ignore[arg-type]
+    with pytest.raises(NotFound):
+        lab.client.kill("nobody")
+    assert lab.client.list() == []
+
+
+def test_a_running_container_is_not_started_or_removed(lab: Lab) -> None:
+    spec = lab.spec("sh", "-c", "read x < /control/go")
+    control = lab.control(spec)
+    lab.client.start(spec)
+    with pytest.raises(Conflict):
+        lab.client.start(spec)
+    with pytest.raises(Conflict):
+        lab.client.remove(spec["id"])
+    control.say("\n")
+    lab.wait("exited", spec["id"])
+    with pytest.raises(NotModified):
+        lab.client.stop(spec["id"])
+    # and an exited one may start again under its id
+    lab.events.clear()
+    lab.client.start(spec)
+    control.say("\n")
+    assert lab.finish(spec).code == 0
+    control.close()
+
+
+# -- what it finds inside -------------------------------------------------------------------------------------------
+
+
+def test_it_is_alone(lab: Lab) -> None:
+    result = lab.sh("echo $$; hostname; ls /proc | grep -c '^[0-9]'; ps | wc -l; cat /proc/1/cgroup")
+    assert result.lines[:2] == ["1", "box"]
+    assert int(result.lines[2]) < 5
+    assert all(line.endswith(":/") for line in result.lines[4:]), "the cgroup namespace begins elsewhere"
+
+
+def test_no_descriptor_leaks_in(lab: Lab) -> None:
+    # the shell opens its glob's directory as 3
+    assert lab.sh("cd /proc/self/fd; echo *").out.strip() in ("0 1 2", "0 1 2 3")
+    result = lab.sh("for fd in /proc/$$/fd/*; do readlink $fd; done")
+    assert result.lines[0] == "/dev/null"
+    for line in result.lines[1:3]:
+        assert line.endswith(("/out", "/err"))
+
+
+def test_the_environment_is_dockers(lab: Lab) -> None:
+    result = lab.run("env", env=["A=1", "B=x=y", "A=2", "PATH=/bin:/usr/bin"], user="1000" if not NO_MAP else "")
+    found = dict(line.partition("=")[::2] for line in result.lines)
+    home = "/" if NO_MAP else "/srv"
+    home = "/root" if NO_MAP else home
+    assert found == {"A": "2", "B": "x=y", "PATH": "/bin:/usr/bin", "HOSTNAME": "box", "HOME": home}
+
+
+def test_the_working_directory_is_made(lab: Lab) -> None:
+    assert lab.sh("pwd", cwd="/made/for/it").out == "/made/for/it\n"
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("user", "groups", "shown"),
+    [
+        ("", [], "uid=0(root) gid=0(root)"),
+        ("web", [], "uid=1000(web) gid=1001(web) groups=50(logs)"),
+        ("1000:50", [], "uid=1000(web) gid=50(logs)"),
+        ("4711", [], "uid=4711 gid=0(root)"),
+        ("web", ["7"], "uid=1000(web) gid=1001(web) groups=7,50(logs)"),
+    ],
+)
+def test_the_user_comes_from_the_containers_files(lab: Lab, user: str, groups: list[str], shown: str) -> None:
+    result = lab.run("id", user=user, groups=groups)
+    found = result.out.strip().split(" ")
+    assert found[:2] == shown.split(" ")[:2]
+    if "groups=" in shown:
+        listed = set(found[2].removeprefix("groups=").split(","))
+        assert listed == set(shown.split("groups=")[1].split(","))
+
+
+@needs_root
+def test_any_user_can_open_its_output_again(lab: Lab) -> None:
+    assert lab.sh("echo again > /dev/stdout", user="web").out == "again\n"
+
+
+def test_a_fifo_as_passwd_file_does_not_hang_the_start(lab: Lab) -> None:
+    spec = lab.spec("true")
+    upper = Path(spec["rootfs"]["upper"])
+    (upper / "etc").mkdir()
+    os.mkfifo(upper / "etc/passwd")
+    lab.client.start(spec)
+    assert lab.finish(spec).code == 0
+
+
+def status(lab: Lab, **changes: Any) -> dict[str, str]:
+    text = lab.run("cat", "/proc/self/status", **changes).out
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
+
+
+def test_capabilities_and_filters(lab: Lab) -> None:
+    default = status(lab)
+    mknod = 1 << 27
+    assert int(default["CapEff"], 16) | mknod == 0xA80425FB, "Docker's default set"
+    assert default["CapPrm"] == default["CapBnd"] == default["CapEff"]
+    assert default["CapInh"] == default["CapAmb"] == "0" * 16
+    assert (default["Seccomp"], default["NoNewPrivs"]) == ("2", "0")
+    few = status(lab, capabilities=["CHOWN"], no_new_privileges=True, seccomp="unconfined")
+    assert (int(few["CapEff"], 16), int(few["CapBnd"], 16), few["Seccomp"], few["NoNewPrivs"]) == (1, 1, "0", "1")
+    both = status(lab, no_new_privileges=True)
+    assert (both["Seccomp"], both["NoNewPrivs"]) == ("2", "1")
+
+
+@needs_root
+def test_another_user_has_no_capabilities(lab: Lab) -> None:
+    found = status(lab, user="web")
+    assert int(found["CapEff"], 16) == int(found["CapPrm"], 16) == 0
+    assert int(found["CapBnd"], 16) & ~(1 << 27) == 0xA80425FB & ~(1 << 27)
+
+
+def test_seccomp_refuses_and_a_profile_replaces_it(lab: Lab, tmp_path: Path) -> None:
+    # CAP_SYS_ADMIN does not help to unshare when the filter says no: the profile knows the capabilities
+    assert lab.run("unshare", "-m", "true").code != 0
+    assert lab.run("unshare", "-m", "true", capabilities=[*DEFAULT_CAPABILITIES, "SYS_ADMIN"]).code == 0
+    profile = tmp_path / "profile.json"
+    rule = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 122}
+    profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}))
+    result = lab.run("mkdir", "/tmp/x", seccomp=str(profile))
+    assert "quota" in result.err.lower()
+    profile.write_text("{}")
+    with pytest.raises(StartFailed, match="no defaultAction"):
+        lab.run("true", seccomp=str(profile))
+
+
+def test_masked_and_read_only_paths(lab: Lab) -> None:
+    result = lab.sh(
+        "cat /proc/timer_list | wc -c; ls /sys/firmware | wc -l; echo 0 > /proc/sys/kernel/core_pattern; echo $?"
+    )
+    assert result.lines == ["0", "0", "1"]
+    assert "Read-only" in result.err
+    assert lab.sh("touch /sys/x").code == 1
+
+
+def test_privileged_is_not_masked(lab: Lab) -> None:
+    result = lab.sh("grep -c . /proc/interrupts; mount -t tmpfs x /tmp && echo mounted", privileged=True)
+    assert result.lines[-1] == "mounted", result
+    assert int(result.lines[0]) > 1
+
+
+def test_devices(lab: Lab) -> None:
+    result = lab.sh(
+        "head -c 3 /dev/zero | wc -c; echo x > /dev/null; echo x > /dev/full; ls -l /dev/urandom | cut -c1-10; cat /dev/shm/x;"
+        "df -k /dev/shm | tail -1 | awk '{print $2}'",
+        shm_size=1 << 20,
+    )
+    assert result.lines == ["3", "crw-rw-rw-", "1024"]
+    assert "No space left" in result.err
+
+
+@needs_root
+def test_a_host_device_can_be_given(lab: Lab) -> None:
+    if not Path("/dev/kmsg").exists():
+        pytest.skip("this host has no /dev/kmsg")
+    assert lab.sh("ls -l /dev/log1 | cut -c1", devices=["/dev/kmsg:/dev/log1:r"]).out == "c\n"
+
+
+def test_read_only_root(lab: Lab) -> None:
+    spec = lab.spec("sh", "-c", "touch /x; echo $?; touch /dev/shm/x; echo $?; touch /scratch/y; echo $?")
+    spec["rootfs"]["readonly"] = True
+    spec["mounts"] = [{**bind(Path("/"), "/scratch"), "type": "tmpfs", "source": "", "options": "size=1m,mode=1777"}]
+    lab.client.start(spec)
+    result = lab.finish(spec)
+    assert result.lines == ["1", "0", "0"]
+    assert "Read-only file system" in result.err
+
+
+def test_rlimits_and_sysctls(lab: Lab) -> None:
+    result = lab.sh("ulimit -n; ulimit -Hn; cat /proc/sys/kernel/shmmni", rlimits=[("NOFILE", 100, 200)], sysctls={"kernel.shmmni": "99"})  # fmt: skip
+    assert result.lines == ["100", "200", "99"]
+
+
+def test_the_supervisors_own_file_limit_is_not_passed_on(lab: Lab) -> None:
+    import resource
+
+    assert lab.sh("ulimit -n").out.strip() == str(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def test_init_reaps_and_forwards(lab: Lab) -> None:
+    try:
+        result = lab.sh("cat /proc/1/comm; exit 5", init=True)
+    except StartFailed as error:
+        assert "no init program" in error.message
+        pytest.skip(error.message)
+    assert result.lines[0] == "docker-init"
+    assert result.code == 5
+
+
+# -- mounts ---------------------------------------------------------------------------------------------------------
+
+
+def test_bind_mounts(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "f").write_text("file\n")
+    result = lab.sh(
+        "cat /new/f; echo a > /rw/a; echo b > /ro/b; echo $?; ls /ro",
+        mounts=[
+            bind(tmp_path / "f", "/new/f", readonly=True),
+            bind(tmp_path / "d", "/rw"),
+            bind(tmp_path / "d", "/ro", readonly=True),
+        ],
+    )
+    assert result.lines == ["file", "1", "a"]
+    assert (tmp_path / "d/a").read_text() == "a\n"
+
+
+def test_a_target_behind_hostile_links_stays_inside(lab: Lab, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "resolv.conf").write_text("host\n")
+    (tmp_path / "ours").write_text("ours\n")
+    spec = lab.spec("sh", "-c", f"cat /etc/resolv.conf; cat {outside}/resolv.conf; cat /up/x")
+    upper = Path(spec["rootfs"]["upper"])
+    (upper / "etc").mkdir()
+    (upper / "etc/resolv.conf").symlink_to(outside / "resolv.conf")
+    (upper / "up").symlink_to("../../../../../../../../tmp")
+    spec["mounts"] = [bind(tmp_path / "ours", "/etc/resolv.conf"), bind(tmp_path / "ours", "/up/x")]
+    lab.client.start(spec)
+    result = lab.finish(spec)
+    assert result.lines == ["ours"] * 3
+    assert (outside / "resolv.conf").read_text() == "host\n"
+    assert sorted(path.name for path in outside.iterdir()) == ["resolv.conf"]
+    assert not (Path("/tmp") / "x").exists()
+
+
+@pytest.mark.parametrize("name", ["proc", "dev", "sys"])
+def test_a_link_in_place_of_a_system_directory_is_refused(lab: Lab, name: str) -> None:
+    spec = lab.spec("true")
+    (Path(spec["rootfs"]["upper"]) / name).symlink_to("/etc")
+    with pytest.raises(StartFailed, match=f"the image's /{name} is not a directory"):
+        lab.client.start(spec)
+
+
+def test_the_working_directory_does_not_lead_out(lab: Lab) -> None:
+    for number in range(3, 14):
+        with pytest.raises(StartFailed):
+            lab.run("ls", cwd=f"/proc/self/fd/{number}")
+
+
+def test_a_start_that_fails_half_way_leaves_no_mount_and_no_process(lab: Lab) -> None:
+    before = Path("/proc/self/mountinfo").read_text()
+    for _ in range(3):
+        with pytest.raises(StartFailed):
+            lab.run("true", user="nobody-here")
+    assert Path("/proc/self/mountinfo").read_text() == before
+    assert lab.client.list() == []
+
+
+# -- limits ---------------------------------------------------------------------------------------------------------
+
+
+def test_limits_without_cgroups_are_a_warning(lab: Lab) -> None:
+    if lab.has_cgroups:
+        pytest.skip("cgroups may be made here")
+    spec = lab.spec("true", limits={"memory": 64 << 20, "pids": 5})
+    warnings = lab.client.start(spec).warnings
+    lab.finish(spec)
+    assert [warning.split()[0] for warning in warnings] == ["memory", "pids"]
+
+
+def needs_cgroups(lab: Lab) -> None:
+    if not lab.has_cgroups:
+        pytest.skip("cgroups may not be made here")
+
+
+def test_out_of_memory_is_137_and_said(lab: Lab) -> None:
+    needs_cgroups(lab)
+    spec = lab.spec(
+        "sh", "-c", "head -c 200m /dev/zero | tail", limits={"memory": 24 << 20, "memory_swap": 24 << 20}
+    )  # fmt: skip
+    spec["args"] = ["tail", "/dev/zero"]
+    lab.client.start(spec)
+    result = lab.finish(spec)
+    assert result.code == 137
+    assert result.state["oom_killed"]
+    assert lab.wait("oom", spec["id"])
+
+
+def test_pids_cpu_and_memory_are_limited_and_counted(lab: Lab) -> None:
+    needs_cgroups(lab)
+    limits = {"pids": 4, "memory": 64 << 20, "nano_cpus": 500_000_000, "cpu_shares": 512}
+    spec = lab.spec("sh", "-c", "echo up > /control/up; read x < /control/go; for i in 1 2 3 4 5 6; do sleep 60 & done; echo no", limits=limits)  # fmt: skip
+    control = lab.control(spec)
+    assert lab.client.start(spec).warnings == []
+    control.heard()
+    stats = lab.client.stats(spec["id"])
+    assert stats["memory_limit"] == 64 << 20
+    assert 0 < stats["memory"] < 64 << 20
+    assert stats["pids"] == 1
+    assert stats["cpu"] > 0
+    control.say("\n")
+    result = lab.finish(spec)
+    assert "fork" in result.err
+    control.close()
+
+
+def test_pause_and_unpause(lab: Lab) -> None:
+    needs_cgroups(lab)
+    spec = lab.spec("sh", "-c", "while read x < /control/go; do echo $x > /control/up; done")
+    control = lab.control(spec)
+    lab.client.start(spec)
+    control.say("one\n")
+    assert control.heard() == "one"
+    lab.client.pause(spec["id"])
+    assert lab.client.state(spec["id"])["status"] == "paused"
+    with pytest.raises(Conflict):
+        lab.client.pause(spec["id"])
+    with pytest.raises(Conflict):
+        lab.client.exec(spec["id"], {"args": ["true"]}, "e1")
+    lab.client.unpause(spec["id"])
+    control.say("two\n")
+    assert control.heard() == "two"
+    lab.client.pause(spec["id"])
+    lab.client.kill(spec["id"], 9)
+    assert lab.finish(spec).code == 137
+    control.close()
+
+
+# -- output, input, terminals ------------------------------------------------------------------------------------------
+
+
+def test_the_log_is_dockers_json_file(lab: Lab) -> None:
+    before = time.time()
+    spec = lab.spec("sh", "-c", "echo out; echo err >&2; printf part")
+    lab.client.start(spec)
+    lab.finish(spec)
+    records = lab.records(spec)
+    assert sorted((record["stream"], record["log"]) for record in records) == [
+        ("stderr", "err\n"), ("stdout", "out\n"), ("stdout", "part"),
+    ]  # fmt: skip
+    for record in records:
+        assert sorted(record) == ["log", "stream", "time"]
+        when = time.strptime(record["time"][:19], "%Y-%m-%dT%H:%M:%S")
+        assert len(record["time"]) == 30 and record["time"].endswith("Z")
+        assert abs(time.mktime(when) - time.timezone - before) < 60
+
+
+def test_long_lines_and_any_byte_survive(lab: Lab) -> None:
+    spec = lab.spec("sh", "-c", "head -c 40000 /dev/zero | tr '\\0' x; echo; printf '\\377\\000\\303\\251\\n'")
+    lab.client.start(spec)
+    lab.finish(spec)
+    records = lab.records(spec)
+    assert [len(record["log"]) for record in records[:3]] == [16384, 16384, 7233]
+    assert records[3]["log"].encode("utf-8", "surrogateescape") == b"\xff\x00\xc3\xa9\n"
+
+
+def test_much_output_is_complete_and_in_order(lab: Lab) -> None:
+    spec = lab.spec("seq", "1", "40000")
+    lab.client.start(spec)
+    assert lab.finish(spec).out == "".join(f"{number}\n" for number in range(1, 40001))
+
+
+def test_a_prompt_is_logged_while_the_program_waits(lab: Lab) -> None:
+    spec = lab.spec("sh", "-c", "printf 'name? '; read x < /control/go; echo hello $x")
+    control = lab.control(spec)
+    lab.client.start(spec)
+    log = Path(spec["log"])
+    watch = subprocess.Popen(["tail", "-c", "+1", "-f", log], stdout=subprocess.PIPE)
+    assert watch.stdout is not None
+    assert b'"name? "' in watch.stdout.readline()
+    watch.kill()
+    watch.wait()
+    watch.stdout.close()
+    control.say("you\n")
+    assert lab.finish(spec).out == "name? hello you\n"
+    control.close()
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_standard_input(lab: Lab, once: bool) -> None:
+    spec = lab.spec("cat" if once else "head", *([] if once else ["-n", "1"]), open_stdin=True, stdin_once=once)
+    lab.client.start(spec)
+    (stdin,) = lab.client.attach(spec["id"])
+    os.write(stdin, b"typed\n")
+    os.close(stdin)
+    assert lab.finish(spec).out == "typed\n"
+
+
+def test_without_open_stdin_there_is_nothing_to_attach(lab: Lab) -> None:
+    spec = lab.spec("sh", "-c", "cat; read x < /control/go")
+    control = lab.control(spec)
+    lab.client.start(spec)
+    assert lab.client.attach(spec["id"]) == []
+    control.say("\n")
+    lab.finish(spec)
+    control.close()
+
+
+def test_a_terminal(lab: Lab) -> None:
+    spec = lab.spec(
+        "sh", "-c", "tty; test -c /dev/console && echo console; echo $TERM; read x; stty size; echo got $x", tty=True
+    )
+    lab.client.start(spec)
+    lab.client.resize(spec["id"], 33, 111)
+    (master,) = lab.client.attach(spec["id"])
+    os.write(master, b"hello\n")
+    os.close(master)
+    result = lab.finish(spec)
+    assert result.err == ""
+    lines = [line for line in result.out.replace("\r", "").split("\n") if line and line != "hello"]
+    assert lines == ["/dev/pts/0", "console", "xterm", "33 111", "got hello"]
+
+
+# -- stop, kill, restart -----------------------------------------------------------------------------------------------
+
+
+def test_stop_asks_first(lab: Lab) -> None:
+    spec = lab.spec(
+        "sh", "-c", "trap 'echo bye; exit 3' USR1; echo up > /control/up; while :; do read x < /control/go; done"
+    )
+    spec["stop_signal"] = int(signal.SIGUSR1)
+    control = lab.control(spec)
+    lab.client.start(spec)
+    control.heard()
+    assert lab.client.stop(spec["id"])["exit_code"] == 3
+    assert lab.finish(spec).out == "bye\n"
+    control.close()
+
+
+def test_stop_kills_what_does_not_listen(lab: Lab) -> None:
+    spec = lab.spec("sh", "-c", "trap '' TERM; echo up > /control/up; while :; do read x < /control/go; done")
+    control = lab.control(spec)
+    lab.client.start(spec)
+    control.heard()
+    assert lab.client.stop(spec["id"], timeout=0)["exit_code"] == 137
+    lab.finish(spec)
+    control.close()
+
+
+def test_on_failure_restarts_until_the_maximum(lab: Lab) -> None:
+    spec = lab.spec("sh", "-c", "echo try; exit 3", restart={"name": "on-failure", "max": 2})
+    lab.client.start(spec)
+    result = lab.finish(spec)
+    assert (result.code, result.out, result.state["restarts"]) == (3, "try\n" * 3, 2)
+    delays = [e["delay"] for e in lab.events if e["event"] == "restarting" and e["id"] == spec["id"]]
+    assert delays == [0.1, 0.2]
+
+
+def test_on_failure_leaves_a_success_alone(lab: Lab) -> None:
+    assert lab.sh("exit 0", restart={"name": "on-failure", "max": 0}).state["restarts"] == 0
+
+
+def test_always_restarts_until_it_is_stopped(lab: Lab) -> None:
+    spec = lab.spec("sh", "-c", "echo up > /control/up; read x < /control/go", restart={"name": "always", "max": 0})
+    control = lab.control(spec)
+    lab.client.start(spec)
+    control.heard()
+    control.say("\n")
+    lab.wait("started", spec["id"], lambda e: e["restarts"] == 1)
+    control.heard()
+    state = lab.client.stop(spec["id"], timeout=0)
+    assert (state["status"], state["restarts"]) == ("exited", 1)
+    lab.finish(spec)
+    control.close()
+
+
+def test_a_stop_ends_the_wait_for_a_restart(lab: Lab) -> None:
+    spec = lab.spec("false", restart={"name": "always", "max": 0})
+    lab.client.start(spec)
+    lab.wait("restarting", spec["id"], lambda e: e["delay"] >= 0.4)
+    assert lab.client.stop(spec["id"])["status"] == "exited"
+    lab.client.remove(spec["id"])
+
+
+def test_a_container_that_is_not_held_is_forgotten(lab: Lab) -> None:
+    spec = lab.spec("true", hold=False)
+    lab.client.start(spec)
+    lab.wait("removed", spec["id"])
+    assert lab.client.list() == []
+
+
+# -- exec ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sleeper(lab: Lab) -> Iterator[ContainerSpec]:
+    """A container for processes to join."""
+    spec = lab.spec("sh", "-c", "read x < /control/go", env=["OF=container"])
+    control = lab.control(spec)
+    lab.client.start(spec)
+    yield spec
+    control.say("\n")
+    lab.finish(spec)
+    control.close()
+
+
+def read_all(fd: int) -> str:
+    data = b""
+    while True:
+        assert select.select([fd], [], [], BOUND)[0]
+        try:
+            piece = os.read(fd, 65536)
+        except OSError:  # EIO: the terminal hung up
+            break
+        if not piece:
+            break
+        data += piece
+    os.close(fd)
+    return data.decode()
+
+
+def test_exec_joins_all_namespaces(lab: Lab, sleeper: ContainerSpec) -> None:
+    script = "hostname; cat /proc/1/comm; echo $OF $MORE; pwd; echo err >&2; cat; exit 6"
+    process = {"args": ["sh", "-c", script], "env": ["MORE=1"], "cwd": "/etc", "stdin": True}
+    started = lab.client.exec(sleeper["id"], process, "x1")
+    stdin, stdout, stderr = started.fds
+    assert started.pid in lab.client.processes(sleeper["id"])
+    os.write(stdin, b"in\n")
+    os.close(stdin)
+    assert read_all(stdout).splitlines() == ["box", "sh", "container 1", "/etc", "in"]
+    assert read_all(stderr) == "err\n"
+    assert lab.wait("exec-exited", sleeper["id"], lambda e: e["exec_id"] == "x1")["exit_code"] == 6
+
+
+def exec_output(lab: Lab, spec: ContainerSpec, process: dict[str, Any], id: str) -> tuple[ExecStarted, str]:
+    started = lab.client.exec(spec["id"], process, id)
+    text = read_all(started.fds[0])
+    for fd in started.fds[1:]:
+        os.close(fd)
+    return started, text
+
+
+def test_exec_has_the_containers_limits(lab: Lab, sleeper: ContainerSpec) -> None:
+    _, text = exec_output(lab, sleeper, {"args": ["cat", "/proc/self/status"]}, "x2")
+    found = {key: value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
+    assert int(found["CapEff"], 16) | 1 << 27 == 0xA80425FB
+    assert found["Seccomp"] == "2"
+    _, text = exec_output(lab, sleeper, {"args": ["cat", "/proc/self/status"], "privileged": True}, "x3")
+    assert "Seccomp:\t0" in text
+    _, text = exec_output(lab, sleeper, {"args": ["sh", "-c", "cd /proc/self/fd; echo *"]}, "x4")
+    assert text.strip() in ("0 1 2", "0 1 2 3")
+
+
+def test_exec_in_a_terminal(lab: Lab, sleeper: ContainerSpec) -> None:
+    process = {"args": ["sh", "-c", "read x; tty; stty size"], "tty": True}
+    started = lab.client.exec(sleeper["id"], process, "x5")
+    lab.client.resize(sleeper["id"], 20, 70, exec_id="x5")
+    os.write(started.fds[0], b"\n")
+    lines = read_all(started.fds[0]).replace("\r", "").split()
+    assert lines == ["/dev/pts/0", "20", "70"]
+
+
+@needs_root
+def test_exec_as_another_user(lab: Lab, sleeper: ContainerSpec) -> None:
+    _, text = exec_output(lab, sleeper, {"args": ["id", "-u"], "user": "web"}, "x6")
+    assert text == "1000\n"
+
+
+@pytest.mark.parametrize(("args", "code"), [(["nope"], 127), (["/etc/passwd"], 126), ([], 125)])
+def test_exec_of_what_can_not_be_executed(lab: Lab, sleeper: ContainerSpec, args: list[str], code: int) -> None:
+    with pytest.raises(StartFailed) as caught:
+        lab.client.exec(sleeper["id"], {"args": args}, "x7")
+    assert caught.value.exit_code == code
+
+
+def test_exec_ends_with_its_container(lab: Lab) -> None:
+    spec = lab.spec("sh", "-c", "read x < /control/go")
+    control = lab.control(spec)
+    lab.client.start(spec)
+    started = lab.client.exec(spec["id"], {"args": ["sleep", "1000"]}, "y1")
+    control.say("\n")
+    assert lab.finish(spec).code == 0
+    assert lab.wait("exec-exited", spec["id"])["exit_code"] == 137
+    for fd in started.fds:
+        os.close(fd)
+    with pytest.raises(NotFound):
+        lab.client.exec(spec["id"], {"args": ["true"]}, "y2")
+    control.close()
+
+
+# -- death of the supervisor ---------------------------------------------------------------------------------------------
+
+
+def test_no_line_and_no_exit_code_is_lost_when_the_supervisor_is_killed(lab: Lab) -> None:
+    spec = lab.spec("sh", "-c", "while read n; do echo line $n; done < /control/go; exit 42")
+    spec["args"][2] = "exec < /control/go; while read n; do test $n = end && exit 42; echo line $n; done"
+    control = lab.control(spec)
+    lab.client.start(spec)
+    for first, last in ((1, 150), (151, 300), (301, 400)):
+        control.say("".join(f"{number}\n" for number in range(first, last + 1)))
+        if last < 400:
+            lab.kill_supervisor()
+            control.say("".join(f"{number}\n" for number in ()))
+            lab.pid = spawn(lab.run_directory)
+    control.say("end\n")
+    result = lab.finish(spec)
+    assert result.code == 42
+    assert result.lines == [f"line {number}" for number in range(1, 401)]
+    control.close()
+
+
+def test_an_exit_while_the_supervisor_is_away(lab: Lab) -> None:
+    spec = lab.spec("sh", "-c", "read x < /control/go; echo last words; exit 42")
+    control = lab.control(spec)
+    pidfd = os.pidfd_open(lab.client.start(spec).pid)
+    lab.kill_supervisor()
+    control.say("\n")
+    assert select.select([pidfd], [], [], BOUND)[0]
+    os.close(pidfd)
+    lab.pid = spawn(lab.run_directory)
+    result = lab.finish(spec)
+    assert (result.code, result.out) == (42, "last words\n")
+    control.close()
+
+
+def test_a_new_supervisor_goes_on_with_everything(lab: Lab) -> None:
+    spec = lab.spec(
+        "sh", "-c", "echo up > /control/up; read x < /control/go; echo $x", restart={"name": "on-failure", "max": 1}
+    )
+    control = lab.control(spec)
+    lab.client.start(spec)
+    control.heard()
+    started = lab.client.exec(spec["id"], {"args": ["sh", "-c", "read x; exit 9"], "stdin": True}, "z1")
+    lab.kill_supervisor()
+    lab.pid = spawn(lab.run_directory)
+    # joining, attaching, stopping work on a container that somebody else has started
+    _, text = exec_output(lab, spec, {"args": ["hostname"]}, "z2")
+    assert text == "box\n"
+    os.write(started.fds[0], b"\n")
+    assert lab.wait("exec-exited", spec["id"], lambda e: e["exec_id"] == "z1")["exit_code"] == 9
+    for fd in started.fds:
+        os.close(fd)
+    assert lab.client.stop(spec["id"], timeout=0)["exit_code"] == 137
+    assert lab.finish(spec).state["restarts"] == 0
+    control.close()
+
+
+def test_a_terminal_survives_the_supervisor(lab: Lab) -> None:
+    spec = lab.spec("sh", "-c", "trap 'echo hung up' HUP; echo up > /control/up; read x; echo got $x", tty=True)
+    control = lab.control(spec)
+    lab.client.start(spec)
+    control.heard()
+    lab.kill_supervisor()
+    lab.pid = spawn(lab.run_directory)
+    back = threading.Event()
+    lab.client.on_reconnect = back.set
+    lab.client.list()  # waits for the connection
+    assert back.wait(BOUND)
+    lab.client.on_reconnect = None
+    (master,) = lab.client.attach(spec["id"])
+    os.write(master, b"hello\n")
+    os.close(master)
+    assert "got hello" in lab.finish(spec).out
+    control.close()
+
+
+def test_restarts_go_on_after_the_supervisor_died(lab: Lab) -> None:
+    spec = lab.spec("sh", "-c", "echo try; exit 1", restart={"name": "on-failure", "max": 3})
+    lab.client.start(spec)
+    lab.wait("restarting", spec["id"], lambda e: e["delay"] >= 0.2)
+    lab.kill_supervisor()
+    lab.pid = spawn(lab.run_directory)
+    result = lab.finish(spec)
+    assert (result.out, result.state["restarts"]) == ("try\n" * 4, 3)
+
+
+def test_a_second_supervisor_gives_way(lab: Lab) -> None:
+    assert spawn(lab.run_directory) == lab.pid
+
+
+def test_the_daemon_is_started_again_when_it_dies(lab: Lab, tmp_path: Path) -> None:
+    fifo = tmp_path / "up"
+    os.mkfifo(fifo)
+    up = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
+    daemon = subprocess.Popen(["sleep", "1000"])
+    lab.client.watch(daemon.pid, ["/bin/sh", "-c", f"echo $PPID >> {fifo}; exec sleep 1000"])
+    daemon.kill()
+    daemon.wait()
+    assert select.select([up], [], [], BOUND)[0]
+    assert int(os.read(up, 100)) == lab.pid
+    lab.client.watch(os.getpid(), [])
+    children = Path(f"/proc/{lab.pid}/task/{lab.pid}/children").read_text().split()
+    for child in children:
+        os.kill(int(child), signal.SIGKILL)
+    os.close(up)
+
+
+# -- anybody -----------------------------------------------------------------------------------------------------------
+
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "unshare", "-Urnm"]
+
+
+def interpreter_for_nobody(base: Path) -> str:
+    """This interpreter, or when it lives where only root may go, the system's with our modules."""
+    if not subprocess.run([*NOBODY, sys.executable, "-c", ""], capture_output=True, check=False).returncode:
+        return sys.executable
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    system = shutil.which(f"python{version}", path="/usr/local/bin:/usr/bin")
+    if system is None:
+        pytest.skip(f"user nobody may not execute {sys.executable}, and there is no other Python {version}")
+    subprocess.run([system, "-m", "venv", "--without-pip", base / "venv"], check=True)
+    paths = [path for path in sys.path if path.endswith("site-packages")]
+    paths.append(str(Path(__file__).parents[2] / "src"))
+    (base / f"venv/lib/python{version}/site-packages/ours.pth").write_text("\n".join(paths))
+    return str(base / "venv/bin/python")
+
+
+@needs_root
+def test_all_of_it_as_nobody() -> None:
+    base = Path(subprocess.check_output(["mktemp", "-d", "/tmp/pynet-nobody-XXXXXX"], text=True).strip())
+    base.chmod(0o755)
+    (base / "t").mkdir()
+    os.chown(base / "t", 65534, 65534)
+    environment = {"PATH": os.environ["PATH"], "HOME": str(base / "t"), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        inner = [interpreter_for_nobody(base), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        command = [*NOBODY, *inner, "--basetemp", str(base / "t/pytest"), __file__]
+        root = Path(__file__).parents[2]
+        done = subprocess.run(
+            command, cwd=root, env=environment, capture_output=True, text=True, timeout=100, check=False
+        )
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+        assert " passed" in done.stdout
+    finally:
+        shutil.rmtree(base)
