@@ -128,7 +128,7 @@ class Children:
             self._forwarder_process.wait()
         self._start_forwarder()
         self.forwarder.watch(os.getpid(), self._argv)
-        send_ports(controller)
+        controller.serve_ports()
         return self.forwarder.ping()
 
     # -- end -------------------------------------------------------------------------------------------------
@@ -160,38 +160,6 @@ class Children:
         if self._forwarder_process is not None:
             # it goes on without us; its exit status is init's business then
             self._forwarder_process.returncode = 0
-
-
-def send_ports(controller: Controller) -> None:
-    """Give a new forwarder every published port."""
-    from ..netlib.resources import ProxyPorts
-
-    with controller.lock:
-        plan = [
-            resource
-            for endpoint in controller.registry.endpoints.values()
-            for resource in controller.publisher.plan(controller.registry, controller.driver, endpoint)
-            if isinstance(resource, ProxyPorts)
-        ]
-    for resource in plan:
-        controller.actions.add_proxy_ports(resource)
-
-
-def adopt_sockets(controller: Controller, forwarder: ForwarderClient) -> None:
-    """Fetch the sockets that a forwarder kept while we were away; what nobody wants any more is withdrawn and closed."""
-    found = {port.id: port.sock for port in forwarder.fetch()}
-    sockets = {id: sock for id, sock in found.items() if not isinstance(sock, int)}
-    for endpoint in list(controller.registry.endpoints.values()):
-        lost = controller.publisher.adopt(endpoint.ports, sockets)
-        for port in lost:
-            log.error(
-                "port %s:%d/%s of %s was taken by another program while the daemon was away",
-                port.host_ip, port.host_port, port.proto, endpoint.name,
-            )  # fmt: skip
-    if sockets:
-        forwarder.withdraw(list(sockets))
-        for sock in sockets.values():
-            sock.close()
 
 
 def ensure_directories(*paths: Path) -> None:

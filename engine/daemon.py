@@ -32,6 +32,7 @@ from ..netlib.errors import InternalError, InvalidArgument, PynetError, RootBusy
 from ..netlib.instance import Instance
 
 if TYPE_CHECKING:
+    from ..netlib.controller import Controller
     from ..netlib.proxying import Proxy
 
 log = logging.getLogger("pynetd")
@@ -142,7 +143,6 @@ class Daemon:
     def _start(self) -> None:
         """Everything that is not asyncio."""
         from ..netlib.controller import Controller
-        from .children import adopt_sockets
         from .service import Engine
 
         problems: list[PynetError] = []
@@ -167,7 +167,8 @@ class Daemon:
             finding.join()
         if problems:
             raise problems[0]
-        adopt_sockets(self._controller, self._children.forwarder)
+        for port in self._controller.lost_ports:
+            log.error("port %s:%d/%s was taken by another program", port.host_ip, port.host_port, port.proto)
         self._controller.ensure_predefined()
         self.engine = engine = Engine(self.instance, self._controller, self._children.supervisor)
         self._ran_before = {container.id for container in engine.containers.all() if container.running}
@@ -229,10 +230,23 @@ class Daemon:
     def close(self) -> None:
         self.engine.close()
         self._children.close()
+        if self._everything:
+            take_down(self._controller)
         self._controller.close()
         for path in (Path(self._path), self.instance.run / "pynetd.pid"):
             path.unlink(missing_ok=True)
         os.close(self._lock)
+
+
+def take_down(controller: Controller) -> None:
+    """Remove what networks are in the kernel; they stay in the store, and the next start makes them again."""
+    for network in controller.networks():
+        try:
+            controller.applier.undo(network.driver.network_plan(network.record))
+        except PynetError as error:
+            log.warning("network %s: %s", network.name, error)
+    if controller.actions.has_firewall:
+        controller.actions.firewall.destroy()
 
 
 def fail(arguments: argparse.Namespace, error: PynetError | OSError) -> int:

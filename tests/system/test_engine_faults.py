@@ -1,0 +1,181 @@
+"""kill -9 of any process at any time: nothing is lost, everything is back, and nothing is left over."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from pynet.engine.testing import Daemon
+from pynet.plugins.testhost import Host
+
+COUNTER = "i=0; while [ $i -lt 200 ]; do echo line $i; i=$((i+1)); usleep 5000; done; exit 42"
+SERVER = "while true; do echo answer | nc -l -p 80; done"
+
+
+@pytest.fixture
+def daemon(host: Host) -> Iterator[Daemon]:
+    with Daemon.running() as daemon:
+        daemon.bootstrap()
+        yield daemon
+
+
+def create(daemon: Daemon, name: str, script: str, **host_config: object) -> str:
+    body = {"Image": "busybox", "Cmd": ["sh", "-c", script], "StopSignal": "KILL", "HostConfig": host_config}
+    reply = daemon.post("/containers/create", body, name=name)
+    assert reply.status == 201, reply
+    return str(reply.body["Id"])
+
+
+def start(daemon: Daemon, name: str) -> None:
+    reply = daemon.post(f"/containers/{name}/start")
+    assert reply.status == 204, reply
+
+
+def run(daemon: Daemon, name: str, script: str, **host_config: object) -> str:
+    id = create(daemon, name, script, **host_config)
+    start(daemon, name)
+    return id
+
+
+def state(daemon: Daemon, name: str) -> dict[str, object]:
+    body: dict[str, object] = daemon.get(f"/containers/{name}/json").body["State"]
+    return body
+
+
+def fetch(port: int) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), 5) as sock:
+        sock.settimeout(5)
+        return sock.makefile("rb").readline()
+
+
+def log_lines(daemon: Daemon, name: str) -> list[str]:
+    frames = daemon.request("GET", f"/containers/{name}/logs?stdout=1").body.encode()
+    lines: list[str] = []
+    while frames:
+        length = int.from_bytes(frames[4:8], "big")
+        lines.append(frames[8 : 8 + length].decode())
+        frames = frames[8 + length :]
+    return lines
+
+
+def test_killed_everything_in_turn_under_way(daemon: Daemon) -> None:
+    run(daemon, "count", COUNTER)
+    run(daemon, "web", SERVER, PortBindings={"80/tcp": [{"HostPort": "8080"}]})
+    daemon.eventually(lambda: _answers(8080))
+    pid = state(daemon, "web")["Pid"]
+    for victim in ("pynetd", "supervisor", "forwarder", "pynetd"):
+        old = daemon.kill(victim)
+        if victim == "pynetd":
+            daemon.wait_back(old)
+        daemon.eventually(lambda: _answers(8080), f"the port is dead after the death of {victim}")
+    assert state(daemon, "web")["Pid"] == pid
+    code = daemon.post("/containers/count/wait").body["StatusCode"]
+    assert code == 42
+    assert log_lines(daemon, "count") == [f"line {n}\n" for n in range(200)]
+    assert daemon.get("/pynet/check").body == []
+
+
+def _answers(port: int) -> bool:
+    try:
+        return fetch(port) == b"answer\n"
+    except OSError:
+        return False
+
+
+def test_a_container_that_ends_while_the_daemon_is_away_has_its_exit_code_and_frees_its_port(daemon: Daemon) -> None:
+    run(daemon, "short", "cat; exit 7", PortBindings={"80/tcp": [{"HostPort": "8080"}]})
+    run(daemon, "gone", "exit 3", AutoRemove=True)
+    pid = int(str(state(daemon, "short")["Pid"] or 0))
+    daemon.terminate()
+    if pid:
+        os.kill(pid, signal.SIGKILL)
+    assert daemon.start() == "1"
+    daemon.eventually(lambda: state(daemon, "short")["Status"] == "exited")
+    daemon.eventually(lambda: daemon.get("/containers/gone/json").status == 404)
+    run(daemon, "next", "sleep 1000", PortBindings={"80/tcp": [{"HostPort": "8080"}]})
+    assert daemon.get("/pynet/check").body == []
+
+
+def test_kill_of_everything_at_once_leaves_nothing_stray(daemon: Daemon) -> None:
+    run(daemon, "web", "sleep 1000", PortBindings={"80/tcp": [{"HostPort": "8080"}]})
+    run(daemon, "always", "sleep 1000", RestartPolicy={"Name": "always"})
+    pids = [int(str(state(daemon, name)["Pid"])) for name in ("web", "always")]
+    # first those who would start the others again
+    victims = [daemon.pid("supervisor"), daemon.forwarder_pid(), daemon.pid(), *pids]
+    for pid in victims:
+        os.kill(pid, signal.SIGSTOP)
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+    if daemon.process is not None:
+        daemon.process.wait()
+        daemon.process = None
+    daemon.eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in victims))
+    assert daemon.start() == "1"
+    daemon.eventually(lambda: state(daemon, "web")["Status"] == "exited")
+    daemon.eventually(lambda: state(daemon, "always")["Status"] == "running")
+    assert daemon.get("/pynet/check").body == []
+
+
+def test_killed_during_starts_and_removals(daemon: Daemon) -> None:
+    """Whatever was under way is either done or undone, and every name and port can be used again."""
+    for round in range(3):
+        names = [f"c{round}{n}" for n in range(4)]
+        for n, name in enumerate(names):
+            create(daemon, name, "sleep 1000", PortBindings={"80/tcp": [{"HostPort": str(9000 + n)}]})
+        senders = [
+            subprocess.Popen(
+                ["curl", "-s", "-X", "POST", "--unix-socket", daemon.socket, f"http://x/containers/{name}/start"],
+                stdout=subprocess.DEVNULL,
+            )
+            for name in names
+        ]
+        senders[round % 4].wait()
+        old = daemon.kill()
+        for sender in senders:
+            sender.wait()
+        daemon.wait_back(old)
+        assert daemon.get("/pynet/check").body == []
+        for name in names:
+            assert daemon.delete(f"/containers/{name}", force=1).status == 204
+    assert daemon.get("/containers/json", all=1).body == []
+    run(daemon, "last", "sleep 1000", PortBindings={"80/tcp": [{"HostPort": "9000"}]})
+
+
+def test_two_daemons_on_one_root(daemon: Daemon) -> None:
+    second = Daemon(daemon.run.parent)
+    said = second.start()
+    assert "in use by another process" in said
+    assert daemon.get("/_ping").status == 200
+
+
+def test_stop_of_the_daemon_leaves_containers_running(daemon: Daemon) -> None:
+    run(daemon, "web", SERVER, PortBindings={"80/tcp": [{"HostPort": "8080"}]})
+    daemon.eventually(lambda: _answers(8080))
+    pid = state(daemon, "web")["Pid"]
+    daemon.terminate()
+    assert fetch(8080) == b"answer\n"
+    assert daemon.start() == "1"
+    assert state(daemon, "web")["Pid"] == pid
+    daemon.eventually(lambda: _answers(8080))
+
+
+def test_restart_policy_after_a_full_stop(daemon: Daemon) -> None:
+    run(daemon, "always", "sleep 1000", RestartPolicy={"Name": "always"})
+    run(daemon, "unless", "sleep 1000", RestartPolicy={"Name": "unless-stopped"})
+    run(daemon, "never", "sleep 1000")
+    run(daemon, "stopped", "sleep 1000", RestartPolicy={"Name": "unless-stopped"})
+    assert daemon.post("/containers/stopped/stop", t=0).status == 204
+    assert daemon.post("/pynet/shutdown", all=1).status == 204
+    assert daemon.process is not None
+    daemon.process.wait()
+    daemon.eventually(lambda: not daemon.pid("supervisor"))
+    assert daemon.start() == "1"
+    for name in ("always", "unless"):
+        daemon.eventually(lambda name=name: state(daemon, name)["Status"] == "running")  # type: ignore[misc]
+    for name in ("never", "stopped"):
+        assert state(daemon, name)["Status"] == "exited"
