@@ -18,7 +18,9 @@ from collections.abc import Iterable
 from ..errors import NotSupported, PynetError
 from ..firewall import NetworkRules, PortKey, PortRule, check_ifname, check_instance, check_network, check_port
 from . import ipt_render as render
+from .firewall_coexist import Coexistence
 from .iptables_process import LegacyTables, check_installed
+from .libnftables import Nft
 
 BULK = 8
 """From this many ports on, iptables-restore is cheaper than python-iptables (bench/bench_firewall.py)."""
@@ -37,11 +39,19 @@ class IptablesBackend:
         self._ready = False
         check_installed()
         self._tables = LegacyTables(lock)
+        self._nft: Nft | None
         self._versions: tuple[int, ...] = (4, 6)
+        # nf_tables may be there and somebody's, even if they are not what carries our own rules
+        try:
+            self._nft = Nft()
+        except NotSupported:
+            self._nft = None
+        mark = f"pynet-{instance}" if instance else "pynet"
+        self._others = Coexistence(mark, self._nft, legacy=False)
         try:
             self._probe()
         except BaseException:
-            self._tables.close()
+            self.close()
             raise
 
     def _probe(self) -> None:
@@ -55,6 +65,9 @@ class IptablesBackend:
     def close(self) -> None:
         with self._lock:
             self._tables.close()
+            self._others.close()
+            if self._nft is not None:
+                self._nft.close()
 
     # -- changes ------------------------------------------------------------------------------------------------
 
@@ -65,6 +78,7 @@ class IptablesBackend:
             if not all(self._complete(version, dump) for version, dump in dumps.items()):
                 self._write(networks, ports, dumps)
             self._networks, self._ports, self._ready = networks, ports, True
+            self._others.sync(networks)
 
     def add_network(self, rules: NetworkRules) -> None:
         rules = check_network(rules)
@@ -119,6 +133,7 @@ class IptablesBackend:
 
     def destroy(self) -> None:
         with self._lock:
+            self._others.sync(())
             for version in self._versions:
                 self._tables.restore(version, render.destroy(self._names, version, self._tables.save(version)))
             self._networks, self._ports, self._ready = {}, {}, False
@@ -130,7 +145,9 @@ class IptablesBackend:
             return render.parse(self._names, self._dumps())
 
     def diagnose(self) -> list[str]:
-        return []
+        with self._lock:
+            networks, ports = self.state()
+            return self._others.diagnose(networks, ports)
 
     # -- how ----------------------------------------------------------------------------------------------------
 
@@ -191,6 +208,8 @@ class IptablesBackend:
                     self._write(self._networks, self._ports)
                 raise
             self._write(networks, ports)
+        if networks is not self._networks:
+            self._others.sync(networks)
         self._networks, self._ports = networks, ports
 
     def _hooks_of(self, version: int, rules: Iterable[render.Rule]) -> list[render.Rule]:
@@ -215,6 +234,7 @@ class IptablesBackend:
             rules = [*self._names.fixed(), *hooks]
             rules += [rule for network in networks.values() for rule in self._names.network(network, version)]
             self._tables.restore(version, render.edit([*rules, *published[version]], (), declare))
+        self._others.sync(networks)
 
 
 _Rules = dict[int, list[render.Rule]]

@@ -52,11 +52,6 @@ def check_installed() -> None:
             raise NotSupported(f"iptables-legacy-{verb} is not installed", hint="install iptables")
 
 
-def kernel_has_legacy(version: int) -> bool:
-    """Whether the kernel has legacy tables loaded; of the calling thread's namespace, and without making any."""
-    return os.path.exists(f"/proc/thread-self/net/{'ip6' if version == 6 else 'ip'}_tables_names")
-
-
 class LegacyTables:
     """Legacy iptables of both families in one network namespace."""
 
@@ -73,6 +68,10 @@ class LegacyTables:
         if self._netns >= 0:
             os.close(self._netns)
             self._netns = -1
+
+    def running(self, version: int) -> bool:
+        """Whether the process of this family has been needed yet."""
+        return version in self._processes
 
     def save(self, version: int) -> Dump:
         return Dump(str(self._ask(version, {"op": "save"})["text"]))

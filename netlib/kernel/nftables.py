@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from ..errors import NotSupported
 from ..firewall import NetworkRules, PortKey, PortRule, check_ifname, check_instance, check_network, check_port
 from . import nft_render as render
+from .firewall_coexist import Coexistence
 from .libnftables import Nft, NftError
 
 _NO_KERNEL = (errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ENOENT, errno.EINVAL)
@@ -34,6 +35,7 @@ class NftablesBackend:
         self._nft = Nft()
         try:
             self._probe()
+            self._others = Coexistence(self.table, self._nft, legacy=True)
         except BaseException:
             self._nft.close()
             raise
@@ -56,7 +58,9 @@ class NftablesBackend:
             raise
 
     def close(self) -> None:
-        self._nft.close()
+        with self._lock:
+            self._others.close()
+            self._nft.close()
 
     # -- changes ------------------------------------------------------------------------------------------------
 
@@ -67,6 +71,7 @@ class NftablesBackend:
             self._networks = {rules.bridge: rules for rules in networks}
             self._ports = {rule.key: rule for rule in ports}
             self._ready = True
+            self._others.sync(self._networks)
 
     def add_network(self, rules: NetworkRules) -> None:
         rules = check_network(rules)
@@ -119,6 +124,7 @@ class NftablesBackend:
 
     def destroy(self) -> None:
         with self._lock:
+            self._others.sync(())
             self._nft.run(render.destroy(self.table))
             self._networks, self._ports, self._ready = {}, {}, False
 
@@ -134,7 +140,9 @@ class NftablesBackend:
                 raise
 
     def diagnose(self) -> list[str]:
-        return []
+        with self._lock:
+            networks, ports = self.state()
+            return self._others.diagnose(networks, ports)
 
     # -- how ----------------------------------------------------------------------------------------------------
 
@@ -178,6 +186,7 @@ class NftablesBackend:
             return
         if networks is not None:
             self._networks = networks
+            self._others.sync(networks)
         for key, rule in (ports or {}).items():
             if rule is None:
                 self._ports.pop(key, None)
@@ -208,3 +217,4 @@ class NftablesBackend:
             self._networks = before
             raise
         self._ports, self._ready = ports, True
+        self._others.sync(networks)

@@ -11,6 +11,7 @@ A server tells its name and whom it answers to, so a test sees both ends of the 
 from __future__ import annotations
 
 import os
+import re
 import selectors
 import socket
 import subprocess
@@ -203,7 +204,8 @@ def firewall(make: Callable[..., FirewallBackend], world: World) -> FirewallBack
 def tables() -> dict[str, tuple[str, ...]]:
     """All rules of both kinds in the calling thread's namespace."""
     sections = Snapshot.take().sections
-    return {name: sections[name] for name in ("nftables", "iptables")}
+    without_counters = [re.sub(r" \[\d+:\d+\]$", "", line) for line in sections["iptables"]]
+    return {"nftables": sections["nftables"], "iptables": tuple(without_counters)}
 
 
 def same(found: tuple[list[NetworkRules], list[PortRule]], networks: list[NetworkRules], ports: list[PortRule]) -> bool:
@@ -378,6 +380,72 @@ def test_the_users_chain_has_the_first_word_and_stays(
     restarted.add_network(rules("b"))
     assert not world.ask(world.lan, "tcp", HOST[4], 8080, silent=True)
     assert world.ask(world.host, "tcp", HOST[4], 8080)
+
+
+DROPPING = {
+    "iptables-nft": [f"{program}-nft -P FORWARD DROP" for program in ("iptables", "ip6tables")],
+    "iptables-legacy": [f"{program}-legacy -P FORWARD DROP" for program in ("iptables", "ip6tables")],
+    "docker": [
+        f"{program}-nft {words}"
+        for program in ("iptables", "ip6tables")
+        for words in ("-P FORWARD DROP", "-N DOCKER-USER", "-A FORWARD -j DOCKER-USER", "-A FORWARD -o docker0 -j DROP")
+    ],
+    "nft": ["nft add table inet own", "nft add chain inet own f { type filter hook forward priority 9; policy drop; }"],
+}
+UNDO = {
+    "iptables-nft": ["nft flush ruleset"],
+    "iptables-legacy": [f"{program}-legacy -P FORWARD ACCEPT" for program in ("iptables", "ip6tables")],
+    "docker": ["nft flush ruleset"],
+    "nft": ["nft flush ruleset"],
+}
+
+
+@pytest.mark.parametrize("other", DROPPING)
+def test_a_forward_policy_of_drop_elsewhere_is_mended(
+    make: Callable[..., FirewallBackend], world: World, other: str
+) -> None:
+    world.servers.serve("lan", world.lan, 5000)
+    for command in DROPPING[other]:
+        run(*command.split(" "))
+    before = tables()
+    assert not world.ask(world.containers["a1"], "tcp", LAN[4], 5000, silent=True), "the other table does drop"
+    firewall = make()
+    firewall.replace([rules("a")], [])
+    firewall.add_network(rules("b"))
+    firewall.add_ports([world.port("tcp", "a1", version, 8080) for version in (4, 6)])
+    for version in (4, 6):
+        assert world.ask(world.lan, "tcp", HOST[version], 8080).startswith("a1")
+        assert world.ask(world.containers["b1"], "tcp", LAN[version], 5000).startswith("lan")
+        assert world.ask(world.containers["a2"], "tcp", world.address("a1", version), SERVED).startswith("a1")
+        assert not world.ask(world.containers["b1"], "tcp", world.address("a1", version), SERVED, silent=True)
+    assert firewall.diagnose() == []
+    if other.startswith("iptables"):
+        for program in ("iptables", "ip6tables"):
+            assert "policy DROP" in run(*f"{program}{other.removeprefix('iptables')} -nL FORWARD".split(" "))
+    again = tables()
+    firewall.ensure()
+    firewall.add_network(rules("b"))
+    assert tables() == again
+    firewall.remove_network("pbb")
+    assert "pbb" not in str(tables())
+    firewall.destroy()
+    assert tables() == before
+    for command in UNDO[other]:
+        run(*command.split(" "))
+
+
+def test_diagnose_tells_what_stands_in_the_way(firewall: FirewallBackend, world: World) -> None:
+    assert firewall.diagnose() == []
+    firewall.add_ports([world.port("tcp", "a1", 4, 8080)])
+    run("iptables-nft", "-t", "nat", "-A", "PREROUTING", "-p", "tcp", "--dport", "8080", "-j", "REDIRECT")
+    (said,) = firewall.diagnose()
+    assert "ip nat PREROUTING translates tcp port 8080 too" in said
+    run("nft", "delete", "table", "ip", "nat")
+    sysctl.write(("net", "ipv4", "ip_forward"), 0)
+    firewall.add_network(rules("a", loopback=True))
+    forwarding, localnet = firewall.diagnose()
+    assert "net.ipv4.ip_forward=1" in forwarding
+    assert "net.ipv4.conf.pba.route_localnet=1" in localnet
 
 
 def flush() -> None:
