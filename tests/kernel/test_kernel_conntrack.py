@@ -40,6 +40,8 @@ def test_flows_are_forgotten_by_port(host: Host, lan: Lan, version: int) -> None
         assert old.recv(10) == b"two", "the flow was not tracked, so the test proves nothing"
 
         assert conntrack.flush_ports(socket.IPPROTO_UDP, {5299}) == 0
+        assert conntrack.flush_ports(socket.IPPROTO_UDP, {5299, 5301}) == 0
+        assert conntrack.flush_ports(socket.IPPROTO_UDP, ()) == 0
         assert conntrack.flush_ports(socket.IPPROTO_TCP, {5300}) == 0
         assert conntrack.flush_ports(socket.IPPROTO_UDP, {5300}, destination=client_ip) == 0
         assert conntrack.flush_ports(socket.IPPROTO_UDP, {5300}) == 1

@@ -30,6 +30,10 @@ def _inode(path: str = OWN) -> int:
     return os.stat(path).st_ino
 
 
+def _whereabouts(thread: NetnsThread) -> int:
+    return _inode(f"/proc/self/task/{thread._thread.native_id}/ns/net")
+
+
 def test_a_pin_is_the_namespace_that_was_made(thread: NetnsThread, tmp_path: Path) -> None:
     pin = str(tmp_path / "a")
     fd = thread.create(pin)
@@ -47,13 +51,12 @@ def test_jobs_come_home_even_when_they_fail(thread: NetnsThread, tmp_path: Path)
     pin = str(tmp_path / "a")
     fd = thread.create(pin)
     home = _inode()
+    assert _whereabouts(thread) == home
     with pytest.raises(ZeroDivisionError):
         thread.call(fd, lambda: 1 // 0)
     with pytest.raises(SystemExit):
         thread.call(fd, sys.exit, 3)
-    own = thread.open(OWN)
-    assert thread.call(own, _inode) == home
-    os.close(own)
+    assert _whereabouts(thread) == home
     os.close(fd)
     thread.delete(pin)
 
@@ -86,10 +89,10 @@ def test_a_thread_that_can_not_return_ends_and_says_so(host: Host, tmp_path: Pat
         except BaseException as error:
             errors.append(error)
 
-    first = threading.Thread(target=call, args=(lose_home,))
+    first = threading.Thread(target=call, args=(lose_home,), daemon=True)
     first.start()
     assert started.wait(10)
-    waiting = threading.Thread(target=call, args=(_inode,))
+    waiting = threading.Thread(target=call, args=(_inode,), daemon=True)
     waiting.start()
     while thread._jobs.empty():  # until it waits in the queue
         os.sched_yield()
@@ -151,9 +154,7 @@ def test_a_create_that_fails_leaves_nothing(
     with pytest.raises(error, match=name.rpartition(".")[2]):
         thread.create(str(tmp_path / "a"), sysctls={name: value})
     assert list(tmp_path.iterdir()) == []
-    own = thread.open(OWN)
-    assert thread.call(own, _inode) == _inode()
-    os.close(own)
+    assert _whereabouts(thread) == _inode()
 
 
 def test_what_stands_at_the_path_is_never_overwritten(thread: NetnsThread, tmp_path: Path) -> None:
