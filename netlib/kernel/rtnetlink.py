@@ -16,7 +16,7 @@ Deleting a link makes the kernel wait for a grace period of RCU, some 20 ms, whe
 one request; and it can be asked for all of a *group* in one request.  So delete_links moves its links to a group
 that nobody else has and deletes that.
 
-Messages are made by hand (rtnl_messages.py) and not by pyroute2, which needs five to ten times as long and 0.1 s to be
+Messages are made by hand (rtnl_messages.py) and not by pyroute2, which needs five to seven times as long and 0.1 s to be
 imported (bench/bench_rtnetlink.py).  Everything is idempotent only where it says so; every error is a NetlinkError that
 names its step.  All methods are thread-safe.
 """
