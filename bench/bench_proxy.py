@@ -310,8 +310,9 @@ class Bench:
             self._docker_proxy, "-proto", proto, "-host-ip", HOST, "-host-port", str(port),
             "-container-ip", HOST, "-container-port", str(target),
         ]  # fmt: skip
-        # it tells on descriptor 3 that it serves; sh puts the pipe there
-        process = self.start(["/bin/sh", "-c", f'exec "$@" 3>&{write}', "sh", *words], pass_fds=(write,))
+        # it tells on descriptor 3 that it serves
+        code = f"import os, sys; os.dup2({write}, 3); os.closerange(4, 100); os.execv(sys.argv[1], sys.argv[1:])"
+        process = self.start([sys.executable, "-I", "-S", "-c", code, *words], pass_fds=(write,))
         os.close(write)
         with os.fdopen(read, "rb") as ready:
             said = ready.read(2)
