@@ -29,6 +29,7 @@ _PIDFD_INFO_EXIT = 8
 _PIDFD_INFO = struct.Struct("<QQ11Ii")
 TIOCSPTLCK, TIOCGPTPEER, TIOCSCTTY, TIOCSWINSZ, FIONREAD = 0x40045431, 0x5441, 0x540E, 0x5414, 0x541B
 SIGCHLD = 17
+CLONE_PARENT = 0x8000
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _python = ctypes.PyDLL(None, use_errno=True)
@@ -61,7 +62,8 @@ for _function in (_before_fork, _after_fork_child, _after_fork_parent):
 def clone3(flags: int, cgroup: int = -1) -> tuple[int, int]:
     """Fork with namespace *flags* into the v2 *cgroup* (a descriptor, or -1): (pid, pidfd), (0, -1) in the child."""
     pidfd = ctypes.c_int(-1)
-    arguments = _CloneArgs(flags=flags | k.CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=SIGCHLD)
+    signal = 0 if flags & CLONE_PARENT else SIGCHLD  # with CLONE_PARENT it is inherited (clone(2))
+    arguments = _CloneArgs(flags=flags | k.CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=signal)
     if cgroup >= 0:
         arguments.flags |= k.CLONE_INTO_CGROUP
         arguments.cgroup = cgroup

@@ -72,7 +72,7 @@ def open_target(root: int, path: str, *, directory: bool, links: int = 0) -> int
                 try:
                     _make(current, part, directory=directory or not last)
                 except FileExistsError:
-                    return _follow(root, parts, index, current, directory, links)
+                    return _follow(root, parts, index, current, directory=directory, links=links)
                 following = k.openat2(root, prefix, os.O_PATH)
             os.close(current)
             current = following
@@ -89,7 +89,7 @@ def _make(parent: int, name: str, *, directory: bool) -> None:
         os.close(os.open(name, flags, 0o644, dir_fd=parent))
 
 
-def _follow(root: int, parts: list[str], index: int, parent: int, directory: bool, links: int) -> int:
+def _follow(root: int, parts: list[str], index: int, parent: int, *, directory: bool, links: int) -> int:
     if links >= _MAX_LINKS:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), "/" + "/".join(parts))
     goal = os.readlink(parts[index], dir_fd=parent)

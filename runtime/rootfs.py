@@ -52,12 +52,14 @@ def make_overlay(rootfs: RootFS, *, user_namespace: bool) -> int:
         rest: list[tuple[str, str | None]] = [
             ("upperdir", paths.short(rootfs["upper"])),
             ("workdir", paths.short(rootfs["work"])),
-            ("redirect_dir", "off"),
-            ("metacopy", "off"),
             ("index", "off"),
         ]
         if user_namespace:
-            rest.append(("userxattr", None))  # trusted.* attributes are the initial namespace's (overlayfs.rst)
+            # trusted.* attributes are the initial namespace's; without them redirect_dir and metacopy are off, and may
+            # not even be named (overlayfs.rst, "User xattr")
+            rest.append(("userxattr", None))
+        else:
+            rest += [("redirect_dir", "off"), ("metacopy", "off")]
         try:
             return linux.make_mount("overlay", [*(("lowerdir+", path) for path in lower), *rest])
         except OSError as error:

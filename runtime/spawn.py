@@ -6,9 +6,10 @@
 ``Spawned`` does not wait: the supervisor's loop watches its error pipe, so that a start that hangs (a dead network
 file system behind a bind mount) holds up nobody else.
 
-An exec's child is born in the container's pid namespace: the supervisor points its own pid_for_children there
-(setns(2) with CLONE_NEWPID moves only children to come), clones, and points it back.  So the process is our child,
-with one fork, and its exit code is ours to collect.
+An exec's child is born in the container's pid namespace: a first clone points its own pid_for_children there
+(setns(2) with CLONE_NEWPID moves only children to come) and clones with CLONE_PARENT, so that the process is the
+supervisor's child and its exit code is the supervisor's to collect.  The supervisor can not do it itself: in a user
+namespace there is no way back into its own pid namespace.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import os
 import resource
 import stat
 from fcntl import ioctl
-from typing import Any
+from typing import Any, NoReturn
 
 from ..netlib.kernel import syscall as k
 from . import capabilities, child, linux, mounts, program, rootfs, seccomp, sysctls
@@ -231,19 +232,27 @@ def open_terminal(ptmx: int) -> int:
     return ioctl(ptmx, linux.TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
 
 
-def _clone(process: child.Launch | child.Join, flags: int, cgroup: int, parents: list[int]) -> Spawned:
+def _child(process: child.Launch | child.Join, errors: int, gate: int, close: list[int]) -> NoReturn:
+    try:
+        for fd in close:
+            os.close(fd)
+        child.run(process, errors, gate)
+    finally:
+        os._exit(program.CANNOT_START)  # whatever happens, the child never returns into the supervisor's loop
+
+
+def _clone(process: child.Launch | child.Join, cgroup: int, parents: list[int]) -> Spawned:
     """*parents*: descriptors of ours that the child must not keep while it works (the other ends of its pipes)."""
     errors, theirs = os.pipe()
     gate_theirs, gate = os.pipe()
+    ours = [errors, gate, *parents]
     try:
-        pid, pidfd = linux.clone3(flags, cgroup)
-        if pid == 0:
-            try:
-                for fd in (errors, gate, *parents):
-                    os.close(fd)
-                child.run(process, theirs, gate_theirs)
-            finally:
-                os._exit(program.CANNOT_START)  # whatever happens, the child never returns into the supervisor's loop
+        if isinstance(process, child.Join):
+            pid, pidfd = _clone_into(process, cgroup, theirs, gate_theirs, ours)
+        else:
+            pid, pidfd = linux.clone3(k.CLONE_NEWPID | k.CLONE_NEWNS | k.CLONE_NEWUTS | k.CLONE_NEWIPC, cgroup)
+            if pid == 0:
+                _child(process, theirs, gate_theirs, ours)
     except BaseException:
         os.close(errors)
         os.close(gate)
@@ -252,6 +261,41 @@ def _clone(process: child.Launch | child.Join, flags: int, cgroup: int, parents:
         os.close(theirs)
         os.close(gate_theirs)
     return Spawned(pid, pidfd, errors, gate)
+
+
+def _clone_into(join: child.Join, cgroup: int, errors: int, gate: int, ours: list[int]) -> tuple[int, int]:
+    """(pid, pidfd) of a child of ours in the pid namespace of the container."""
+    answer, theirs = os.pipe()
+    try:
+        middle, middle_fd = linux.clone3(0)
+        if middle == 0:
+            _middle(join, cgroup, (errors, gate), ours, theirs)
+        os.close(theirs)
+        theirs = -1
+        said = os.read(answer, 64).decode()
+        os.waitid(os.P_PIDFD, middle_fd, os.WEXITED)
+        os.close(middle_fd)
+    finally:
+        os.close(answer)
+        if theirs >= 0:
+            os.close(theirs)
+    number = int(said or -errno.ESRCH)
+    if number < 0:
+        raise OSError(-number, os.strerror(-number), "joining the container")
+    return number, os.pidfd_open(number)
+
+
+def _middle(join: child.Join, cgroup: int, pipes: tuple[int, int], ours: list[int], answer: int) -> NoReturn:
+    try:
+        k.setns(join.target, k.CLONE_NEWPID)
+        pid, _ = linux.clone3(linux.CLONE_PARENT, cgroup)
+        if pid == 0:
+            _child(join, *pipes, [*ours, answer])
+        os.write(answer, str(pid).encode())
+    except OSError as error:
+        os.write(answer, str(-(error.errno or errno.EIO)).encode())
+    finally:
+        os._exit(0)
 
 
 def start(
@@ -267,8 +311,7 @@ def start(
             master = os.open("ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=launch.devpts)
             slave = keep.add(open_terminal(master))
             launch.stdio, launch.tty, launch.console = [slave] * 3, True, True
-        flags = k.CLONE_NEWPID | k.CLONE_NEWNS | k.CLONE_NEWUTS | k.CLONE_NEWIPC
-        return _clone(launch, flags, cgroup, [] if master < 0 else [master]), master
+        return _clone(launch, cgroup, [] if master < 0 else [master]), master
     except BaseException as error:
         if master >= 0:
             os.close(master)
@@ -328,16 +371,9 @@ def join(
     order.rlimits = _rlimits(host, spec["rlimits"], [])
     order.stdio, order.tty, order.target, order.cgroup_tasks = stdio, tty, target, cgroup_tasks
     _fill_process(host, order, spec, privileged or spec["privileged"])
-    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        k.setns(target, k.CLONE_NEWPID)
-        try:
-            return _clone(order, 0, cgroup, parents)
-        finally:
-            k.setns(own, k.CLONE_NEWPID)
+        return _clone(order, cgroup, parents)
     except OSError as error:
         if error.errno in (errno.ESRCH, errno.ENOMEM):  # no process, or a pid namespace whose init has ended
             raise StartError("container is not running") from error
         raise StartError(_describe(error)) from error
-    finally:
-        os.close(own)

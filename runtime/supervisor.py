@@ -156,7 +156,7 @@ class Supervisor:
         host = spawn.Host(place)
         cgroups = Cgroups()
         host.cgroup2 = bool(cgroups.v2) and not cgroups.v1
-        host.devices_guarded = "devices" in cgroups.v1
+        host.devices_guarded = "devices" in cgroups.v1 and not cgroups.refused
         self.context = Context(self.loop, host, cgroups, self.emit)
         self.context.forget = self._forget
         self._backlog: list[Fields] = []
