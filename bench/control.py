@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 from bed import CommandFailed
@@ -115,7 +115,7 @@ def measure(case: Case, peers: list[Peer], warm_up: int, repetitions: int) -> Ro
 
 
 @contextlib.contextmanager
-def _noting(failed: dict[str, str], peer: Peer) -> Iterator[None]:
+def _noting(failed: dict[str, str], peer: Peer) -> Generator[None, None, None]:
     try:
         yield
     except CommandFailed as error:

@@ -4,7 +4,7 @@
 
 Both join a namespace that is there already to a bridge network, with an address, a default route, masquerading and one
 published port.  The library does it in process, which is its point; the plugins are started the way every CNI runtime
-starts them.  Interleaved; half of Debian's plugins' time is spent in iptables.
+starts them.  Interleaved.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ class Cni:
 
 
 @contextlib.contextmanager
-def _timed(values: list[float]) -> Iterator[None]:
+def _timed(values: list[float]) -> Generator[None, None, None]:
     start = time.perf_counter()
     yield
     values.append((time.perf_counter() - start) * 1e3)
@@ -131,7 +131,7 @@ def run(*, quick: bool) -> list[Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=60)
     print(json.dumps(measure(parser.parse_args().rounds, warm_up=3)))
 

@@ -77,7 +77,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="few repetitions, smaller scales: does it work?")
     parser.add_argument("--only", default="", choices=("", *GROUPS), metavar="NAME", help=", ".join(GROUPS))
     parser.add_argument("--no-docker", action="store_true", help="pynet alone")

@@ -11,7 +11,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -80,7 +80,7 @@ HEADINGS = ("", "unit", "pynet", "peer", "ratio", "target")
 
 
 def render(rows: Iterable[Row]) -> str:
-    lines = [HEADINGS]
+    lines: list[tuple[str, ...]] = [HEADINGS]
     for row in rows:
         theirs = spread(row.theirs) + (f" ({row.peer})" if row.theirs and row.peer != "docker" else "")
         ratio = "-" if row.ratio is None else f"{row.ratio:.3g}x"
@@ -100,7 +100,7 @@ def summary(rows: Sequence[Row]) -> str:
     return text + (f"; not measured: {', '.join(unmeasured)}" if unmeasured else "")
 
 
-def save(rows: Sequence[Row], directory: Path, context: dict[str, object]) -> Path:
+def save(rows: Sequence[Row], directory: Path, context: Mapping[str, object]) -> Path:
     """Write everything that was measured; returns the file."""
     directory.mkdir(exist_ok=True)
     path = directory / time.strftime("%Y%m%d-%H%M%S.json")
