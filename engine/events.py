@@ -11,15 +11,12 @@ older ``status``, ``id`` and ``from``.
 from __future__ import annotations
 
 import asyncio
-import datetime
-import re
 import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from ..netlib.errors import InvalidArgument
 from .filters import Filters
 
 HISTORY = 1024
@@ -44,23 +41,6 @@ FILTERS = frozenset(
 )
 
 Event = dict[str, Any]
-
-_TIMESTAMP = re.compile(r"-?\d+(\.\d{1,9})?\Z")
-
-
-def parse_time(text: str, now: float) -> float | None:
-    """A point in time of the API: Unix seconds with fraction, or RFC 3339.  None when empty; "0" is the beginning."""
-    if not text:
-        return None
-    if _TIMESTAMP.match(text):
-        return float(text)
-    try:
-        moment = datetime.datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidArgument(f"invalid time {text!r}: must be Unix seconds or RFC 3339") from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.UTC)
-    return moment.timestamp()
 
 
 def make_event(kind: str, action: str, id: str, attributes: Mapping[str, str], nanoseconds: int) -> Event:
@@ -142,15 +122,15 @@ class Subscription:
                 self._queue.append(event)
             self._loop.call_soon_threadsafe(self._wake.set)
 
-    async def until(self, end: float | None) -> AsyncIterator[Event]:
-        """Events up to the time *end*, or for ever."""
+    async def until(self, end: int | None) -> AsyncIterator[Event]:
+        """Events up to the time *end* (nanoseconds), or for ever."""
         while not self._overrun:
             while self._queue:
                 event = self._queue.popleft()
-                if end is not None and event["timeNano"] > end * 1e9:
+                if end is not None and event["timeNano"] > end:
                     return
                 yield event
-            left = None if end is None else end - time.time()
+            left = None if end is None else (end - time.time_ns()) / 1e9
             if left is not None and left <= 0:
                 return
             self._wake.clear()
@@ -180,14 +160,14 @@ class EventBus:
             for subscription in self._subscriptions:
                 subscription.offer(event)
 
-    def subscribe(self, filters: Filters, *, since: float | None = None) -> Subscription:
-        """A stream of what passes *filters*, after the history since a time when that is given."""
+    def subscribe(self, filters: Filters, *, since: int | None = None) -> Subscription:
+        """A stream of what passes *filters*, after the history since a time (nanoseconds) when that is given."""
         filters.allow(FILTERS)
         subscription = Subscription(self, filters)
         with self._lock:
             if since is not None:
                 for event in self._ring:
-                    if event["timeNano"] >= since * 1e9:
+                    if event["timeNano"] >= since:
                         subscription.offer(event)
             self._subscriptions.add(subscription)
         return subscription

@@ -118,6 +118,16 @@ class Execs:
         self._tell(container, f"exec_create: {' '.join(made.args)}", made)
         return made
 
+    def check(self, made: Exec) -> None:
+        """Conflict when it can not be started (any more)."""
+        if made.started:
+            raise Conflict(
+                f"exec command {made.id} is already running"
+                if made.running
+                else f"exec command {made.id} has already run"
+            )
+        self._check(self._engine.containers.get(made.container_id))
+
     def _check(self, container: Container) -> None:
         status = container.state.status
         if status == "paused":
@@ -147,12 +157,7 @@ class Execs:
         """Run it; returns the descriptors, which the caller owns: [master], or [stdin (if asked for), stdout, stderr]."""
         container = self._engine.containers.get(made.container_id)
         with self._lock:
-            if made.started:
-                raise Conflict(
-                    f"exec command {made.id} is already running"
-                    if made.running
-                    else f"exec command {made.id} has already run"
-                )
+            self.check(made)
             made.started = True
         try:
             self._check(container)

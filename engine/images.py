@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..netlib.errors import NotFound, NotSupported, PynetError
 from ..runtime.images import Image, ImageStore
 from .filters import Filters
-from .shapes import rfc3339
+from .times import rfc3339
 
 if TYPE_CHECKING:
     from .service import Engine
@@ -183,8 +183,11 @@ class Images:
 
     def load(self, stream: Any) -> list[dict[str, Any]]:
         lines: list[dict[str, Any]] = []
+        known = {tag for image in self.store.list() for tag in image.repo_tags}
         for image in self.store.load(stream):
-            for name in image.repo_tags or (image.id,):
+            # an image that was here under other names keeps them, but they were not loaded
+            loaded = tuple(tag for tag in image.repo_tags if tag not in known) or image.repo_tags
+            for name in loaded or (image.id,):
                 word = "image" if image.repo_tags else "image ID"
                 lines.append({"stream": f"Loaded {word}: {name}\n"})
             self._tell("load", image.id, next(iter(image.repo_tags), image.id))

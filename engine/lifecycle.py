@@ -441,6 +441,11 @@ class Lifecycle:
                 log.error("container %s is not started again: %s", container.name, error)
 
 
+def exec_error(error: StartFailed) -> PynetError:
+    """The same for a command in a running container."""
+    return rephrase(error, f"OCI runtime exec failed: exec failed: unable to start container process: {error}: unknown")
+
+
 def start_error(error: StartFailed) -> PynetError:
     """runc's story around what went wrong, by which clients choose their exit status."""
     return rephrase(

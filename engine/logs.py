@@ -10,7 +10,6 @@ On the wire, without a terminal, stdout and stderr share one stream in frames: `
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
 import struct
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from .inotify import Inotify
+from .times import parse_stamp
 
 STDOUT, STDERR = 1, 2
 CHUNK = 256 << 10
@@ -39,8 +39,9 @@ class Selection:
 
     stdout: bool = True
     stderr: bool = True
-    since: float | None = None
-    until: float | None = None
+    since: int | None = None
+    """Nanoseconds, as ``until``."""
+    until: int | None = None
     timestamps: bool = False
     tail: int | None = None
     """The last so many lines of what is there; None is all."""
@@ -50,7 +51,7 @@ class Selection:
             return False
         if self.since is None and self.until is None:
             return True
-        moment = parse_stamp(entry.time)
+        moment = parse_stamp(entry.time) or 0
         return (self.since is None or moment >= self.since) and (self.until is None or moment <= self.until)
 
     def render(self, entry: Entry, *, framed: bool) -> bytes:
@@ -60,14 +61,6 @@ class Selection:
 
 def frame(stream: int, data: bytes) -> bytes:
     return _HEADER.pack(stream, len(data)) + data
-
-
-def parse_stamp(text: str) -> float:
-    """RFC 3339 with nanoseconds to Unix seconds; 0 when it is none."""
-    try:
-        return datetime.datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        return 0.0
 
 
 def parse_line(line: bytes) -> Entry | None:

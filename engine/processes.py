@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..netlib.errors import InternalError, InvalidArgument, PynetError
 from .record import Container
-from .shapes import NEVER, rfc3339
 from .system import memory_total
+from .times import NEVER, rfc3339
 
 if TYPE_CHECKING:
     from .service import Engine

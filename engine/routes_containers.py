@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from typing import Any
 
 from aiohttp import web
@@ -14,33 +13,14 @@ from ..runtime.client import StartFailed
 from . import processes
 from .call import Call
 from .config import parse_signal
-from .events import parse_time
 from .hijack import parse_keys
 from .hostconfig import resource_update
 from .lifecycle import start_error
 from .record import Container
 from .server import Route
+from .times import until
 
 WAIT_CONDITIONS = ("not-running", "next-exit", "removed")
-
-
-def until(text: str) -> float:
-    """``until=`` of a prune: a point in time, or an age ("10m", "1h30m")."""
-    now = time.time()
-    age = _duration(text)
-    if age is not None:
-        return now - age
-    return parse_time(text, now) or now
-
-
-def _duration(text: str) -> float | None:
-    """Go's duration notation, positive; None when it is none."""
-    import re
-
-    units = {"h": 3600, "m": 60, "s": 1, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-    if not re.fullmatch(r"(\d+(\.\d+)?(h|ms|us|ns|m|s))+", text):
-        return None
-    return sum(float(number) * units[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)(h|ms|us|ns|m|s)", text))
 
 
 def find(call: Call) -> Container:

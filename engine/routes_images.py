@@ -12,8 +12,8 @@ from aiohttp import StreamReader, web
 
 from ..netlib.errors import InvalidArgument, NotSupported, PynetError
 from .call import Call
-from .routes_containers import until
 from .server import Route
+from .times import until
 
 
 class BodyReader:

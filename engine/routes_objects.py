@@ -7,8 +7,8 @@ from aiohttp import web
 from ..netlib.errors import NotFound, NotSupported, Unavailable
 from .call import Call
 from .fields import Fields
-from .routes_containers import until
 from .server import Handler, Route
+from .times import until
 from .volumes import check_options
 
 # -- networks ----------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -14,7 +13,6 @@ from aiohttp import web
 from ..netlib.errors import Conflict, InvalidArgument, PynetError
 from ..runtime.client import StartFailed
 from .call import Call
-from .events import parse_time
 from .execs import Exec, console_size
 from .fields import Fields
 from .hijack import (
@@ -28,10 +26,11 @@ from .hijack import (
     take_over,
     write_all,
 )
-from .lifecycle import start_error
+from .lifecycle import exec_error
 from .logs import STDERR, STDOUT, LogFile, Selection, frame, send
 from .record import Container
 from .server import Route
+from .times import parse_time
 
 
 def tail_count(text: str) -> int | None:
@@ -48,12 +47,11 @@ async def logs(call: Call) -> web.StreamResponse:
         raise InvalidArgument("Bad parameters: you must choose at least one stream")
     if container.host_config["LogConfig"]["Type"] == "none":
         raise InvalidArgument("configured logging driver does not support reading")
-    now = time.time()
     selection = Selection(
         stdout=call.flag("stdout"),
         stderr=call.flag("stderr"),
-        since=parse_time(call.text("since"), now),
-        until=parse_time(call.text("until"), now),
+        since=parse_time(call.text("since")),
+        until=parse_time(call.text("until")),
         timestamps=call.flag("timestamps"),
         tail=tail_count(call.text("tail")),
     )
@@ -170,20 +168,23 @@ async def exec_start(call: Call) -> web.StreamResponse:
     if console_size(body.body.get("ConsoleSize")):
         made.console = console_size(body.body["ConsoleSize"])
     keys = parse_keys(made.detach_keys)
-    try:
-        fds = await call.work(call.engine.execs.start, made)
-    except StartFailed as error:
-        raise start_error(error) from error
-    for fd in fds:
-        os.set_blocking(fd, False)
     if body.boolean("Detach"):
+        try:
+            fds = await call.work(call.engine.execs.start, made)
+        except StartFailed as error:
+            raise exec_error(error) from error
         call.engine.background(_exec_streams(made, fds, None, keys))
         return call.empty(200)
+    call.engine.execs.check(made)
+    stream = take_over(call, framed=not made.tty)
     try:
-        stream = take_over(call, framed=not made.tty)
-    except BaseException:
-        call.engine.background(_exec_streams(made, fds, None, keys))
-        raise
+        fds = await call.work(call.engine.execs.start, made)
+    except PynetError as error:
+        # the client has its stream already: the reason goes there, the exit code into the inspect (as moby does)
+        text = f"{exec_error(error) if isinstance(error, StartFailed) else error}\r\n".encode()
+        await stream.write(text if made.tty else frame(STDOUT, text))
+        stream.close()
+        return Hijacked()
     try:
         await _exec_streams(made, fds, stream, keys)
     finally:
@@ -193,6 +194,8 @@ async def exec_start(call: Call) -> web.StreamResponse:
 
 async def _exec_streams(made: Exec, fds: list[int], stream: Stream | None, keys: bytes) -> None:
     """Carry a command's streams until it has ended; without a client its output is read and dropped."""
+    for fd in fds:
+        os.set_blocking(fd, False)
     over = asyncio.Event()
     loop = asyncio.get_running_loop()
     made.ended.add_done_callback(lambda _: loop.call_soon_threadsafe(over.set))

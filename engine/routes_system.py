@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 
 from aiohttp import web
 
 from . import system
 from .call import Call, base_headers
-from .events import parse_time
 from .server import Route
+from .times import parse_time
 
 
 async def ping(call: Call) -> web.StreamResponse:
@@ -45,8 +44,7 @@ async def auth(call: Call) -> web.StreamResponse:
 
 
 async def events(call: Call) -> web.StreamResponse:
-    now = time.time()
-    since, until = parse_time(call.text("since"), now), parse_time(call.text("until"), now)
+    since, until = parse_time(call.text("since")), parse_time(call.text("until"))
     filters = call.filters()
     with call.engine.events.subscribe(filters, since=since) as subscription:
         response = await call.stream("application/json")

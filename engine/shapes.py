@@ -6,16 +6,14 @@ without a daemon.  Field names and the meaning of absent values are moby's (api/
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from .config import command_line
 from .record import RUNNING, Container, State
+from .times import rfc3339
 
-NEVER = "0001-01-01T00:00:00Z"
-"""Go's zero time, which clients compare with."""
 Ports = dict[str, list[dict[str, str]] | None]
 
 
@@ -43,15 +41,6 @@ class Look:
     networks: Mapping[str, Attachment] = field(default_factory=dict)
     ports: Sequence[tuple[str, str, int, int]] = ()
     """(proto, host_ip, host_port, container_port) of each published port."""
-
-
-def rfc3339(moment: float, *, seconds: bool = False) -> str:
-    """UTC with nanoseconds' places, as Go writes it; 0 is "never"."""
-    if moment <= 0:
-        return NEVER
-    whole = int(moment)
-    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
-    return f"{text}Z" if seconds else f"{text}.{round((moment - whole) * 1e6):06d}000Z"
 
 
 def human_duration(seconds: float) -> str:

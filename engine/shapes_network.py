@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..netlib.errors import Forbidden, InvalidArgument
 from ..netlib.model import EndpointRecord, IpamConfig, NetworkRecord
 from .fields import Fields
-from .shapes import rfc3339
+from .times import rfc3339
 
 if TYPE_CHECKING:
     from .call import Version

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..netlib.errors import Conflict, InvalidArgument, NotFound
 from .filters import Filters
 from .mounts import valid_volume_name
-from .shapes import rfc3339
+from .times import rfc3339
 
 if TYPE_CHECKING:
     from ..netlib.store import Store

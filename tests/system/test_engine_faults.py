@@ -176,6 +176,6 @@ def test_restart_policy_after_a_full_stop(daemon: Daemon) -> None:
     daemon.eventually(lambda: not daemon.pid("supervisor"))
     assert daemon.start() == "1"
     for name in ("always", "unless"):
-        daemon.eventually(lambda name=name: state(daemon, name)["Status"] == "running")  # type: ignore[misc]
+        daemon.eventually(lambda name=name: state(daemon, name)["Status"] == "running")
     for name in ("never", "stopped"):
         assert state(daemon, name)["Status"] == "exited"
