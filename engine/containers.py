@@ -332,11 +332,15 @@ class Containers:
         with container.lock:
             if container.running:
                 raise Conflict(f'cannot remove container "{container.name}": container was started again')
-            if container.state.status == "removing":
+            if container.removal:
                 raise Conflict(f"removal of container {ref} is already in progress")
+            container.removal = True
             container.state.status = "removing"
+        try:
             self.save(container)
-        self.finish_removal(container, volumes=volumes)
+            self.finish_removal(container, volumes=volumes)
+        finally:
+            container.removal = False  # one that failed can be tried again
 
     def finish_removal(self, container: Container, *, volumes: bool = False) -> None:
         """From "removing" to gone; may be done again after a crash."""
@@ -352,7 +356,7 @@ class Containers:
         if volumes:
             for point in container.mounts:
                 if point.anonymous and not self.volume_users(point.name, but=container.id):
-                    engine.volumes.remove(point.name, force=True)
+                    engine.volumes.remove(point.name, force=True, but=container.id)
         with container.lock:
             engine.store.delete(KIND, container.id)
             with self._lock:

@@ -70,6 +70,8 @@ class Container:
     waiters: dict[str, list[Future[int]]] = field(default_factory=dict, repr=False, compare=False)
     inbox: deque[Body] = field(default_factory=deque, repr=False, compare=False)
     """Events of the supervisor that were not looked at yet."""
+    removal: bool = field(default=False, repr=False, compare=False)
+    """Whether somebody is removing it just now."""
     supervised: bool = field(default=False, repr=False, compare=False)
     """Whether the supervisor has a record of it."""
 

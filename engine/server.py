@@ -17,6 +17,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -114,7 +115,7 @@ class Server:
 
     async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
         try:
-            version, path = negotiate(http.path)
+            version, path = negotiate(unquote(http.rel_url.raw_path))  # "%2F" in an image's name is a slash
             found = self._router.find(http.method, path)
             if found is None:
                 raise NotFound("page not found")

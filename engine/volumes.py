@@ -30,9 +30,9 @@ ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 
 
 class Volumes:
-    """Thread-safe: the store's transactions order its changes.  *users* tells which containers use a volume."""
+    """Thread-safe: the store's transactions order its changes.  *users* tells which containers use a volume, one left out."""
 
-    def __init__(self, store: Store, root: Path, events: EventBus, users: Callable[[str], list[str]]) -> None:
+    def __init__(self, store: Store, root: Path, events: EventBus, users: Callable[[str, str], list[str]]) -> None:
         self._store = store
         self._root = root / "volumes"
         self._events = events
@@ -80,15 +80,16 @@ class Volumes:
             if filters.matches("name", body["name"].__contains__)
             and filters.exact("driver", "local")
             and filters.labels(body["labels"])
-            and (dangling is None or dangling == (not self._users(body["name"])))
+            and (dangling is None or dangling == (not self._users(body["name"], "")))
         ]
 
-    def remove(self, name: str, *, force: bool = False) -> None:
+    def remove(self, name: str, *, force: bool = False, but: str = "") -> None:
+        """Delete it; Conflict while a container (other than *but*, which is going) uses it."""
         if self._store.get(KIND, name) is None:
             if force:
                 return
             raise NotFound(f"get {name}: no such volume")
-        users = self._users(name)
+        users = self._users(name, but)
         if users:
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
         shutil.rmtree(self._root / name, ignore_errors=True)
@@ -103,7 +104,7 @@ class Volumes:
         space = 0
         for body in self._store.list(KIND):
             name, labels = body["name"], body["labels"]
-            if self._users(name) or not (everything or ANONYMOUS_LABEL in labels):
+            if self._users(name, "") or not (everything or ANONYMOUS_LABEL in labels):
                 continue
             if filters.labels(labels) and filters.not_labels(labels):
                 space += _size(Path(self.path(name)))
@@ -116,7 +117,7 @@ class Volumes:
             {
                 **self._shape(body),
                 "UsageData": {
-                    "RefCount": len(self._users(body["name"])),
+                    "RefCount": len(self._users(body["name"], "")),
                     "Size": _size(Path(self.path(body["name"]))),
                 },
             }

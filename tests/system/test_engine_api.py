@@ -1,0 +1,475 @@
+"""The Engine API by raw HTTP: shapes, status codes, texts, streams, and everything that a client can do wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pynet.engine.call import MAX_JSON
+from pynet.engine.testing import PATIENCE, Daemon, Reply
+from pynet.plugins.testhost import playing_host
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Daemon]:
+    with playing_host(), Daemon.running() as daemon:
+        daemon.bootstrap()
+        yield daemon
+
+
+@pytest.fixture
+def daemon(shared: Daemon) -> Iterator[Daemon]:
+    yield shared
+    for container in shared.get("/containers/json", all=1).body:
+        shared.delete(f"/containers/{container['Id']}", force=1, v=1)
+    shared.post("/networks/prune")
+    shared.post("/volumes/prune", filters={"all": ["true"]})
+    assert shared.get("/pynet/check").body == []
+
+
+def create(daemon: Daemon, name: str = "", **body: Any) -> Reply:
+    query = {"name": name} if name else {}
+    return daemon.post("/containers/create", {"Image": "busybox", "Cmd": ["sleep", "1000"], **body}, **query)
+
+
+def made(daemon: Daemon, name: str = "", **body: Any) -> str:
+    reply = create(daemon, name, **body)
+    assert reply.status == 201, reply
+    return str(reply.body["Id"])
+
+
+def started(daemon: Daemon, name: str = "", **body: Any) -> str:
+    id = made(daemon, name, **body)
+    reply = daemon.post(f"/containers/{id}/start")
+    assert reply.status == 204, reply
+    return id
+
+
+# -- the protocol ------------------------------------------------------------------------------------------------
+
+
+def test_the_socket_is_for_its_owner_and_group_only(daemon: Daemon) -> None:
+    assert stat.S_IMODE(os.stat(daemon.socket).st_mode) == 0o660
+
+
+@pytest.mark.parametrize("prefix", ["", "/v1.51", "/v1.24"])
+def test_ping(daemon: Daemon, prefix: str) -> None:
+    for method in ("GET", "HEAD"):
+        reply = daemon.request(method, f"{prefix}/_ping")
+        assert reply.status == 200
+        assert reply.body == ("OK" if method == "GET" else "")
+        assert reply.headers["Api-Version"] == "1.51"
+        assert reply.headers["Ostype"] == "linux"
+        assert reply.headers["Swarm"] == "inactive"
+        assert reply.headers["Cache-Control"] == "no-cache, no-store, must-revalidate"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "message"),
+    [
+        ("/v1.23/_ping", 400, "client version 1.23 is too old. Minimum supported API version is 1.24, please upgrade your client to a newer version"),
+        ("/v1.52/info", 400, "client version 1.52 is too new. Maximum supported API version is 1.51"),
+        ("/nosuch", 404, "page not found"),
+        ("/v1.40", 404, "page not found"),
+        ("/containers/x/nosuch", 404, "page not found"),
+        ("/containers/nosuch/json", 404, "No such container: nosuch"),
+        ("/networks/nosuch", 404, "network nosuch not found"),
+        ("/images/nosuch/json", 404, "No such image: nosuch:latest"),
+        ("/images/a/b/c:1/json", 404, "No such image: a/b/c:1"),
+        ("/volumes/nosuch", 404, "get nosuch: no such volume"),
+        ("/exec/nosuch/json", 404, "No such exec instance: nosuch"),
+        ("/containers/json?filters=nonsense", 400, "invalid filters: 'nonsense' is not JSON"),
+        ("/containers/json?filters=%7B%22x%22%3A%5B%22y%22%5D%7D", 400, "invalid filter 'x'"),
+        ("/containers/json?limit=many", 400, "invalid value for limit: 'many' is not a whole number"),
+        ("/events?since=yesterday", 400, "invalid time 'yesterday': must be Unix seconds or RFC 3339"),
+        ("/swarm", 503, "This node is not a swarm manager."),
+    ],
+)  # fmt: skip
+def test_errors(daemon: Daemon, path: str, status: int, message: str) -> None:
+    reply = daemon.get(path)
+    assert reply.status == status
+    assert reply.headers["Content-Type"] == "application/json"
+    assert reply.body["message"].startswith(message)
+
+
+def test_a_wrong_method_is_an_unknown_page(daemon: Daemon) -> None:
+    assert daemon.delete("/info").status == 404
+    assert daemon.request("PUT", "/containers/json").status == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "message"),
+    [
+        (b"{}", "text/plain", "unsupported Content-Type header (text/plain): must be 'application/json'"),
+        (b"{", "application/json", "invalid JSON: "),
+        (b"[]", "application/json", "invalid JSON: the body must be an object"),
+        (b"{} x", "application/json", "unexpected content after JSON"),
+        (b"\xff\xfe", "application/json", "invalid JSON: the body is not UTF-8"),
+        (b"[" * 100_000, "application/json", "invalid JSON: "),
+        (b'{"Name": 5}', "application/json; charset=utf-8", "invalid JSON: Name must be a string"),
+        (b'{"Name": "' + b"x" * MAX_JSON + b'"}', "application/json", f"the request body is larger than {MAX_JSON}"),
+        (b"", "application/json", "invalid network name: name is empty"),
+    ],
+)
+def test_malformed_bodies(daemon: Daemon, body: bytes, kind: str, message: str) -> None:
+    reply = daemon.request("POST", "/networks/create", body, headers={"Content-Type": kind})
+    assert reply.status == 400
+    assert reply.body["message"].startswith(message)
+
+
+def test_malformed_http(daemon: Daemon) -> None:
+    for raw in (
+        b"nonsense\r\n\r\n",
+        b"GET /_ping HTTP/1.1\r\nHost x\r\n\r\n",
+        b"GET " + b"/" * 200_000 + b" HTTP/1.1\r\n\r\n",
+    ):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(PATIENCE)
+            sock.connect(daemon.socket)
+            try:
+                sock.sendall(raw)
+                answer = sock.recv(4096)
+            except ConnectionError:
+                answer = b""
+            assert not answer or b" 400 " in answer.split(b"\r\n")[0]
+    assert daemon.get("/_ping").status == 200
+
+
+# -- containers --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"Image": ""}, 400, "no image specified"),
+        ({"Image": "nosuch"}, 404, "No such image: nosuch:latest"),
+        ({"Image": "BAD NAME"}, 400, "invalid reference format"),
+        ({"Cmd": [], "Entrypoint": [""]}, 400, "no command specified"),
+        ({"Cmd": 5}, 400, "invalid JSON: Cmd must be a list of strings"),
+        ({"Env": ["=x"]}, 400, "invalid environment variable: =x"),
+        ({"Hostname": "a b"}, 400, "invalid hostname format: a b"),
+        ({"WorkingDir": "relative"}, 400, "the working directory 'relative' is invalid"),
+        ({"StopSignal": "SIGNOPE"}, 400, "invalid signal: SIGNOPE"),
+        ({"ExposedPorts": {"0/tcp": {}}}, 400, "invalid exposed port '0/tcp'"),
+        ({"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "65536"}]}}}, 400, 'invalid port specification: "65536"'),
+        ({"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "90-80"}]}}}, 400, 'invalid port specification: "90-80"'),
+        ({"HostConfig": {"PortBindings": {"80/tcp": [{"HostIp": "nope"}]}}}, 400, "invalid IP address: nope"),
+        ({"HostConfig": {"Memory": 1}}, 400, "Minimum memory limit allowed is 6MB"),
+        ({"HostConfig": {"RestartPolicy": {"Name": "maybe"}}}, 400, "invalid restart policy: unknown policy 'maybe'"),
+        ({"HostConfig": {"RestartPolicy": {"Name": "always"}, "AutoRemove": True}}, 400, "can't create 'AutoRemove' container with restart policy"),
+        ({"HostConfig": {"CapAdd": ["NOPE"]}}, 400, 'invalid capability: "NOPE"'),
+        ({"HostConfig": {"Binds": ["a:b:c:d"]}}, 400, "invalid volume specification: 'a:b:c:d'"),
+        ({"HostConfig": {"Binds": ["/a:relative"]}}, 400, "invalid volume specification: '/a:relative': mount path must be absolute"),
+        ({"HostConfig": {"Binds": ["/a:/b", "/c:/b"]}}, 400, "Duplicate mount point: /b"),
+        ({"HostConfig": {"Sysctls": {"kernel.panic": "1"}}}, 400, "sysctl 'kernel.panic' is not in a separate kernel namespace"),
+        ({"HostConfig": {"LogConfig": {"Type": "syslog"}}}, 400, "logger: no log driver named 'syslog' is registered"),
+        ({"HostConfig": {"NetworkMode": "container:"}}, 400, "invalid container format container:<name|id>"),
+        ({"HostConfig": {"Links": ["a:b"]}}, 400, "links are not supported"),
+        ({"HostConfig": "text"}, 400, "invalid JSON: HostConfig must be an object"),
+        ({"NetworkingConfig": {"EndpointsConfig": {"bridge": {"IPAMConfig": {"IPv4Address": "172.17.0.9"}}}}}, 400, "invalid endpoint settings: user-specified IP address is supported on user-defined networks only"),
+    ],
+)  # fmt: skip
+def test_create_refuses(daemon: Daemon, body: dict[str, Any], status: int, message: str) -> None:
+    reply = create(daemon, "refused", **body)
+    assert reply.status == status, reply
+    assert reply.body["message"].startswith(message)
+    assert daemon.get("/containers/json", all=1).body == []
+    assert not list(daemon.root.glob("containers/*")), "a directory was left"
+    made(daemon, "refused")  # the name is free
+
+
+def test_inspect_has_what_clients_read(daemon: Daemon) -> None:
+    id = started(
+        daemon, "box", Hostname="here", Env=["A=b"], Labels={"k": "v"},
+        HostConfig={"PortBindings": {"80/tcp": [{"HostPort": "8080"}]}},
+    )  # fmt: skip
+    for ref in (id, id[:12], "box"):
+        assert daemon.get(f"/containers/{ref}/json").body["Id"] == id
+    found = daemon.get(f"/containers/{id}/json").body
+    assert found["Name"] == "/box"
+    assert (found["Path"], found["Args"]) == ("sleep", ["1000"])
+    assert found["State"]["Status"] == "running"
+    assert found["Config"]["Hostname"] == "here"
+    assert found["Config"]["Env"][0] == "A=b"
+    assert found["HostConfig"]["NetworkMode"] == "bridge"
+    settings = found["NetworkSettings"]
+    assert settings["Ports"]["80/tcp"][0] == {"HostIp": "0.0.0.0", "HostPort": "8080"}
+    assert settings["IPAddress"] == settings["Networks"]["bridge"]["IPAddress"] != ""
+    assert settings["Gateway"] == "172.17.0.1"
+    assert os.path.exists(settings["SandboxKey"])
+    assert daemon.post("/containers/box/stop", t=0).status == 204
+    settings = daemon.get("/containers/box/json").body["NetworkSettings"]
+    assert settings["Ports"] == {}
+    assert settings["SandboxKey"] == settings["IPAddress"] == ""
+
+
+def test_state_changes_that_make_no_sense(daemon: Daemon) -> None:
+    id = made(daemon, "box", HostConfig={"AutoRemove": False})
+    assert daemon.post("/containers/box/stop").status == 304
+    assert daemon.post("/containers/box/kill").status == 409
+    assert daemon.post("/containers/box/pause").status == 409
+    assert daemon.post("/containers/box/unpause").status == 409
+    assert daemon.get("/containers/box/top").status == 409
+    assert daemon.post("/containers/box/exec", {"Cmd": ["true"]}).body["message"] == f"container {id} is not running"
+    assert daemon.post("/containers/box/start").status == 204
+    assert daemon.post("/containers/box/start").status == 304
+    refused = daemon.delete("/containers/box")
+    assert refused.status == 409
+    assert refused.body["message"] == (
+        'cannot remove container "box": container is running: stop the container before removing or force remove'
+    )
+    assert daemon.post("/containers/box/kill", signal="NOPE").status == 400
+    assert daemon.post("/containers/box/wait", condition="nope").status == 400
+    assert daemon.delete("/containers/box", force=1).status == 204
+    assert daemon.delete("/containers/box", force=1).status == 404
+
+
+def test_names_and_prefixes(daemon: Daemon) -> None:
+    first = made(daemon, "box")
+    conflict = create(daemon, "box")
+    assert conflict.status == 409
+    assert conflict.body["message"] == (
+        f'Conflict. The container name "/box" is already in use by container "{first}". '
+        "You have to remove (or rename) that container to be able to reuse that name."
+    )
+    for name in ("a", "-x", "a b", "a/b", "ä"):
+        reply = create(daemon, name)
+        assert reply.body["message"] == f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+    assert daemon.post("/containers/box/rename", name="").status == 400
+    assert daemon.post("/containers/box/rename", name="box").status == 400
+    made(daemon, "other")
+    assert daemon.post("/containers/box/rename", name="other").status == 409
+    assert daemon.get("/containers/box/json").status == 200
+
+
+def test_wait_answers_its_head_before_the_exit(daemon: Daemon) -> None:
+    made(daemon, "box", Cmd=["sh", "-c", "exit 6"])
+    connection = daemon.connection()
+    connection.request("POST", "/containers/box/wait?condition=next-exit")
+    response = connection.getresponse()  # the head is here, the container has not even started
+    assert daemon.post("/containers/box/start").status == 204
+    assert json.loads(response.read()) == {"StatusCode": 6}
+    connection.close()
+    assert daemon.post("/containers/box/wait").body == {"StatusCode": 6}
+
+
+def test_attach_carries_a_half_close(daemon: Daemon) -> None:
+    made(daemon, "box", Cmd=["sort"], OpenStdin=True, StdinOnce=True)
+    with _hijack(daemon, "/containers/box/attach?stream=1&stdin=1&stdout=1") as sock:
+        assert daemon.post("/containers/box/start").status == 204
+        sock.sendall(b"b\na\n")
+        sock.shutdown(socket.SHUT_WR)
+        assert _read_all(sock) == b"\x01\0\0\0\0\0\0\x02a\n" + b"\x01\0\0\0\0\0\0\x02b\n"
+
+
+def test_attach_without_upgrade_header(daemon: Daemon) -> None:
+    made(daemon, "box", Cmd=["echo", "hi"])
+    with _hijack(daemon, "/containers/box/attach?stream=1&stdout=1", upgrade=False) as sock:
+        assert daemon.post("/containers/box/start").status == 204
+        assert _read_all(sock) == b"\x01\0\0\0\0\0\0\x03hi\n"
+
+
+def test_a_client_that_leaves_does_not_disturb(daemon: Daemon) -> None:
+    started(daemon, "box")
+    sockets = [_hijack(daemon, "/containers/box/attach?stream=1&stdin=1&stdout=1") for _ in range(5)]
+    body = json.dumps({"Cmd": ["cat"], "AttachStdin": True, "AttachStdout": True})
+    for _ in range(5):
+        exec_id = daemon.post("/containers/box/exec", json.loads(body)).body["Id"]
+        sockets.append(_hijack(daemon, f"/exec/{exec_id}/start", body="{}"))
+    for sock in sockets:
+        sock.close()
+    logs = daemon.connection()
+    logs.request("GET", "/containers/box/logs?follow=1&stdout=1")
+    logs.getresponse()
+    logs.close()
+    assert daemon.get("/containers/box/json").body["State"]["Running"]
+    assert daemon.get("/_ping").status == 200
+
+
+def _hijack(daemon: Daemon, path: str, *, upgrade: bool = True, body: str = "") -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(PATIENCE)
+    sock.connect(daemon.socket)
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    if upgrade:
+        head += "Connection: Upgrade\r\nUpgrade: tcp\r\n"
+    sock.sendall(f"{head}\r\n{body}".encode())
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        answer += sock.recv(1)
+    assert answer.startswith(b"HTTP/1.1 101 UPGRADED\r\n" if upgrade else b"HTTP/1.1 200 OK\r\n"), answer
+    return sock
+
+
+def _read_all(sock: socket.socket) -> bytes:
+    return b"".join(iter(lambda: sock.recv(65536), b""))
+
+
+def test_list_filters(daemon: Daemon) -> None:
+    one = started(daemon, "one", Labels={"tier": "web"})
+    two = made(daemon, "two", Labels={"tier": "db"})
+
+    def listed(**query: Any) -> list[str]:
+        return [entry["Id"] for entry in daemon.get("/containers/json", **query).body]
+
+    assert listed() == [one]
+    assert listed(all=1) == [two, one]
+    assert listed(limit=1) == [two]
+    for filters, expected in (
+        ({"name": ["tw"]}, [two]),
+        ({"label": ["tier"]}, [two, one]),
+        ({"label": ["tier=db"]}, [two]),
+        ({"status": ["created"]}, [two]),
+        ({"id": [one[:8]]}, [one]),
+        ({"ancestor": ["busybox"]}, [two, one]),
+        ({"ancestor": ["nosuch"]}, []),
+        ({"before": ["two"]}, [one]),
+        ({"since": ["one"]}, [two]),
+        ({"network": ["bridge"]}, [two, one]),
+        ({"name": {"one": True}}, [one]),
+    ):
+        assert listed(all=1, filters=filters) == expected, filters
+
+
+def test_auto_remove(daemon: Daemon) -> None:
+    id = made(daemon, Cmd=["true"], HostConfig={"AutoRemove": True}, Volumes={"/data": {}})
+    assert len(daemon.get("/volumes").body["Volumes"]) == 1
+    connection = daemon.connection()
+    connection.request("POST", f"/containers/{id}/wait?condition=removed")
+    response = connection.getresponse()
+    assert daemon.post(f"/containers/{id}/start").status == 204
+    assert json.loads(response.read()) == {"StatusCode": 0}
+    connection.close()
+    assert daemon.get(f"/containers/{id}/json").status == 404
+    assert daemon.get("/volumes").body["Volumes"] == []
+
+
+def test_a_failed_start_leaves_nothing_in_the_way(daemon: Daemon) -> None:
+    taken = socket.create_server(("0.0.0.0", 8080))
+    id = made(
+        daemon, "box", HostConfig={"PortBindings": {"80/tcp": [{"HostPort": "8080"}], "81/tcp": [{"HostPort": "8081"}]}}
+    )
+    refused = daemon.post("/containers/box/start")
+    assert refused.status == 500
+    assert refused.body["message"].startswith(
+        "failed to set up container networking: driver failed programming external connectivity on endpoint box ("
+    )
+    assert refused.body["message"].endswith("failed to bind host port 0.0.0.0:8080/tcp: address already in use")
+    assert daemon.get("/containers/box/json").body["State"]["Status"] == "created"
+    assert daemon.get("/networks/bridge").body["Containers"] == {}
+    assert daemon.get("/pynet/check").body == []
+    socket.create_server(("0.0.0.0", 8081)).close()
+    taken.close()
+    assert daemon.post(f"/containers/{id}/start").status == 204
+
+
+# -- networks ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"Name": "bridge"}, 403, "operation is not permitted on predefined bridge network"),
+        ({"Name": "default"}, 403, "operation is not permitted on predefined default network"),
+        ({"Name": " "}, 400, "invalid network name: name is empty"),
+        (
+            {"Name": "x", "Driver": "nosuch"},
+            404,
+            "could not find plugin nosuch in v1 plugin registry: plugin not found",
+        ),
+        ({"Name": "x", "Scope": "swarm"}, 403, "cannot create a swarm scoped network when swarm is not active"),
+        ({"Name": "x", "IPAM": {"Config": [{"Subnet": "nonsense"}]}}, 400, ""),
+        ({"Name": "x", "IPAM": {"Config": [{"Subnet": "10.5.0.0/24", "Gateway": "10.6.0.1"}]}}, 400, ""),
+        ({"Name": "x", "IPAM": {"Config": [{"Subnet": "172.17.0.0/16"}]}}, 403, ""),
+        ({"Name": "x", "IPAM": {"Driver": "nosuch"}}, 400, "could not find plugin nosuch"),
+        ({"Name": "x", "EnableIPv4": False}, 400, "IPv4 or IPv6 must be enabled"),
+        ({"Name": "x", "Options": {"com.docker.network.driver.mtu": "small"}}, 400, ""),
+        ({"Name": "x", "ConfigOnly": True}, 400, "configuration-only networks are not supported"),
+    ],
+)
+def test_network_create_refuses(daemon: Daemon, body: dict[str, Any], status: int, message: str) -> None:
+    reply = daemon.post("/networks/create", body)
+    assert reply.status == status, reply
+    assert reply.body["message"].startswith(message)
+    assert len(daemon.get("/networks").body) == 3
+
+
+def test_network_errors(daemon: Daemon) -> None:
+    assert daemon.post("/networks/create", {"Name": "mine"}).status == 201
+    again = daemon.post("/networks/create", {"Name": "mine"})
+    assert (again.status, again.body["message"]) == (409, "network with name mine already exists")
+    predefined = daemon.delete("/networks/host")
+    assert (predefined.status, predefined.body["message"]) == (
+        403,
+        "host is a pre-defined network and cannot be removed",
+    )
+    started(daemon, "box", HostConfig={"NetworkMode": "mine"})
+    assert daemon.delete("/networks/mine").status == 403
+    twice = daemon.post("/networks/mine/connect", {"Container": "box"})
+    assert (twice.status, twice.body["message"]) == (403, "endpoint with name box already exists in network mine")
+    assert daemon.post("/networks/mine/connect", {"Container": "nosuch"}).status == 404
+    assert daemon.post("/networks/mine/connect", {}).status == 400
+    id = daemon.get("/containers/box/json").body["Id"]
+    absent = daemon.post("/networks/bridge/disconnect", {"Container": "box"})
+    assert (absent.status, absent.body["message"]) == (500, f"container {id} is not connected to network bridge")
+    outside = daemon.post(
+        "/networks/bridge/connect", {"Container": "box", "EndpointConfig": {"IPAMConfig": {"IPv4Address": "10.9.9.9"}}}
+    )
+    assert outside.status == 400
+    assert daemon.get("/containers/box/json").body["NetworkSettings"]["Networks"].keys() == {"mine"}
+
+
+def test_a_static_address_that_is_taken(daemon: Daemon) -> None:
+    body = {"Name": "mine", "IPAM": {"Config": [{"Subnet": "10.88.0.0/24"}]}}
+    assert daemon.post("/networks/create", body).status == 201
+    config = {"EndpointsConfig": {"mine": {"IPAMConfig": {"IPv4Address": "10.88.0.7"}}}}
+    options = {"HostConfig": {"NetworkMode": "mine"}, "NetworkingConfig": config}
+    started(daemon, "one", **options)
+    made(daemon, "two", **options)
+    refused = daemon.post("/containers/two/start")
+    assert refused.status == 403
+    assert "Address already in use" in refused.body["message"]
+    assert daemon.delete("/containers/one", force=1).status == 204
+    assert daemon.post("/containers/two/start").status == 204
+
+
+# -- events and volumes ------------------------------------------------------------------------------------------
+
+
+def test_events_are_streamed_in_order(daemon: Daemon) -> None:
+    connection = daemon.connection()
+    connection.request("GET", '/events?filters={"type":["container"]}'.replace('"', "%22"))
+    response = connection.getresponse()
+    id = started(daemon, "box")
+    daemon.delete("/containers/box", force=1)
+    actions: list[str] = []
+    last = 0
+    while "destroy" not in actions:
+        event = json.loads(response.readline())
+        assert event["Actor"]["ID"] == event["id"] == id
+        assert event["timeNano"] > last
+        last = event["timeNano"]
+        actions.append(event["Action"])
+    connection.close()
+    assert actions == ["create", "start", "die", "destroy"]
+
+
+def test_volumes(daemon: Daemon) -> None:
+    reply = daemon.post("/volumes/create", {"Name": "data", "Labels": {"a": "b"}})
+    assert reply.status == 201
+    assert os.path.isdir(reply.body["Mountpoint"])
+    assert daemon.post("/volumes/create", {"Name": "a/b"}).status == 400
+    assert daemon.post("/volumes/create", {"Name": "x", "Driver": "nosuch"}).status == 404
+    id = made(daemon, "box", HostConfig={"Binds": ["data:/data"]})
+    refused = daemon.delete("/volumes/data")
+    assert (refused.status, refused.body["message"]) == (409, f"remove data: volume is in use - [{id}]")
+    assert daemon.get("/volumes", filters={"dangling": ["true"]}).body["Volumes"] == []
+    daemon.delete("/containers/box")
+    assert daemon.delete("/volumes/data").status == 204
+    assert daemon.delete("/volumes/data", force=1).status == 204
