@@ -97,7 +97,8 @@ class Log:
                 view = view[os.write(self.fd, view) :]
         except OSError:
             self.lost += len(data)
-            os.ftruncate(self.fd, before)
+            if os.fstat(self.fd).st_size > before:
+                os.ftruncate(self.fd, before)
 
     def taken(self) -> None:
         if self.fd >= 0:

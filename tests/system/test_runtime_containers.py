@@ -330,7 +330,7 @@ def test_no_descriptor_leaks_in(lab: Lab) -> None:
 
 def test_the_environment_is_dockers(lab: Lab) -> None:
     result = lab.run("env", env=["A=1", "B=x=y", "A=2", "PATH=/bin:/usr/bin"], user="1000" if not NO_MAP else "")
-    found = dict(line.partition("=")[::2] for line in result.lines)
+    found = {key: value for key, _, value in (line.partition("=") for line in result.lines)}
     home = "/" if NO_MAP else "/srv"
     home = "/root" if NO_MAP else home
     assert found == {"A": "2", "B": "x=y", "PATH": "/bin:/usr/bin", "HOSTNAME": "box", "HOME": home}
@@ -448,7 +448,9 @@ def test_a_host_device_can_be_given(lab: Lab) -> None:
 def test_read_only_root(lab: Lab) -> None:
     spec = lab.spec("sh", "-c", "touch /x; echo $?; touch /dev/shm/x; echo $?; touch /scratch/y; echo $?")
     spec["rootfs"]["readonly"] = True
-    spec["mounts"] = [{**bind(Path("/"), "/scratch"), "type": "tmpfs", "source": "", "options": "size=1m,mode=1777"}]
+    scratch = bind(Path("/"), "/scratch")
+    scratch.update(type="tmpfs", source="", options="size=1m,mode=1777")
+    spec["mounts"] = [scratch]
     lab.client.start(spec)
     result = lab.finish(spec)
     assert result.lines == ["1", "0", "0"]
@@ -456,7 +458,8 @@ def test_read_only_root(lab: Lab) -> None:
 
 
 def test_rlimits_and_sysctls(lab: Lab) -> None:
-    result = lab.sh("ulimit -n; ulimit -Hn; cat /proc/sys/kernel/shmmni", rlimits=[("NOFILE", 100, 200)], sysctls={"kernel.shmmni": "99"})  # fmt: skip
+    script = "ulimit -n; ulimit -Hn; cat /proc/sys/kernel/shmmni"
+    result = lab.sh(script, rlimits=[("NOFILE", 100, 200)], sysctls={"kernel.shmmni": "99"})
     assert result.lines == ["100", "200", "99"]
 
 
@@ -555,10 +558,7 @@ def needs_cgroups(lab: Lab) -> None:
 
 def test_out_of_memory_is_137_and_said(lab: Lab) -> None:
     needs_cgroups(lab)
-    spec = lab.spec(
-        "sh", "-c", "head -c 200m /dev/zero | tail", limits={"memory": 24 << 20, "memory_swap": 24 << 20}
-    )  # fmt: skip
-    spec["args"] = ["tail", "/dev/zero"]
+    spec = lab.spec("tail", "/dev/zero", limits={"memory": 24 << 20, "memory_swap": 24 << 20})
     lab.client.start(spec)
     result = lab.finish(spec)
     assert result.code == 137
@@ -569,7 +569,8 @@ def test_out_of_memory_is_137_and_said(lab: Lab) -> None:
 def test_pids_cpu_and_memory_are_limited_and_counted(lab: Lab) -> None:
     needs_cgroups(lab)
     limits = {"pids": 4, "memory": 64 << 20, "nano_cpus": 500_000_000, "cpu_shares": 512}
-    spec = lab.spec("sh", "-c", "echo up > /control/up; read x < /control/go; for i in 1 2 3 4 5 6; do sleep 60 & done; echo no", limits=limits)  # fmt: skip
+    script = "echo up > /control/up; read x < /control/go; for i in 1 2 3 4 5 6; do sleep 60 & done; echo no"
+    spec = lab.spec("sh", "-c", script, limits=limits)
     control = lab.control(spec)
     assert lab.client.start(spec).warnings == []
     control.heard()
@@ -862,15 +863,14 @@ def test_exec_ends_with_its_container(lab: Lab) -> None:
 
 
 def test_no_line_and_no_exit_code_is_lost_when_the_supervisor_is_killed(lab: Lab) -> None:
-    spec = lab.spec("sh", "-c", "while read n; do echo line $n; done < /control/go; exit 42")
-    spec["args"][2] = "exec < /control/go; while read n; do test $n = end && exit 42; echo line $n; done"
+    script = "exec < /control/go; while read n; do test $n = end && exit 42; echo line $n; done"
+    spec = lab.spec("sh", "-c", script)
     control = lab.control(spec)
     lab.client.start(spec)
     for first, last in ((1, 150), (151, 300), (301, 400)):
         control.say("".join(f"{number}\n" for number in range(first, last + 1)))
         if last < 400:
             lab.kill_supervisor()
-            control.say("".join(f"{number}\n" for number in ()))
             lab.pid = spawn(lab.run_directory)
     control.say("end\n")
     result = lab.finish(spec)
