@@ -87,8 +87,15 @@ class Channel:
 
     def queue(self, message: Message, fds: list[int] | None = None) -> bool:
         """Send one frame on a non-blocking socket; what does not fit waits for ``flush``, whose answer is returned."""
-        own = [os.dup(fd) for fd in fds or ()]
-        self._out.extend(self._pieces(message, own))
+        own: list[int] = []
+        try:
+            for fd in fds or ():
+                own.append(os.dup(fd))
+            self._out.extend(self._pieces(message, own))
+        except BaseException:
+            for fd in own:
+                os.close(fd)
+            raise
         return self.flush()
 
     def flush(self) -> bool:
