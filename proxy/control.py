@@ -33,6 +33,7 @@ class ControlServer:
         self._loop, self._listener, self._forwarder = loop, listener, forwarder
         self._peers: set[Channel] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._refusing = False
         self._operations: dict[str, Callable[[Message, list[int]], tuple[Message, list[int]]]] = {
             "listen": self._listen,
             "retarget": self._retarget,
@@ -58,12 +59,14 @@ class ControlServer:
         except BlockingIOError:
             return
         except OSError as error:
-            # out of descriptors: the next connection wakes us again, and the loop must not spin until then
-            print(f"pynet forwarder: control connection: {error}", file=sys.stderr, flush=True)
-            fd = self._listener.fileno()
-            self._loop.remove_reader(fd)
+            # out of descriptors: who connects waits in the queue, and the loop must not spin meanwhile
+            if not self._refusing:
+                print(f"pynet forwarder: control connection: {error}", file=sys.stderr, flush=True)
+            self._refusing = True
+            self._loop.remove_reader(self._listener.fileno())
             self._loop.call_later(0.05, self._resume)
             return
+        self._refusing = False
         sock.setblocking(False)
         channel = Channel(sock)
         self._peers.add(channel)

@@ -70,6 +70,8 @@ class Options(argparse.Namespace):
     bulk: int
     udp_idle: float
     udp_clients: int
+    nofile: tuple[int, int] | None = None
+    """The limit of open files before it was raised."""
 
 
 class Forwarder:
@@ -77,7 +79,7 @@ class Forwarder:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, lane: Lane, options: Options) -> None:
         self.loop, self.lane = loop, lane
-        self.guard = Guard(loop)
+        self.guard = Guard(loop, options.nofile)
         self.pool = BulkPool(loop, lane, options.bulk)
         relay = Relay(lane, PipePool(), self.pool if options.bulk else None)
         self._tcp = TcpShared(loop, lane, relay, Reserve(), self.pool)
@@ -211,7 +213,8 @@ def main(argv: list[str] | None = None) -> int:
         if options.ready_fd is not None:
             os.write(options.ready_fd, f"1\n{error}\n".encode())
         return 1
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    options.nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
+    hard = options.nofile[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     lane = Lane()
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(lane)) as runner:

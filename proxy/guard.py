@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import sys
 from typing import Any
 
@@ -49,8 +50,9 @@ class _Watch:
 
 
 class Guard:
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self, loop: asyncio.AbstractEventLoop, nofile: tuple[int, int] | None = None) -> None:
+        """*nofile*: the limit of open files that what is started gets back; this process has raised its own."""
+        self._loop, self._nofile = loop, nofile
         self._watches: dict[tuple[str, ...], _Watch] = {}
         self._children: dict[int, tuple[str, ...]] = {}
         self._closed = False
@@ -107,7 +109,10 @@ class Guard:
 
     def _start(self, key: tuple[str, ...], watch: _Watch) -> None:
         watch.timer = None
+        raised = resource.getrlimit(resource.RLIMIT_NOFILE)
         try:
+            if self._nofile is not None:
+                resource.setrlimit(resource.RLIMIT_NOFILE, self._nofile)
             pid = os.posix_spawn(
                 watch.argv[0],
                 watch.argv,
@@ -116,10 +121,16 @@ class Guard:
                 setsid=True,
                 setsigmask=[],
             )
-            pidfd = os.pidfd_open(pid)
         except OSError as error:
             print(f"pynet forwarder: {watch.argv[0]} could not be started: {error}", file=sys.stderr, flush=True)
             self._again(key, watch)
+            return
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, raised)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:  # no descriptor is left: it runs, and will ask for its own watch when it can
+            print(f"pynet forwarder: process {pid} can not be followed: {error}", file=sys.stderr, flush=True)
             return
         self._children[pidfd] = key
         self._loop.add_reader(pidfd, self._on_child_exit, pidfd, watch)

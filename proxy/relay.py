@@ -110,12 +110,13 @@ class Direction:
 class Connection:
     """A pair of sockets.  Its events come to ``on_connecting`` until the target has accepted, then to ``on_target``."""
 
-    __slots__ = ("client", "done", "down", "established", "owner", "relay", "target", "up")
+    __slots__ = ("_connected", "client", "done", "down", "owner", "relay", "target", "up")
 
     def __init__(self, relay: Relay, client: Socket, target: Socket, owner: Owner, *, established: bool) -> None:
         """Both sockets are non-blocking; *target* is connected or connecting."""
         self.relay, self.client, self.target, self.owner = relay, client, target, owner
-        self.done, self.established = False, established
+        self.done = False
+        self._connected = established
         self.up = Direction(self, client, target)
         self.down = Direction(self, target, client)
         self.down.writable = True
@@ -124,7 +125,7 @@ class Connection:
         """Register with the lane.  Edges that came before are reported at once (epoll(7))."""
         lane = self.relay.lane
         lane.add(self.up.source_fd, _ALL, self.on_client)
-        lane.add(self.down.source_fd, _ALL, self.on_target if self.established else self.on_connecting)
+        lane.add(self.down.source_fd, _ALL, self.on_target if self._connected else self.on_connecting)
 
     def on_client(self, events: int) -> None:
         self._on(events, self.up, self.down)
@@ -134,9 +135,8 @@ class Connection:
 
     def on_connecting(self, events: int) -> None:
         if events & (EPOLLERR | EPOLLHUP):
-            self.relay.abort(self)
+            self.relay.abort(self, REFUSED)
         elif events & EPOLLOUT:
-            self.established = True
             self.relay.lane.handlers[self.down.source_fd] = self.on_target
             self._on(events, self.down, self.up)
 
@@ -324,11 +324,10 @@ class Relay:
         self._untie(connection)
         return True
 
-    def abort(self, connection: Connection) -> None:
+    def abort(self, connection: Connection, how: str = RESET) -> None:
         """Reset both ends."""
-        if connection.done:
-            return
-        self._finish(connection, RESET if connection.established else REFUSED)
+        if not connection.done:
+            self._finish(connection, how)
 
     def _finish(self, connection: Connection, how: str) -> None:
         self._drop(connection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import signal
 import socket
@@ -316,10 +317,16 @@ def test_what_is_started_has_a_session_of_its_own(client: ForwarderClient, tmp_p
     os.mkfifo(tmp_path / "fifo")
     fifo = os.open(tmp_path / "fifo", os.O_RDWR)
     process = subprocess.Popen(["/bin/sh", "-c", "read x"], stdin=subprocess.PIPE)
-    client.watch(process.pid, ["/bin/sh", "-c", f"cut -d' ' -f1,6 /proc/$$/stat > {tmp_path}/fifo"])
+    client.watch(
+        process.pid, ["/bin/sh", "-c", f"cut -d' ' -f1,6 /proc/$$/stat > {tmp_path}/fifo; ulimit -n > {tmp_path}/fifo"]
+    )
     process.kill()
     process.communicate()
-    pid, session = _said(fifo).split()
+    said = b""
+    while said.count(b"\n") < 2:
+        said += _said(fifo)
+    pid, session, nofile = said.split()
     client.unwatch()
     assert pid == session
+    assert int(nofile) == resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # and not what the forwarder raised its own to
     os.close(fifo)
