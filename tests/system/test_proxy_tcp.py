@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import random
 import resource
 import select
 import signal
@@ -289,6 +290,59 @@ def test_resets_and_new_connections_at_the_same_time_do_not_mix(proxy: Proxy, ec
         with connect(port) as client:
             client.sendall(b"new")
             assert receive(client, 3) == b"new"
+
+
+def _sockets(pid: int) -> int:
+    """How many sockets *pid* holds."""
+    count = 0
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            count += os.readlink(f"/proc/{pid}/fd/{fd}").startswith("socket:")
+    return count
+
+
+def test_rude_ends_at_every_step_leak_nothing(proxy: Proxy, server: socket.socket) -> None:
+    """Both ends reset, close, half-close, flood or read nothing, at random; then all is as before."""
+    name, port = proxy.publish(server.getsockname()[:2])
+    before = _sockets(proxy.process.pid)
+    chance = random.Random(7)
+
+    def be_rude(sock: socket.socket) -> socket.socket | None:
+        sock.setblocking(False)
+        with contextlib.suppress(OSError):
+            for _ in range(chance.randrange(6)):
+                match chance.randrange(6):
+                    case 0:
+                        sock.send(bytes(chance.randrange(1, 300_000)))
+                    case 1:
+                        sock.recv(chance.randrange(1, 100_000))
+                    case 2:
+                        sock.shutdown(socket.SHUT_WR)
+                    case 3:
+                        sock.shutdown(socket.SHUT_RD)
+                    case 4:
+                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                    case _:
+                        sock.close()
+                        return None
+        return sock
+
+    live: list[socket.socket] = []
+    server.setblocking(False)
+    for _ in range(400):
+        with contextlib.suppress(OSError):
+            live.append(connect(port))
+        with contextlib.suppress(OSError):
+            live.append(server.accept()[0])
+        live = [sock for sock in map(be_rude, chance.sample(live, len(live))) if sock is not None]
+        while len(live) > 40:
+            live.pop().close()
+    for sock in live:
+        sock.close()
+    server.close()
+    proxy.wait(lambda: proxy.stats(name)["active"] == 0, "every connection ends")
+    assert proxy.stats(name)["connections"] >= 300
+    proxy.wait(lambda: _sockets(proxy.process.pid) <= before, "every socket is closed")
 
 
 # -- bounds --------------------------------------------------------------------------------------------------------
