@@ -16,7 +16,6 @@ and at each change after, so that the next supervisor can take over at any point
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import select
@@ -29,17 +28,17 @@ from typing import Any
 from ..netlib.errors import Conflict, InvalidArgument, NotModified, NotSupported
 from . import backoff, linux, logs, spawn
 from .cgroups import Cgroups, Group
+from .confinement import Confinement
 from .execs import Execs
 from .loop import Loop, Timer
 from .output import Output
 from .records import Record
 from .spec import ContainerSpec, Restart
+from .stdin import Stdin
 
 State = dict[str, Any]
 ADOPT_SECONDS = 3.0
 UNKNOWN_EXIT = 255
-_REMOVE_RETRY = 0.01
-_REMOVE_TRIES = 500
 NO_EVENTS = 0
 
 
@@ -68,18 +67,15 @@ class Container:
         }  # fmt: skip
         self.pidfd = -1
         self.execs = Execs(self)
-        self._stdin = -1
-        self.group: Group | None = None
+        self._stdin = Stdin(record, once=spec["stdin_once"])
+        self.confinement = Confinement(context.loop, context.cgroups, self._oom)
         self._output: Output | None = None
         self._spawned: spawn.Spawned | None = None
         self._reply: StartReply | None = None
         self._restart_timer: Timer | None = None
         self._kill_timer: Timer | None = None
         self._lost_timer: Timer | None = None
-        self._oom: int = -1
         self._waiters: list[Callable[[], None]] = []
-        self._cleaned: list[Callable[[], None]] = []
-        self._cleaning = False
 
     # -- state -----------------------------------------------------------------------------------------------
 
@@ -117,11 +113,11 @@ class Container:
             self._output = Output(self.context.loop, self.context.peek, self.record, self.spec["log"])
             if not self.spec["tty"]:
                 self._output.add_fifos()
-            self.group = self._make_group()
-            warnings += self.group.warnings
-            cgroup = self.group.open_v2()
+            group = self.confinement.make(self.spec)
+            warnings += group.warnings
+            cgroup = group.open_v2()
             child, master = spawn.start(
-                self.context.host, self.spec, stdio, cgroup=cgroup, cgroup_tasks=self.group.tasks, warnings=warnings
+                self.context.host, self.spec, stdio, cgroup=cgroup, cgroup_tasks=group.tasks, warnings=warnings
             )
         except OSError as error:
             raise spawn.StartError(f"{error.filename or 'clone'}: {error.strerror}") from error
@@ -145,28 +141,16 @@ class Container:
         self.context.loop.add(child.errors, lambda _: self._outcome())
         child.go()
 
-    def _make_group(self) -> Group:
-        devices: list[str] | None = None
-        if not self.spec["privileged"]:
-            devices = [rule for text in self.spec["devices"] if (rule := _device_rule(text))]
-        return self.context.cgroups.create(self.spec["cgroup"], self.spec["limits"], devices=devices)
-
     def _open_stdio(self) -> list[int]:
         """The container's ends of its FIFOs."""
         if self.spec["tty"]:
             return []
-        stdin = -1
-        if self.spec["open_stdin"]:
-            path = self.record.make_fifo("in")
-            if self._stdin < 0:
-                self._stdin = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-            # reading only: the container sees the end when the last writer closes; both ways: it never does
-            mode = os.O_RDONLY if self.spec["stdin_once"] else os.O_RDWR
-            stdin = os.open(path, mode | os.O_CLOEXEC)
-            if self.spec["stdin_once"]:
-                os.close(self._stdin)
-                self._stdin = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        stdin = self._stdin.open() if self.spec["open_stdin"] else -1
         return [stdin, *(os.open(self.record.make_fifo(name), os.O_RDWR | os.O_CLOEXEC) for name in ("out", "err"))]
+
+    @property
+    def group(self) -> Group | None:
+        return self.confinement.group
 
     @property
     def master(self) -> int:
@@ -184,7 +168,7 @@ class Container:
             # the child ends by itself; its exit is not the container's
             self.context.children[child.pid] = lambda _: self._start_failed(error)
             return
-        self._watch_oom()
+        self.confinement.watch(self.spec)
         self.emit("started", pid=self.state["pid"], restarts=self.state["restarts"])
         reply, self._reply = self._reply, None
         if reply is not None:
@@ -197,7 +181,7 @@ class Container:
             status="exited", pid=0, exit_code=error.code, error=error.message, finished=time.time(), stopped=True
         )
         self.save()
-        self._clean_cgroup()
+        self.confinement.remove()
         reply, self._reply = self._reply, None
         if reply is not None:
             reply(error)
@@ -205,21 +189,8 @@ class Container:
             self.emit("exited", exit_code=error.code, oom_killed=False, error=error.message, restarting=False)
         self._wake()
 
-    def _watch_oom(self) -> None:
-        if self.group is None or self.spec["limits"]["memory"] <= 0:
-            return
-        watched = self.group.watch_oom()
-        if watched is None:
-            return
-        self._oom, priority = watched
-        self.context.loop.add(self._oom, self._oom_event, select.EPOLLPRI if priority else select.EPOLLIN)
-
-    def _oom_event(self, _: int) -> None:
-        try:
-            os.read(self._oom, 4096)  # an eventfd's count, or memory.events
-        except OSError:
-            pass
-        if self.group is not None and self.group.oom_kills() and not self.state["oom_killed"]:
+    def _oom(self) -> None:
+        if not self.state["oom_killed"]:
             self.state["oom_killed"] = True
             self.emit("oom")
 
@@ -237,7 +208,7 @@ class Container:
 
     def _ended(self, code: int, error: str) -> None:
         self._drain()
-        oom = self.state["oom_killed"] or (self.group is not None and self.group.oom_kills() > 0)
+        oom = self.state["oom_killed"] or self.confinement.oom_killed
         if oom and not self.state["oom_killed"]:
             self.emit("oom")  # the exit has overtaken the kernel's notice
         self._release()
@@ -257,7 +228,7 @@ class Container:
             self.state["delay"] = backoff.next_delay(self.state["delay"], ran=ran)
         self.save()
         self.emit("exited", exit_code=code, oom_killed=oom, error=error, restarting=again)
-        self._clean_cgroup()
+        self.confinement.remove()
         if again:
             self._arm_restart()
         self._wake()
@@ -268,13 +239,12 @@ class Container:
 
     def _restart(self) -> None:
         self._restart_timer = None
-        if self._cleaning:  # the old cgroup is still busy
-            self._cleaned.append(self._restart)
-            return
-        if self.state["status"] != "restarting":
-            return
-        self.state["restarts"] += 1
-        self.start(None)
+        self.confinement.when_removed(self._start_again)
+
+    def _start_again(self) -> None:
+        if self.state["status"] == "restarting":  # nobody has stopped it while its old cgroup was busy
+            self.state["restarts"] += 1
+            self.start(None)
 
     def _drain(self) -> None:
         if self._output is not None:
@@ -290,17 +260,12 @@ class Container:
         if self._output is not None:
             self._output.close()
             self._output = None
-        if self._oom >= 0:
-            loop.discard(self._oom)
-            os.close(self._oom)
-            self._oom = -1
+        self.confinement.unwatch()
         if self.pidfd >= 0:
             loop.discard(self.pidfd)
             os.close(self.pidfd)
             self.pidfd = -1
-        if self._stdin >= 0:
-            os.close(self._stdin)
-            self._stdin = -1
+        self._stdin.close()
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []
@@ -308,20 +273,6 @@ class Container:
             waiter()
         if self.state["status"] == "exited" and not self.spec["hold"]:
             self.remove(lambda: None)
-
-    def _clean_cgroup(self, tries: int = _REMOVE_TRIES) -> None:
-        """Remove the cgroup; one that is busy for the moment is tried again."""
-        group = self.group
-        if group is None or group.remove() or tries <= 0:
-            self.group, self._cleaning = None, False
-            cleaned, self._cleaned = self._cleaned, []
-            for call in cleaned:
-                call()
-            return
-        if tries == _REMOVE_TRIES:
-            group.kill()
-        self._cleaning = True
-        self.context.loop.later(_REMOVE_RETRY, lambda: self._clean_cgroup(tries - 1))
 
     # -- requests --------------------------------------------------------------------------------------------
 
@@ -358,7 +309,6 @@ class Container:
         if self._restart_timer is not None:
             self._restart_timer.cancel()
             self._restart_timer = None
-        self._cleaned = [call for call in self._cleaned if call != self._restart]
         self.state.update(status="exited", stopped=True)
         self.save()
         self._wake()
@@ -416,17 +366,7 @@ class Container:
             return [os.dup(self.master)] if self.master >= 0 else []
         if not self.spec["open_stdin"]:
             return []
-        try:
-            fd = os.open(self.record.path("in"), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
-            return []  # the container has closed its standard input
-        os.set_blocking(fd, True)
-        if self.spec["stdin_once"] and self._stdin >= 0:
-            os.close(self._stdin)  # from now on the client's is the last
-            self._stdin = -1
-        return [fd]
+        return self._stdin.attach()
 
     def resize(self, exec_id: str | None, height: int, width: int) -> None:
         master = self.master
@@ -474,23 +414,20 @@ class Container:
                 self.emit("removed")
             done()
 
-        if self._cleaning:
-            self._cleaned.append(finish)
-        else:
-            finish()
+        self.confinement.when_removed(finish)
 
     # -- take over -------------------------------------------------------------------------------------------
 
     def restore(self, state: State) -> None:
         """Go on where the supervisor before has been killed."""
         self.state.update(state)
-        self.group = self.context.cgroups.find(self.spec["cgroup"], self.spec["limits"])
+        self.confinement.find(self.spec)
         if self.state["status"] == "restarting":
-            self._clean_cgroup()
+            self.confinement.remove()
             self._arm_restart()
             return
         if not self.alive:
-            self._clean_cgroup()
+            self.confinement.remove()
             self._wake()
             return
         self.pidfd = linux.open_pidfd(self.state["pid"], self.state["start_time"])
@@ -500,10 +437,8 @@ class Container:
         if self.pidfd < 0:
             self._lost_timer = self.context.loop.later(ADOPT_SECONDS, self._lost)
             return
-        if self.spec["open_stdin"] and not self.spec["tty"] and not self.spec["stdin_once"]:
-            self._stdin = os.open(self.record.path("in"), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self.context.loop.add(self.pidfd, self._stranger_ended)
-        self._watch_oom()
+        self.confinement.watch(self.spec)
         self.execs.restore(self.state["execs"])
 
     def _stranger_ended(self, events: int) -> None:
@@ -534,17 +469,3 @@ class Container:
         for fd in (pidfd, master, *fds[2:]):
             if fd >= 0:
                 os.close(fd)
-
-
-def _device_rule(text: str) -> str:
-    """The cgroup's rule for one of the specification's devices; "" for what is no device (its start reports it)."""
-    source, _, rest = text.partition(":")
-    access = text.rpartition(":")[2] if rest and "/" not in text.rpartition(":")[2] else "rwm"
-    try:
-        status = os.stat(source)
-    except OSError:
-        return ""
-    kind = {0o020000: "c", 0o060000: "b"}.get(status.st_mode & 0o170000)
-    if kind is None:
-        return ""
-    return f"{kind} {os.major(status.st_rdev)}:{os.minor(status.st_rdev)} {access}"

@@ -37,8 +37,6 @@ import fcntl
 import gc
 import os
 import resource
-import select
-import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -49,99 +47,19 @@ from ..netlib.errors import Conflict, InvalidArgument, NotFound, PynetError
 from ..netlib.kernel import syscall as k
 from . import spawn
 from .cgroups import Cgroups
+from .connection import Connection, Request
 from .container import Container, Context
 from .loop import Loop, Timer
 from .records import Record, check_id
 from .spec import ContainerSpec
+from .watchdog import Watchdog
 
-_MAX_PENDING = 64 << 20
-"""A subscriber that leaves this many bytes unread is dropped."""
 _MAX_BACKLOG = 1000
 """Most events kept for a subscriber to come."""
 _PARENT_IDLE = 2.0
 """Seconds without containers until the empty parent cgroup is removed."""
-_WATCH_FIRST, _WATCH_LONGEST = 0.2, 30.0
 
 Fields = dict[str, Any]
-
-
-class Connection:
-    def __init__(self, supervisor: Supervisor, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        self.channel = ipc.Channel(sock)
-        self.supervisor = supervisor
-        self.subscribed = False
-        self.open = True
-
-    def send(self, message: ipc.Message, fds: list[int] | None = None) -> None:
-        if not self.open:
-            return
-        try:
-            done = self.channel.queue(message, fds)
-        except OSError:
-            self.close()
-            return
-        if self.channel.pending > _MAX_PENDING:
-            self.close()
-        elif not done:
-            self.supervisor.loop.modify(self.channel.fileno(), select.EPOLLIN | select.EPOLLOUT)
-
-    def handle(self, events: int) -> None:
-        try:
-            if events & select.EPOLLOUT and self.channel.flush():
-                self.supervisor.loop.modify(self.channel.fileno(), select.EPOLLIN)
-            if not events & ~select.EPOLLOUT:
-                return
-            frames, still_open = self.channel.drain()
-        except (OSError, ipc.ProtocolError):
-            self.close()
-            return
-        for message, fds in frames:
-            self.supervisor.handle(self, message, fds)
-        if not still_open:
-            self.close()
-
-    def close(self) -> None:
-        if self.open:
-            self.open = False
-            self.supervisor.loop.discard(self.channel.fileno())
-            self.channel.close()
-            self.supervisor.connections.discard(self)
-
-
-class Request:
-    """One request on its way; answered once, now or later."""
-
-    def __init__(self, connection: Connection, message: Fields, fds: list[int]) -> None:
-        self.connection, self.message, self.fds = connection, message, fds
-
-    def reply(self, fds: list[int] | None = None, **fields: Any) -> None:
-        self.connection.send({"seq": self.message.get("seq"), "ok": True, **fields}, fds)
-
-    def fail(self, error: PynetError | spawn.StartError) -> None:
-        if isinstance(error, spawn.StartError):
-            body: Fields = {"message": error.message, "class": "StartFailed", "code": error.code}
-        else:
-            body = {"message": error.message, "class": type(error).__name__}
-        self.connection.send({"seq": self.message.get("seq"), "ok": False, "error": body})
-
-    def text(self, key: str) -> str:
-        value = self.message.get(key)
-        if not isinstance(value, str):
-            raise InvalidArgument(f"{self.message.get('op')}: {key} is missing or not a string")
-        return value
-
-    def number(self, key: str, default: int | None = None) -> int:
-        value = self.message.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise InvalidArgument(f"{self.message.get('op')}: {key} is missing or not a number")
-        return value
-
-    def mapping(self, key: str) -> Fields:
-        value = self.message.get(key)
-        if not isinstance(value, dict):
-            raise InvalidArgument(f"{self.message.get('op')}: {key} is missing or not an object")
-        return value
 
 
 class Supervisor:
@@ -162,11 +80,7 @@ class Supervisor:
         self._backlog: list[Fields] = []
         self._parents: set[str] = set()
         self._parents_timer: Timer | None = None
-        self._watch_pidfd = -1
-        self._watch_argv: list[str] = []
-        self._watch_env: dict[str, str] | None = None
-        self._watch_delay = 0.0
-        self._watch_timer: Timer | None = None
+        self._watchdog = Watchdog(self.loop)
         self._operations: dict[str, Callable[[Request], None]] = {
             "start": self._start,
             "kill": self._kill,
@@ -220,7 +134,7 @@ class Supervisor:
                 sock, _address = listener.accept()
             except OSError:
                 return  # gone again, or no descriptor is free: the backlog waits
-            connection = Connection(self, sock)
+            connection = Connection(sock, self.loop, self.handle, self.connections.discard)
             self.connections.add(connection)
             self.loop.add(sock.fileno(), connection.handle)
 
@@ -392,6 +306,11 @@ class Supervisor:
             container.adopt(fds)
         request.reply(known=container is not None and container.alive)
 
+    def _watch(self, request: Request) -> None:
+        argv = [str(word) for word in request.message.get("start") or []]
+        self._watchdog.watch(request.number("pid", 0), argv, request.message.get("env"))
+        request.reply()
+
     def _subscribe(self, request: Request) -> None:
         request.connection.subscribed = True
         request.reply()
@@ -415,57 +334,6 @@ class Supervisor:
         self._remove_parents()
         request.reply()
         self.loop.running = False
-
-    # -- the daemon's watchdog -----------------------------------------------------------------------------------
-
-    def _watch(self, request: Request) -> None:
-        argv: list[str] = [str(word) for word in request.message.get("start") or []]
-        self._unwatch()
-        self._watch_delay = 0.0
-        self._watch_argv, self._watch_env = argv, request.message.get("env")
-        if argv:
-            try:
-                self._watch_pid(request.number("pid"))
-            except ProcessLookupError:
-                raise NotFound(f"no process {request.number('pid')} to watch") from None
-        request.reply()
-
-    def _unwatch(self) -> None:
-        if self._watch_timer is not None:
-            self._watch_timer.cancel()
-            self._watch_timer = None
-        if self._watch_pidfd >= 0:
-            self.loop.discard(self._watch_pidfd)
-            os.close(self._watch_pidfd)
-            self._watch_pidfd = -1
-
-    def _watch_pid(self, pid: int) -> None:
-        self._watch_pidfd = os.pidfd_open(pid)
-        self.loop.add(self._watch_pidfd, lambda _: self._watched_died())
-
-    def _watched_died(self) -> None:
-        self._unwatch()
-        self._watch_timer = self.loop.later(self._watch_delay, self._start_watched)
-        # a command that dies before it asks to be watched again is tried ever more rarely
-        self._watch_delay = min(max(self._watch_delay * 2, _WATCH_FIRST), _WATCH_LONGEST)
-
-    def _start_watched(self) -> None:
-        self._watch_timer = None
-        argv = self._watch_argv
-        try:
-            pid = os.posix_spawn(
-                argv[0],
-                argv,
-                dict(os.environ) if self._watch_env is None else self._watch_env,
-                file_actions=[(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)],
-                setsid=True,
-                setsigmask=[],
-                setsigdef=[signal.SIGPIPE],
-            )
-        except OSError as error:
-            print(f"{argv[0]} can not be started again: {error}", file=sys.stderr, flush=True)
-            return
-        self._watch_pid(pid)
 
 
 def _arguments(argv: list[str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pynet.runtime import capabilities, seccomp, syscalls
@@ -117,6 +117,7 @@ words = st.one_of(
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.sampled_from(sorted(OPERATORS)), words, words, words, st.integers(0, 5))
 def test_argument_tests_have_64_bits(operator: str, value: int, second: int, argument: int, index: int) -> None:
     test = {"index": index, "value": value, "valueTwo": second, "op": operator}
@@ -131,6 +132,7 @@ def test_argument_tests_have_64_bits(operator: str, value: int, second: int, arg
         assert judge(program, NUMBERS["read"], *arguments) == expected
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.sets(st.integers(0, 480), max_size=200))
 def test_any_set_of_numbers_is_told_apart(allowed: set[int]) -> None:
     rules: seccomp.Rules = {number: [((), ALLOW)] for number in allowed}
