@@ -18,6 +18,7 @@ Rules of this file, each of which has been broken by some runtime and has a CVE 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import resource
@@ -304,11 +305,18 @@ def _finish(process: Process, who: users.Identity, step: list[str]) -> NoReturn:
     k.prctl(k.PR_SET_KEEPCAPS, 1)
     try:
         os.setgroups(who.groups)
-    except PermissionError:
+    except OSError:
         if not process.tolerant:
+            raise  # a user namespace may deny it (user_namespaces(7), /proc/pid/setgroups), or not map the groups
+    try:
+        os.setresgid(who.gid, who.gid, who.gid)
+        os.setresuid(who.uid, who.uid, who.uid)
+    except OSError as error:
+        if not process.tolerant or error.errno != errno.EINVAL:
             raise
-    os.setresgid(who.gid, who.gid, who.gid)
-    os.setresuid(who.uid, who.uid, who.uid)
+        raise ValueError(
+            f"user {who.uid}:{who.gid} is not mapped in this user namespace: run the daemon as root to use it"
+        ) from None
     k.prctl(k.PR_SET_KEEPCAPS, 0)
     if process.seccomp and not process.no_new_privileges:
         # a change of uid from 0 emptied the effective set; seccomp(2) wants CAP_SYS_ADMIN in it

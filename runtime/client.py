@@ -17,6 +17,7 @@ the exit codes of containers that ended meanwhile.  Then ``hold`` fetches what t
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import select
@@ -33,6 +34,8 @@ from ..netlib import errors
 from ..netlib.errors import InternalError, InvalidArgument, PynetError, Unavailable
 from ..netlib.ipc import Channel, Message, ProtocolError, connect
 from .spec import ContainerSpec, Restart
+
+_log = logging.getLogger(__name__)
 
 Event = dict[str, Any]
 State = dict[str, Any]
@@ -371,7 +374,10 @@ class SupervisorClient:
 
     def _dispatch(self) -> None:
         while (work := self._queue.get()) is not None:
-            work()
+            try:
+                work()
+            except Exception:  # a subscriber's bug must not cost the others their events
+                _log.exception("a subscriber to the supervisor's events failed")
 
     def _deliver(self, event: Event) -> None:
         if event["event"] == "removed":

@@ -311,6 +311,14 @@ class Container:
             self._restart_timer = None
         self.state.update(status="exited", stopped=True)
         self.save()
+        state = self.state
+        self.emit(
+            "exited",
+            exit_code=state["exit_code"],
+            oom_killed=state["oom_killed"],
+            error=state["error"],
+            restarting=False,
+        )
         self._wake()
 
     def stop(self, number: int | None, timeout: float | None, done: Callable[[], None]) -> None:

@@ -677,6 +677,27 @@ def test_without_open_stdin_there_is_nothing_to_attach(lab: Lab) -> None:
     control.close()
 
 
+@pytest.mark.skipif(not NO_MAP, reason="every uid is mapped here")
+def test_a_user_that_is_not_mapped_is_named(lab: Lab) -> None:
+    with pytest.raises(StartFailed, match="user 1000:1001 is not mapped in this user namespace"):
+        lab.run("true", user="web")
+
+
+def test_a_subscriber_that_fails_does_not_silence_the_others(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    seen = threading.Event()
+
+    def fails(_: object) -> None:
+        seen.set()
+        raise RuntimeError("subscriber's bug")
+
+    client = SupervisorClient(lab.run_directory / "supervisor.sock")
+    client.subscribe(fails)
+    assert lab.run("true").code == 0
+    assert seen.wait(BOUND)
+    client.close()
+    assert "subscriber's bug" in caplog.text
+
+
 def test_a_terminal(lab: Lab) -> None:
     spec = lab.spec(
         "sh", "-c", "tty; test -c /dev/console && echo console; echo $TERM; read x; stty size; echo got $x", tty=True
@@ -750,7 +771,7 @@ def test_a_stop_ends_the_wait_for_a_restart(lab: Lab) -> None:
     lab.client.start(spec)
     lab.wait("restarting", spec["id"], lambda e: e["delay"] >= 0.4)
     assert lab.client.stop(spec["id"])["status"] == "exited"
-    lab.client.remove(spec["id"])
+    assert lab.finish(spec).code == 1
 
 
 def test_a_container_that_is_not_held_is_forgotten(lab: Lab) -> None:
