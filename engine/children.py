@@ -46,9 +46,14 @@ class Children:
         self._stopping = False
         self._forwarder_process: subprocess.Popen[bytes] | None = None
         self.forwarder = ForwarderClient(str(instance.run / "forwarder.sock"))
-        self.supervisor: SupervisorClient
+        self._supervisor: SupervisorClient | None = None
         self.supervisor_is_new = False
         """Whether no supervisor ran when we came: the machine was restarted, or everything was stopped."""
+
+    @property
+    def supervisor(self) -> SupervisorClient:
+        assert self._supervisor is not None, "find_supervisor comes first"
+        return self._supervisor
 
     # -- start -----------------------------------------------------------------------------------------------
 
@@ -62,11 +67,11 @@ class Children:
     def find_supervisor(self) -> None:
         path = self._instance.run / "supervisor.sock"
         try:
-            self.supervisor = SupervisorClient(path)
+            self._supervisor = SupervisorClient(path)
         except Unavailable:
             self._start_supervisor()
             self.supervisor_is_new = True
-            self.supervisor = SupervisorClient(path)
+            self._supervisor = SupervisorClient(path)
 
     def _start_forwarder(self) -> None:
         self._forwarder_process = spawn_forwarder(str(self._instance.run))
@@ -153,6 +158,14 @@ class Children:
         for pidfd in self._watching.values():
             os.close(pidfd)
         self._watching.clear()
+
+    def give_up(self) -> None:
+        """After a start that failed: end what was started for it, leave what was there before."""
+        if self._supervisor is not None and self.supervisor_is_new:
+            self._supervisor.shutdown()
+        if self._forwarder_process is not None:
+            self.forwarder.shutdown()
+            self._forwarder_process.wait()
 
     def close(self) -> None:
         self.supervisor.close()

@@ -102,8 +102,10 @@ def bind(path: str) -> socket.socket:
                 os.chown(path, -1, grp.getgrnam(name).gr_gid)
             except KeyError:
                 continue
-            except PermissionError:
-                pass  # an ordinary user's engine is that user's alone
+            except OSError as error:
+                # an ordinary user's engine is that user's alone; EINVAL: the group is not in our user namespace
+                if error.errno not in (errno.EPERM, errno.EINVAL):
+                    raise
             break
         sock.listen(1024)
         sock.setblocking(False)
@@ -138,7 +140,12 @@ class Daemon:
         self._sock = bind(self._path)
         self._children = Children(self.instance, own_command(arguments, self.instance))
         self._everything = False
-        self._start()
+        try:
+            self._start()
+        except BaseException:
+            self._children.give_up()
+            self._remove_files()
+            raise
 
     def _start(self) -> None:
         """Everything that is not asyncio."""
@@ -233,9 +240,12 @@ class Daemon:
         if self._everything:
             take_down(self._controller)
         self._controller.close()
+        self._remove_files()
+        os.close(self._lock)
+
+    def _remove_files(self) -> None:
         for path in (Path(self._path), self.instance.run / "pynetd.pid"):
             path.unlink(missing_ok=True)
-        os.close(self._lock)
 
 
 def take_down(controller: Controller) -> None:
