@@ -27,6 +27,7 @@ PAGE = "Hello from a container."
 PORT = 8080
 OWN = [sys.executable, "-I", "-m"]
 FETCH_TIMEOUT = 20.0
+LEFT_TIMEOUT = 5.0
 
 
 class Failed(Exception):
@@ -155,16 +156,26 @@ def _firewall() -> set[str]:
     return {re.sub(r"(packets|bytes) \d+", "", line).strip() for line in done.stdout.splitlines()}
 
 
-def difference(before: Facts, after: Facts) -> str:
-    """A sentence when they are equal; Failed with what is left, or gone, when not."""
-    changes = [
+def difference(before: Facts, after: Facts) -> list[str]:
+    """What is in one and not in the other, a line each.  Pure."""
+    return [
         f"{kind}: {sign}{item}"
         for kind in before
         for sign, items in (("+", after[kind] - before[kind]), ("-", before[kind] - after[kind]))
         for item in sorted(items)
     ]
-    if changes:
-        raise Failed("\n".join(changes))
+
+
+def _nothing_left(before: Facts, run: str) -> str:
+    """A sentence when all is as before; Failed with the differences when it is not, or not soon.
+
+    The kernel takes a network namespace apart in the background (cleanup_net), and its links with it.
+    """
+    deadline = time.monotonic() + LEFT_TIMEOUT
+    while changes := difference(before, facts(run)):
+        if time.monotonic() > deadline:
+            raise Failed("\n".join(changes))
+        time.sleep(0.02)
     return f"the same {', '.join(before)} as before"
 
 
@@ -212,9 +223,7 @@ def show() -> int:
         )
         demo.step("Is in the kernel what should be there?", "pynet check", lambda: pynet("check"))
     demo.step("Remove the container", "pynet rm -f web", lambda: f"removed {pynet('rm', '-f', 'web')}")
-    demo.step(
-        "Is anything left?", "links, namespaces, rules, ... before and after", lambda: difference(before, facts(run))
-    )
+    demo.step("Is anything left?", "links, namespaces, rules, ... before and after", lambda: _nothing_left(before, run))
     demo.step("End the engine", "pynet daemon stop --all", lambda: pynet("daemon", "stop", "--all"))
     _farewell(demo.failures)
     return 1 if demo.failures else 0

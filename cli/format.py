@@ -6,7 +6,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB")
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -80,7 +80,7 @@ def ellipsis(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def ports(entries: list[dict[str, object]]) -> str:
+def ports(entries: Sequence[Mapping[str, object]]) -> str:
     """The PORTS column: runs of ports are one entry (docker/cli, DisplayablePorts).
 
     [{IP, PrivatePort, PublicPort, Type}] -> "0.0.0.0:8000-8010->80-90/tcp, 9000/tcp"
@@ -104,7 +104,7 @@ def ports(entries: list[dict[str, object]]) -> str:
     return ", ".join(_port_group(*group) for group in groups)
 
 
-def _int(entry: dict[str, object], key: str) -> int:
+def _int(entry: Mapping[str, object], key: str) -> int:
     value = entry.get(key) or 0
     return value if isinstance(value, int) else 0
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 Row = dict[str, object]
 
 
-def add_format(parser: Parser) -> None:
-    """``--format`` and ``--json``."""
-    parser.option("--format", metavar="TEMPLATE", help='a Go template, "table TEMPLATE", or "json"')
+def add_format(parser: Parser, *short: str) -> None:
+    """``--format``, with a *short* form where Docker has one, and ``--json``."""
+    parser.option(*short, "--format", metavar="TEMPLATE", help='a Go template, "table TEMPLATE", or "json"')
     parser.flag("--json", help="print the engine's objects as JSON, one a line")
 
 

@@ -327,8 +327,11 @@ def execute(command: list[str], environ: dict[str, str]) -> NoReturn:
     try:
         os.execvpe(command[0], command, environ)
     except OSError as error:
-        _complain(f"cannot run {command[0]}: {error.strerror}", "it is looked for on PATH")
-        os._exit(127 if isinstance(error, FileNotFoundError) else 126)
+        # a directory on PATH that may not be searched is no reason to say that the command may not be executed
+        places = [""] if "/" in command[0] else environ.get("PATH", "").split(":")
+        found = any(os.path.exists(os.path.join(place, command[0])) for place in places)
+        _complain(f"cannot run {command[0]}: {error.strerror if found else 'not found'}", "it is looked for on PATH")
+        os._exit(126 if found else 127)
 
 
 # -- the LAN's client ---------------------------------------------------------------------------------------------

@@ -123,6 +123,7 @@ class Session:
                     keys, detached = self._keys.feed(data) if self._raw else (data, False)
                     out += keys
                     if detached:
+                        self._last_words(sock, out)
                         return False
                 else:
                     reading = False
@@ -150,6 +151,13 @@ class Session:
                     sock.shutdown(socket.SHUT_WR)
                 except OSError:
                     pass
+
+    def _last_words(self, sock: socket.socket, out: bytearray) -> None:
+        """What was typed before the detach keys, as far as the other side takes it at once."""
+        try:
+            sock.send(out)
+        except OSError:
+            pass
 
     def _signals(self) -> None:
         for number in os.read(self._wake, 256):

@@ -24,7 +24,7 @@ ROWS = [
 
 
 def configure(parser: Parser) -> None:
-    add_format(parser)
+    add_format(parser, "-f")
 
 
 def run(args: Arguments) -> int:

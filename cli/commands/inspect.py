@@ -21,7 +21,7 @@ KINDS = {"container": "/json", "image": "/json", "network": ""}
 
 
 def configure(parser: Parser) -> None:
-    add_format(parser)
+    add_format(parser, "-f")
     parser.flag("-s", "--size", help="show sizes of containers")
     if parser.title == "inspect":
         parser.option("--type", metavar="KIND", help="only container, image or network")

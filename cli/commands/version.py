@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def configure(parser: Parser) -> None:
-    add_format(parser)
+    add_format(parser, "-f")
     parser.flag("--client", help="do not ask the engine")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,11 +61,11 @@ def test_durations_have_dockers_words(seconds: float, words: str) -> None:
 
 
 def test_ports_in_runs() -> None:
-    entries: list[dict[str, object]] = [
+    entries: list[Mapping[str, object]] = [
         {"IP": "0.0.0.0", "PrivatePort": 80 + n, "PublicPort": 8080 + n, "Type": "tcp"} for n in range(3)
     ]
-    entries += [{"IP": "::", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"}]
     entries += [
+        {"IP": "::", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},
         {"PrivatePort": 9000, "Type": "tcp"},
         {"PrivatePort": 53, "PublicPort": 53, "Type": "udp", "IP": "0.0.0.0"},
     ]
