@@ -162,7 +162,10 @@ async def pump(fd: int, sink: Callable[[bytes], Any], over: asyncio.Event) -> No
         except BlockingIOError:
             if over.is_set():
                 return
-            tasks = [asyncio.ensure_future(readable(fd)), asyncio.ensure_future(over.wait())]
+            tasks: list[asyncio.Future[Any]] = [
+                asyncio.ensure_future(readable(fd)),
+                asyncio.ensure_future(over.wait()),
+            ]
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             finally:

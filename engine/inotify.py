@@ -10,7 +10,7 @@ import asyncio
 import ctypes
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -34,7 +34,7 @@ class Inotify:
         asyncio.get_running_loop().add_reader(self._fd, self._read)
 
     @contextmanager
-    def follow(self, path: str) -> Iterator[asyncio.Event]:
+    def follow(self, path: str) -> Generator[asyncio.Event]:
         """An event that is set whenever the file at *path* is written to; the follower clears it."""
         event = asyncio.Event()
         watch = _check(_libc.inotify_add_watch(self._fd, os.fsencode(path), _IN_MODIFY), path)
@@ -46,6 +46,10 @@ class Inotify:
             followers.remove(event)
             if not followers and self._followers.pop(watch, None) is not None:
                 _libc.inotify_rm_watch(self._fd, watch)
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._fd)
+        os.close(self._fd)
 
     def _read(self) -> None:
         try:

@@ -131,8 +131,8 @@ def sample(engine: Engine, container: Container) -> Sample:
 
 def parse_net_dev(text: str) -> dict[str, dict[str, int]]:
     """/proc/net/dev without the loopback."""
-    keys = ("rx_bytes", "rx_packets", "rx_errors", "rx_dropped")
-    sent = ("tx_bytes", "tx_packets", "tx_errors", "tx_dropped")
+    keys: tuple[str, ...] = ("rx_bytes", "rx_packets", "rx_errors", "rx_dropped")
+    sent: tuple[str, ...] = ("tx_bytes", "tx_packets", "tx_errors", "tx_dropped")
     found: dict[str, dict[str, int]] = {}
     for line in text.splitlines()[2:]:
         name, _, numbers = line.partition(":")

@@ -235,7 +235,7 @@ def test_a_damaged_line_is_passed_over() -> None:
 
 async def test_a_follower_gets_everything_that_was_written_before_the_end(log_path: Path) -> None:
     log_path.touch()
-    log, ended = LogFile(str(log_path)), Future[int]()
+    log, inotify, ended = LogFile(str(log_path)), Inotify(), Future[int]()
     lines = [f"line {n}\n" for n in range(500)]
 
     def write() -> None:
@@ -248,9 +248,10 @@ async def test_a_follower_gets_everything_that_was_written_before_the_end(log_pa
 
     writer = threading.Thread(target=write)
     writer.start()
-    got = [entry.data.decode() async for batch in follow(log, Inotify(), ended) for entry in batch]
+    got = [entry.data.decode() async for batch in follow(log, inotify, ended) for entry in batch]
     writer.join()
     log.close()
+    inotify.close()
     assert got == lines
 
 
@@ -274,7 +275,12 @@ async def test_history_then_what_comes_without_gap_or_repetition() -> None:
     for n in range(5):
         bus.publish("container", "start", str(n), {})
     history = await collect(bus, 5, since=0)
-    publisher = threading.Thread(target=lambda: [bus.publish("container", "start", str(n), {}) for n in range(5, 200)])
+
+    def publish() -> None:
+        for n in range(5, 200):
+            bus.publish("container", "start", str(n), {})
+
+    publisher = threading.Thread(target=publish)
     with bus.subscribe(Filters(), since=history[-1]["timeNano"] + 1) as subscription:
         publisher.start()
         seen: list[str] = []
