@@ -39,7 +39,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Socket = socket.socket  # in the class below, "socket" is a method
 
-SETTLE = 5.0  # the kernel takes namespaces and their links apart later
+SETTLE = 30.0  # the kernel takes namespaces apart later, one batch at a time for the whole machine; only a leak waits so long
 
 
 class Namespace:
