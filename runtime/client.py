@@ -41,10 +41,13 @@ Event = dict[str, Any]
 State = dict[str, Any]
 Descriptors = list[int]  # names for types, because a method is called list
 States = list[State]
+Events = list[Event]
 
 CALL_TIMEOUT = 60.0
 """Seconds that an operation may take (``stop`` adds its own time-out)."""
 _RETRY_SECONDS = 0.02
+_MAX_EARLY = 1000
+"""Most events kept for the first subscriber."""
 
 
 class StartFailed(InvalidArgument):
@@ -93,6 +96,7 @@ class SupervisorClient:
         self._next = 1
         self._held: dict[str, list[int]] = {}
         self._callbacks: list[Callable[[Event], None]] = []
+        self._early: Events = []
         self._channel: Channel | None = None
         self._send_lock = threading.Lock()
         self._connected = threading.Event()
@@ -182,9 +186,12 @@ class SupervisorClient:
         self._drop(id)
 
     def subscribe(self, callback: Callable[[Event], None]) -> None:
-        """Call *callback* (on the dispatcher thread) for every event from now on."""
+        """Call *callback* (on the dispatcher thread) for every event from now on; the first gets those before, too."""
         with self._lock:
             self._callbacks.append(callback)
+            early, self._early = self._early, []
+        for event in early:
+            self._queue.put(partial(callback, event))
 
     def watch(self, pid: int, argv: Sequence[str], env: dict[str, str] | None = None) -> None:
         """Start *argv* again when process *pid* dies; a later call replaces an earlier one, [] ends it."""
@@ -384,6 +391,9 @@ class SupervisorClient:
             self._drop(event["id"])
         with self._lock:
             callbacks = list(self._callbacks)
+            if not callbacks:
+                self._early.append(event)
+                del self._early[:-_MAX_EARLY]
         for callback in callbacks:
             callback(event)
 

@@ -327,8 +327,22 @@ class Supervisor:
                 "cgroup_version": 2 if host.cgroup2 else 1,
                 "user_namespace": host.user_namespace,
                 "containers": len(self.containers),
+                "warnings": self._warnings(),
             }
         )
+
+    def _warnings(self) -> list[str]:
+        cgroups, host = self.context.cgroups, self.context.host
+        if cgroups.refused or not (cgroups.v1 or cgroups.v2):
+            return [f"no limits and no pausing: cgroups may not be made here ({cgroups.refused or 'none are mounted'})"]
+        found = [
+            f"no {controller} limits: the host has no such cgroup controller"
+            for controller in ("memory", "cpu", "pids", "cpuset")
+            if controller not in cgroups.controllers
+        ]
+        if not host.devices_guarded:
+            found.append("no devices controller: containers run without CAP_MKNOD")
+        return found
 
     def _shutdown(self, request: Request) -> None:
         self._remove_parents()

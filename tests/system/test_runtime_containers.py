@@ -62,10 +62,10 @@ class Lab:
         self._count = 0
         self.pid = spawn(self.run_directory)
         self.client = SupervisorClient(self.run_directory / "supervisor.sock")
-        self.client.subscribe(self._event)
+        self.client.subscribe(self.event)
         self.has_cgroups = bool(self.client.info()["cgroups"])
 
-    def _event(self, event: dict[str, Any]) -> None:
+    def event(self, event: dict[str, Any]) -> None:
         with self._condition:
             self.events.append(event)
             self._condition.notify_all()
@@ -911,6 +911,37 @@ def test_an_exit_while_the_supervisor_is_away(lab: Lab) -> None:
     lab.pid = spawn(lab.run_directory)
     result = lab.finish(spec)
     assert (result.code, result.out) == (42, "last words\n")
+    control.close()
+
+
+def test_a_daemon_that_was_started_again_holds_what_the_one_before_held(lab: Lab) -> None:
+    spec = lab.spec("sh", "-c", "read x < /control/go; echo last words; exit 43")
+    control = lab.control(spec)
+    pidfd = os.pidfd_open(lab.client.start(spec).pid)
+    lab.client.close()
+    lab.client = SupervisorClient(lab.run_directory / "supervisor.sock")
+    lab.client.subscribe(lab.event)
+    lab.kill_supervisor()
+    control.say("\n")
+    assert select.select([pidfd], [], [], BOUND)[0]
+    os.close(pidfd)
+    lab.pid = spawn(lab.run_directory)
+    result = lab.finish(spec)
+    assert (result.code, result.out) == (43, "last words\n")
+    control.close()
+
+
+def test_what_happens_while_nobody_is_subscribed_is_told_to_the_next(lab: Lab) -> None:
+    spec = lab.spec("sh", "-c", "read x < /control/go; exit 5")
+    control = lab.control(spec)
+    pidfd = os.pidfd_open(lab.client.start(spec).pid)
+    lab.client.close()
+    control.say("\n")
+    assert select.select([pidfd], [], [], BOUND)[0]
+    os.close(pidfd)
+    lab.client = SupervisorClient(lab.run_directory / "supervisor.sock")
+    lab.client.subscribe(lab.event)
+    assert lab.finish(spec).code == 5
     control.close()
 
 
