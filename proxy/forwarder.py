@@ -90,13 +90,21 @@ class Forwarder:
     def listen(self, specs: list[PortSpec], fds: list[int]) -> None:
         """Serve *specs* on *fds*, all or none.  Takes the descriptors out of *fds* as they find an owner.
 
-        An id that is served already is replaced: its old socket is closed and its live connections drain.
+        An id that is served already on the very same socket is brought up to date, and its live connections stay: a
+        control daemon that comes back may say everything again.  On another socket it is replaced: the old socket is
+        closed and its live connections drain.
         """
         made: list[Port] = []
+        known: list[tuple[Port, PortSpec]] = []
         try:
             for spec in specs:
                 sock = _adopt(spec, fds[0])
                 del fds[0]
+                served = self._ports.get(spec.id)
+                if served is not None and os.path.sameopenfile(served.listener.fileno(), sock.fileno()):
+                    known.append((served, spec))
+                    sock.close()
+                    continue
                 try:
                     made.append(
                         TcpPort(self._tcp, spec, sock) if spec.proto == "tcp" else UdpPort(self._udp, spec, sock)
@@ -115,6 +123,9 @@ class Forwarder:
             for port in made:
                 port.stop_listening()
             raise
+        for port, spec in known:
+            port.drain = spec.drain
+            port.retarget(spec.target)
         for port in made:
             old = self._ports.get(port.id)
             if old is not None:

@@ -184,8 +184,9 @@ class UdpPort:
 
     def retarget(self, target: Target) -> None:
         """Every client goes to *target* with its next datagram."""
-        self.target = target
-        self._close_flows()
+        if target != self.target:
+            self.target = target
+            self._close_flows()
 
     # -- datagrams ---------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import random
@@ -578,6 +579,28 @@ def test_listening_again_replaces(proxy: Proxy, server: socket.socket, echo: tup
             assert second.recv(1) == b"x"
         client.sendall(b"old")
         assert receive(peer, 3) == b"old"
+
+
+def test_saying_everything_again_disturbs_nobody(proxy: Proxy, server: socket.socket) -> None:
+    """As a control daemon does that has come back: what is served on the same socket keeps its connections."""
+    client, peer = pair(proxy, server)
+    with client, peer, socket.create_server((HOST, 0)) as other, contextlib.ExitStack() as stack:
+        other.settimeout(20)
+        held = {listen.id: listen for listen in proxy.client.fetch()}
+        for listen in held.values():
+            assert isinstance(listen.sock, socket.socket)
+            stack.enter_context(listen.sock)
+        listen = held[f"p{proxy.count}"]
+        proxy.client.listen([dataclasses.replace(listen, target_port=other.getsockname()[1], drain=0.0)])
+        client.sendall(b"old")
+        assert receive(peer, 3) == b"old"
+        with connect(client.getpeername()[1]) as second, other.accept()[0] as second_peer:
+            second.sendall(b"new")
+            assert receive(second_peer, 3) == b"new"
+        assert proxy.stats(listen.id)["connections"] == 2
+        proxy.client.withdraw([listen.id])  # the drain is the new one, too
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
 
 
 def test_kill_9_loses_no_client_that_comes_meanwhile(tmp_path: Path, echo: tuple[str, int]) -> None:
