@@ -37,6 +37,7 @@ class IptablesBackend:
         self._networks: dict[str, NetworkRules] = {}
         self._ports: dict[PortKey, PortRule] = {}
         self._ready = False
+        self._stale = False  # found altered by others
         check_installed()
         self._tables = LegacyTables(lock)
         self._nft: Nft | None
@@ -77,7 +78,7 @@ class IptablesBackend:
             networks, ports = self._parse(dumps)
             if not all(self._complete(version, dump) for version, dump in dumps.items()):
                 self._write(networks, ports, dumps)
-            self._networks, self._ports, self._ready = networks, ports, True
+            self._networks, self._ports, self._ready, self._stale = networks, ports, True, False
             self._others.sync(networks)
 
     def add_network(self, rules: NetworkRules) -> None:
@@ -142,7 +143,12 @@ class IptablesBackend:
 
     def state(self) -> tuple[list[NetworkRules], list[PortRule]]:
         with self._lock:
-            return render.parse(self._names, self._dumps())
+            dumps = self._dumps()
+            if not all(self._complete(version, dump) for version, dump in dumps.items()):
+                # rules that no packet comes to have no effect; the next change makes the way to them anew
+                self._stale = True
+                return [], []
+            return render.parse(self._names, dumps)
 
     def diagnose(self) -> list[str]:
         with self._lock:
@@ -154,6 +160,8 @@ class IptablesBackend:
     def _begin(self) -> None:
         if not self._ready:
             self.ensure()
+        elif self._stale:
+            self._write(self._networks, self._ports)
 
     def _dumps(self) -> dict[int, render.Dump]:
         return {version: self._tables.save(version) for version in self._versions}
@@ -234,6 +242,7 @@ class IptablesBackend:
             rules = [*self._names.fixed(), *hooks]
             rules += [rule for network in networks.values() for rule in self._names.network(network, version)]
             self._tables.restore(version, render.edit([*rules, *published[version]], (), declare))
+        self._stale = False
         self._others.sync(networks)
 
 

@@ -26,7 +26,7 @@ Nothing of a user gets into the text but addresses, numbers and interface names 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -230,6 +230,12 @@ def _elements(verb: str, table: str, grouped: dict[str, list[str]]) -> str:
 
 
 # -- reading back ---------------------------------------------------------------------------------------------------
+
+
+def is_complete(objects: Iterable[dict[str, Any]]) -> bool:
+    """Whether a table's listing has all fixed rules: each chain as many as it should (nobody but us writes there)."""
+    found = Counter(item["rule"]["chain"] for item in objects if "rule" in item)
+    return all(found[chain] == len(rules) for chain, (_, rules) in CHAINS.items())
 
 
 def parse(objects: Iterable[dict[str, Any]]) -> tuple[list[NetworkRules], list[PortRule]]:

@@ -32,6 +32,7 @@ class NftablesBackend:
         self._networks: dict[str, NetworkRules] = {}
         self._ports: dict[PortKey, PortRule] = {}
         self._ready = False
+        self._stale = False  # found altered by others
         self._nft = Nft()
         try:
             self._probe()
@@ -67,6 +68,7 @@ class NftablesBackend:
     def ensure(self) -> None:
         with self._lock:
             self._nft.run(render.base(self.table))
+            self._stale = False
             networks, ports = self.state()
             self._networks = {rules.bridge: rules for rules in networks}
             self._ports = {rule.key: rule for rule in ports}
@@ -133,11 +135,16 @@ class NftablesBackend:
     def state(self) -> tuple[list[NetworkRules], list[PortRule]]:
         with self._lock:
             try:
-                return render.parse(self._nft.list(f"list table inet {self.table}"))
+                objects = self._nft.list(f"list table inet {self.table}")
             except NftError as error:
-                if error.errno == errno.ENOENT:
-                    return [], []
-                raise
+                if error.errno != errno.ENOENT:
+                    raise
+                objects = []
+            if not render.is_complete(objects):
+                # elements that no rule looks at have no effect; the next change makes the rules anew
+                self._stale = True
+                return [], []
+            return render.parse(objects)
 
     def diagnose(self) -> list[str]:
         with self._lock:
@@ -149,6 +156,8 @@ class NftablesBackend:
     def _begin(self) -> None:
         if not self._ready:
             self.ensure()
+        elif self._stale:
+            self._write(self._networks, self._ports)
 
     def _loopback(self, bridge: str) -> bool:
         network = self._networks.get(bridge)
@@ -216,5 +225,5 @@ class NftablesBackend:
         except BaseException:
             self._networks = before
             raise
-        self._ports, self._ready = ports, True
+        self._ports, self._ready, self._stale = ports, True, False
         self._others.sync(networks)

@@ -136,13 +136,18 @@ class World:
 def building_world(host: Host, lan: Lan) -> Generator[World]:
     sysctl.write(("net", "ipv4", "ip_forward"), 1)
     sysctl.write(("net", "ipv6", "conf", "all", "forwarding"), 1)
+    # a bridge asks for neighbours once its own link-local address is known to be unique: one to two seconds
+    sysctl.write(("net", "ipv6", "conf", "default", "accept_dad"), 0)
     with ExitStack() as stack:
         servers = Servers()
         stack.callback(servers.close)
         containers: dict[str, Namespace] = {}
+        links: list[int] = []
+        # not left to the end of their namespaces, which the kernel takes apart in its own time
+        stack.callback(lambda: host.rtnl.delete_links(links))
         for network, names in (("a", ("a1", "a2")), ("b", ("b1",))):
             bridge = host.rtnl.add_bridge(f"pb{network}", mac=f"02:00:00:00:00:0{NUMBERS[network]}")
-            stack.callback(host.rtnl.delete_link, bridge)
+            links.append(bridge)
             for version, prefix in ((4, 24), (6, 64)):
                 host.rtnl.add_address(bridge, gateway(network, version), prefix)
             for name in names:
@@ -151,6 +156,7 @@ def building_world(host: Host, lan: Lan) -> Generator[World]:
                 index, peer = host.rtnl.add_veth(
                     f"pv{name}", "eth0", netns_fd=container.fd, master=bridge, hairpin=True
                 )  # fmt: skip
+                links.append(index)
                 container.rtnl.configure(
                     peer,
                     addresses=[(World.address(name, 4), 24), (World.address(name, 6), 64)],
@@ -471,6 +477,18 @@ def test_flushed_rules_come_back(firewall: FirewallBackend, world: World, repair
         firewall.add_network(rules("a"))
     assert tables() == before
     assert world.ask(world.lan, "tcp", HOST[4], 8080) == f"a1 {LAN[4]}"
+
+
+def test_rules_that_no_packet_comes_to_count_as_gone(firewall: FirewallBackend, world: World) -> None:
+    before = tables()
+    if firewall.name == "nftables":
+        run("nft", "flush", "chain", "inet", "pynet", "forward")
+    else:
+        run("iptables-legacy", "-F", "FORWARD")
+    assert same(firewall.state(), [], [])
+    firewall.add_network(rules("a"))
+    assert same(firewall.state(), [rules("a"), rules("b")], [])
+    assert tables() == before
 
 
 # -- promises of the protocol -----------------------------------------------------------------------------------------
