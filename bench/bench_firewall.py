@@ -1,0 +1,81 @@
+"""What a published port costs in each firewall back end: ``python bench/bench_firewall.py [--rounds N] [--ports
+N,N,...]``.
+
+Runs in a network namespace of its own (root, or in ``unshare -Urnm``), so it touches nothing.  Printed are min,
+median and max in milliseconds of
+
+    add one / remove one     at 10, 1,000 and 10,000 ports that are there already
+    add 1,000 at once        to an empty table, as a published range does
+    state                    reading everything back, as reconciling does
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+from pynet.netlib.errors import NotSupported
+from pynet.netlib.firewall import FirewallBackend, NetworkRules, PortRule, select_backend
+from pynet.netlib.kernel.syscall import CLONE_NEWNET, unshare
+
+NETWORK = NetworkRules("pb0", ("10.0.0.0/16",))
+
+
+def ports(first: int, count: int, proto: str = "tcp") -> list[PortRule]:
+    return [PortRule(proto, "", first + i, f"10.0.{i // 250}.{i % 250 + 2}", 80, "pb0") for i in range(count)]
+
+
+def timed(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return (time.perf_counter() - start) * 1e3
+
+
+def report(what: str, values: list[float]) -> None:
+    print(f"{what:42} {min(values):9.3f} {statistics.median(values):9.3f} {max(values):9.3f}", flush=True)
+
+
+def measure(backend: FirewallBackend, rounds: int, sizes: list[int]) -> None:
+    one = ports(5000, 1, "udp")
+    for size in sizes:
+        backend.replace([NETWORK], ports(10000, size))
+        adding: list[float] = []
+        removing: list[float] = []
+        for _ in range(rounds + 1):
+            adding.append(timed(lambda: backend.add_ports(one)))
+            removing.append(timed(lambda: backend.remove_ports(one)))
+        report(f"{backend.name}: add one at {size:,}", adding[1:])  # the first one warms up
+        report(f"{backend.name}: remove one at {size:,}", removing[1:])
+        report(f"{backend.name}: state at {size:,}", [timed(backend.state) for _ in range(3)])
+    many = ports(10000, 1000)
+    bulk: list[float] = []
+    for _ in range(max(3, rounds // 4)):
+        backend.replace([NETWORK], [])
+        bulk.append(timed(lambda: backend.add_ports(many)))
+    report(f"{backend.name}: add 1,000 at once", bulk)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--ports", default="10,1000,10000", help="how many ports are there already")
+    options = parser.parse_args()
+    unshare(CLONE_NEWNET)
+    print(f"{'milliseconds':42} {'min':>9} {'median':>9} {'max':>9}")
+    for name in ("nftables", "iptables"):
+        try:
+            backend = select_backend(name)
+        except NotSupported as error:
+            print(f"{name}: {error}")
+            continue
+        try:
+            measure(backend, options.rounds, [int(size) for size in options.ports.split(",")])
+        finally:
+            backend.destroy()
+            backend.close()
+
+
+if __name__ == "__main__":
+    main()
