@@ -1,7 +1,7 @@
 """The containers: which there are, making them, finding them, showing them, removing them.  Starting is lifecycle.py's.
 
 A container is there from the moment its record is in the store until its record is deleted there, which is the last step of
-its removal: whatever a kill interrupts, the next start sees the record and finishes (``Lifecycle.restore``).
+its removal: whatever a kill interrupts, the next start sees the record and finishes (recovery.py).
 
     name taken in memory -> root file system -> record in the store        create
     record "removing" -> process, network, directories -> record gone      remove

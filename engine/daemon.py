@@ -180,8 +180,8 @@ class Daemon:
         self.engine = engine = Engine(self.instance, self._controller, self._children.supervisor)
         self._ran_before = {container.id for container in engine.containers.all() if container.running}
         self._children.supervisor.subscribe(engine.lifecycle.on_event)
-        engine.lifecycle.follow_supervisor()
-        self._children.supervisor.on_reconnect = engine.lifecycle.follow_supervisor
+        engine.recovery.follow_supervisor()
+        self._children.supervisor.on_reconnect = engine.recovery.follow_supervisor
         try:
             for difference in self._controller.repair():
                 log.info("repaired: %s", difference)
@@ -228,9 +228,9 @@ class Daemon:
         """What a start has to do and no client has to wait for."""
         try:
             self.engine.containers.empty_trash()
-            self.engine.lifecycle.finish_interrupted()
+            self.engine.recovery.finish_interrupted()
             if self._children.supervisor_is_new:
-                self.engine.lifecycle.apply_policies(self._ran_before)
+                self.engine.recovery.apply_policies(self._ran_before)
         except Exception:
             log.exception("after the start")
 

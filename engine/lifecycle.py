@@ -6,10 +6,6 @@
 
 The supervisor's events arrive on its client's thread; each goes to its container's inbox, and one worker at a time empties
 an inbox, under the container's lock.  So events of one container keep their order, and those of others do not wait.
-
-After a start of pynetd (``restore``) the supervisor's list decides what runs: it outlived us.  Containers that ended meanwhile
-are treated as if the event had just come.  Policies are applied only when the supervisor is new as well (the machine was
-restarted, or all was stopped): while it lived it applied them itself.
 """
 
 from __future__ import annotations
@@ -325,7 +321,7 @@ class Lifecycle:
             self._engine.containers.save(container)
             self._died(container)
         elif kind == "exited" and container.running:
-            self._exited(container, event)
+            self.exited(container, event)
         elif kind == "oom":
             state.oom_killed = True
             self._engine.events.publish("container", "oom", container.id, container.attributes())
@@ -339,7 +335,8 @@ class Lifecycle:
         container.state.error = state.get("error") or ""
         container.state.pid = 0
 
-    def _exited(self, container: Container, event: dict[str, Any]) -> None:
+    def exited(self, container: Container, event: dict[str, Any]) -> None:
+        """What follows the end of a container, with its lock held; *event* is the supervisor's, or its last state."""
         self._ended(container, event)
         container.state.status = "exited"
         self._engine.containers.save(container)
@@ -364,81 +361,6 @@ class Lifecycle:
             pass  # somebody removes it already, or started it again
         except PynetError:
             log.exception("removal of %s", container.name)
-
-    # -- after a start of pynetd -----------------------------------------------------------------------------
-
-    def follow_supervisor(self) -> None:
-        """Compare with the supervisor's list: after our start, and whenever a new supervisor took over."""
-        states = {state["id"]: state for state in self._engine.supervisor.list()}
-        for container in self._engine.containers.all():
-            state = states.pop(container.id, None)
-            with container.lock:
-                self._follow(container, state)
-        for id, state in states.items():
-            self._drop_stranger(id, state)
-
-    def _follow(self, container: Container, found: dict[str, Any] | None) -> None:
-        state = container.state
-        container.supervised = found is not None
-        status = found["status"] if found else ""
-        if found and status in ("running", "paused", "restarting"):
-            if state.status == "removing":
-                return
-            was_running = container.running
-            state.status, state.pid = status, found.get("pid") or 0
-            state.started = found.get("started") or state.started
-            state.restarts = found.get("restarts", state.restarts)
-            if was_running:
-                self._engine.containers.save(container)
-                return
-            # killed between the supervisor's start and our record of it
-            state.error, state.exit_code = "", 0
-            self._engine.containers.save(container)
-        elif found and container.running:
-            self._exited(container, found)
-        elif container.running:
-            self._exited(container, {"exit_code": None, "error": "the end of the process was not seen"})
-        else:
-            self._engine.container_networks.detach(container)
-            self.forget(container)
-
-    def _drop_stranger(self, id: str, state: dict[str, Any]) -> None:
-        """A container that no record names: its root file system is not ours to keep, so it ends."""
-        log.warning("the supervisor holds container %s, which has no record: it is removed", id[:12])
-        try:
-            if state["status"] in ("running", "paused", "restarting"):
-                self._engine.supervisor.stop(id, SIGKILL, 0)
-            self._engine.supervisor.remove(id)
-        except PynetError as error:
-            log.warning("container %s: %s", id[:12], error)
-
-    def finish_interrupted(self) -> None:
-        """Removals that a kill interrupted, and --rm containers that ended while nobody looked."""
-        for container in self._engine.containers.all():
-            status = container.state.status
-            try:
-                if status == "removing":
-                    self._engine.containers.finish_removal(container, volumes=container.auto_remove)
-                elif container.auto_remove and status == "exited":
-                    self._engine.containers.remove(container.id, volumes=True)
-            except PynetError as error:
-                log.error("removal of %s: %s", container.name, error)
-
-    def apply_policies(self, was_running: set[str]) -> None:
-        """After a full stop: start what ``always`` and ``unless-stopped`` (and a failed ``on-failure``) ask for."""
-        for container in self._engine.containers.all():
-            policy, state = container.host_config["RestartPolicy"]["Name"], container.state
-            wanted = (
-                policy == "always"
-                or (policy == "unless-stopped" and not state.stopped_by_user)
-                or (policy == "on-failure" and container.id in was_running and state.exit_code != 0)
-            )
-            if not wanted or container.running or state.status in ("created", "removing"):
-                continue
-            try:
-                self.start(container)
-            except PynetError as error:
-                log.error("container %s is not started again: %s", container.name, error)
 
 
 def exec_error(error: StartFailed) -> PynetError:

@@ -129,16 +129,26 @@ def sample(engine: Engine, container: Container) -> Sample:
     return Sample(time.time(), int(usage.get("cpu") or 0), system_cpu(), usage, interfaces)
 
 
+_NET_DEV: tuple[str, ...] = (
+    "rx_bytes",
+    "rx_packets",
+    "rx_errors",
+    "rx_dropped",
+    "tx_bytes",
+    "tx_packets",
+    "tx_errors",
+    "tx_dropped",
+)
+
+
 def parse_net_dev(text: str) -> dict[str, dict[str, int]]:
-    """/proc/net/dev without the loopback."""
-    keys: tuple[str, ...] = ("rx_bytes", "rx_packets", "rx_errors", "rx_dropped")
-    sent: tuple[str, ...] = ("tx_bytes", "tx_packets", "tx_errors", "tx_dropped")
+    """/proc/net/dev without the loopback: eight numbers received, eight sent, of which four each are shown."""
     found: dict[str, dict[str, int]] = {}
     for line in text.splitlines()[2:]:
         name, _, numbers = line.partition(":")
         values = [int(value) for value in numbers.split()]
         if name.strip() != "lo" and len(values) >= 12:
-            found[name.strip()] = dict(zip(keys, values[:4])) | dict(zip(sent, values[8:12]))
+            found[name.strip()] = dict(zip(_NET_DEV, values[:4] + values[8:12], strict=True))
     return found
 
 

@@ -23,6 +23,7 @@ from .images import Images
 from .lifecycle import Lifecycle
 from .networking import ContainerNetworks
 from .networks import Networks
+from .recovery import Recovery
 from .volumes import Volumes
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Engine:
         self.containers = Containers(self)
         self.volumes = Volumes(self.store, instance.root, self.events, self.containers.volume_users)
         self.lifecycle = Lifecycle(self)
+        self.recovery = Recovery(self)
         self.stopping: Callable[[bool], None] = lambda everything: None
         """Ends the daemon; True ends the containers and the other processes as well.  Set by the daemon."""
         self._inotify: Inotify | None = None
