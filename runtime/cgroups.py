@@ -30,7 +30,8 @@ _DEVICES = (
     "c 5:2 rwm", "c 136:* rwm",
 )  # fmt: skip
 """Making any node is allowed, opening only these (runc, libcontainer/specconv, AllowedDevices)."""
-_FREEZE_SECONDS = 10.0
+_FREEZE_SECONDS = 3.0
+"""The supervisor waits for it: a process in an uninterruptible sleep must not hold up the rest for long."""
 
 
 def _read(path: str) -> str:

@@ -21,6 +21,7 @@ import os
 import select
 import signal
 import struct
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -76,6 +77,7 @@ class Container:
         self._kill_timer: Timer | None = None
         self._lost_timer: Timer | None = None
         self._waiters: list[Callable[[], None]] = []
+        self._forgotten = False
 
     # -- state -----------------------------------------------------------------------------------------------
 
@@ -84,7 +86,11 @@ class Container:
         return self.state["status"] in ("running", "paused")
 
     def save(self) -> None:
-        self.record.save("state", self.state)
+        """Put the state on disk.  A full disk is reported and does not stop a life that goes on anyway."""
+        try:
+            self.record.save("state", self.state)
+        except OSError as error:
+            print(f"the state of container {self.id} can not be saved: {error}", file=sys.stderr, flush=True)
 
     def emit(self, event: str, **fields: Any) -> None:
         self.context.emit({"event": event, "id": self.id, "time": time.time(), **fields})
@@ -96,9 +102,12 @@ class Container:
         self._reply = reply
         self.state["error"] = ""
         self.state["warnings"] = []
-        self.record.create()
-        self.record.save("spec", self.spec)
         try:
+            try:
+                self.record.create()
+                self.record.save("spec", self.spec)
+            except OSError as error:
+                raise spawn.StartError(f"{error.filename}: {error.strerror}") from error
             self._clone()
         except spawn.StartError as error:
             self._release()
@@ -132,7 +141,7 @@ class Container:
             exit_code=0, oom_killed=False, warnings=warnings,
         )  # fmt: skip
         try:
-            self.save()
+            self.record.save("state", self.state)  # no child without a record: its successor could not find it
         except OSError as error:
             child.cancel()
             raise spawn.StartError(f"{error.filename}: {error.strerror}") from error
@@ -416,6 +425,10 @@ class Container:
             self._stop_restarting()
 
         def finish() -> None:
+            if self._forgotten:
+                done()
+                return
+            self._forgotten = True
             self.record.remove()
             self.context.forget(self)
             if not quiet:

@@ -63,6 +63,7 @@ class Lab:
         self.pid = spawn(self.run_directory)
         self.client = SupervisorClient(self.run_directory / "supervisor.sock")
         self.client.subscribe(self.event)
+        self.descriptors = self.open_descriptors()
         self.has_cgroups = bool(self.client.info()["cgroups"])
 
     def event(self, event: dict[str, Any]) -> None:
@@ -144,12 +145,17 @@ class Lab:
         assert select.select([pidfd], [], [], BOUND)[0]
         os.close(pidfd)
 
+    def open_descriptors(self) -> int:
+        self.client.list()
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
     def close(self) -> None:
         for state in self.client.list():
             if state["status"] in ("running", "paused", "restarting"):
                 self.client.kill(state["id"], 9)
                 self.wait("exited", state["id"])
             self.client.remove(state["id"])
+        assert self.open_descriptors() == self.descriptors, os.listdir(f"/proc/{self.pid}/fd")
         pidfd = os.pidfd_open(self.pid)
         self.client.shutdown()
         assert select.select([pidfd], [], [], BOUND)[0], "the supervisor did not end"
@@ -994,6 +1000,21 @@ def test_restarts_go_on_after_the_supervisor_died(lab: Lab) -> None:
     lab.pid = spawn(lab.run_directory)
     result = lab.finish(spec)
     assert (result.out, result.state["restarts"]) == ("try\n" * 4, 3)
+
+
+def test_no_descriptor_is_kept_of_what_has_ended(lab: Lab) -> None:
+    lab.run("true")  # what is made once
+    before = lab.open_descriptors()
+    for _ in range(5):
+        lab.run("true")
+        lab.run("true", tty=True)
+        with pytest.raises(StartFailed):
+            lab.run("nope")
+        with pytest.raises(StartFailed):
+            lab.run("true", user="nobody-here", tty=True)
+        with pytest.raises(StartFailed):
+            lab.run("true", mounts=[bind(Path("/etc"), "/a"), bind(Path("/nowhere"), "/b")])
+    assert lab.open_descriptors() == before
 
 
 def test_a_second_supervisor_gives_way(lab: Lab) -> None:
