@@ -134,7 +134,12 @@ class LegacyTables:
             # a child is born into the namespace of the thread that starts it
             popen = thread.call(
                 self._netns,
-                lambda: subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL),
+                lambda: subprocess.Popen(
+                    command,
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,  # a ^C at our terminal must not end it in the middle of a change
+                ),
             )
             kept = socket.socket(fileno=ours.detach())
         kept.settimeout(ANSWER_TIMEOUT)
