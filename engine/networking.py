@@ -19,6 +19,7 @@ from ..netlib.errors import (
     InvalidArgument,
     NotFound,
     NotSupported,
+    PortInUse,
     PynetError,
     Unavailable,
 )
@@ -230,6 +231,9 @@ class ContainerNetworks:
         try:
             endpoint.publish(bindings)
         except PynetError as error:
+            if isinstance(error, PortInUse) and error.holder in self.controller.registry.endpoints:
+                holder = self.controller.registry.endpoints[error.holder].name
+                error.hint = f"container {holder} holds it; {PortInUse.hint}"
             raise rephrase(
                 error,
                 "driver failed programming external connectivity on endpoint "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
@@ -173,75 +172,99 @@ async def exec_start(call: Call) -> web.StreamResponse:
             fds = await call.work(call.engine.execs.start, made)
         except StartFailed as error:
             raise exec_error(error) from error
-        call.engine.background(_exec_streams(made, fds, None, keys))
+        call.engine.background(ExecStreams(made, fds).discard())
         return call.empty(200)
     call.engine.execs.check(made)
     stream = take_over(call, framed=not made.tty)
     try:
-        fds = await call.work(call.engine.execs.start, made)
-    except PynetError as error:
-        # the client has its stream already: the reason goes there, the exit code into the inspect (as moby does)
-        text = f"{exec_error(error) if isinstance(error, StartFailed) else error}\r\n".encode()
-        await stream.write(text if made.tty else frame(STDOUT, text))
-        stream.close()
-        return Hijacked()
-    try:
-        await _exec_streams(made, fds, stream, keys)
+        try:
+            fds = await call.work(call.engine.execs.start, made)
+        except PynetError as error:
+            # the client has its stream already: the reason goes there, the exit code into the inspect (as moby does)
+            text = f"{exec_error(error) if isinstance(error, StartFailed) else error}\r\n".encode()
+            await stream.write(text if made.tty else frame(STDOUT, text))
+            return Hijacked()
+        streams = ExecStreams(made, fds)
+        try:
+            await streams.carry(stream, keys)
+        finally:
+            if not made.ended.done():
+                # the client left or detached: the command goes on, and must not be stopped by a pipe that nobody reads
+                call.engine.background(streams.discard())
+            else:
+                streams.close()
     finally:
         stream.close()
     return Hijacked()
 
 
-async def _exec_streams(made: Exec, fds: list[int], stream: Stream | None, keys: bytes) -> None:
-    """Carry a command's streams until it has ended; without a client its output is read and dropped."""
-    for fd in fds:
-        os.set_blocking(fd, False)
-    over = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    made.ended.add_done_callback(lambda _: loop.call_soon_threadsafe(over.set))
+class ExecStreams:
+    """The descriptors of a command, which we own: a terminal's master, or up to three pipes."""
 
-    def sink(number: int, wanted: bool) -> Callable[[bytes], Awaitable[None]]:
-        async def write(data: bytes) -> None:
-            if stream is not None and wanted:
-                await stream.write(data if made.tty else frame(number, data))
-
-        return write
-
-    stdin = fds[0] if made.tty or made.stdin else -1
-    outputs = [fds[0]] if made.tty else fds[1:] if made.stdin else fds
-    wanted = [made.stdout or made.stderr] if made.tty else [made.stdout, made.stderr]
-
-    async def output() -> None:
-        numbers = (STDOUT, STDERR)
-        await asyncio.gather(
-            *(pump(fd, sink(number, want), over) for fd, number, want in zip(outputs, numbers, wanted, strict=False))
-        )
-        await over.wait()
-
-    async def typed() -> bool:
-        nonlocal stdin
-        assert stream is not None
-        detached = await forward_input(stream, stdin, keys if made.tty else b"", tty=made.tty)
-        if not made.tty:
-            os.close(stdin)
-            fds.remove(stdin)
-            stdin = -1
-        return detached
-
-    try:
-        if stream is not None and made.stdin:
-            await _until_first(output(), typed())
-        else:
-            if stdin >= 0 and not made.tty:
-                os.close(stdin)
-                fds.remove(stdin)
-            await output()
-    except ConnectionError:
-        pass
-    finally:
+    def __init__(self, made: Exec, fds: list[int]) -> None:
+        self._made = made
         for fd in fds:
-            with suppress(OSError):
-                os.close(fd)
+            os.set_blocking(fd, False)
+        self._input = fds[0] if made.tty or made.stdin else -1
+        self._outputs = fds[:1] if made.tty else fds[1:] if made.stdin else fds
+        self._over = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        made.ended.add_done_callback(lambda _: loop.call_soon_threadsafe(self._over.set))
+
+    async def carry(self, stream: Stream, keys: bytes) -> None:
+        """Between the client and the command, until it has ended, or the client has left or detached."""
+        made = self._made
+        wanted = [made.stdout or made.stderr] if made.tty else [made.stdout, made.stderr]
+
+        def sink(number: int, want: bool) -> Callable[[bytes], Awaitable[None]]:
+            async def write(data: bytes) -> None:
+                if want:
+                    await stream.write(data if made.tty else frame(number, data))
+
+            return write
+
+        async def typed() -> bool:
+            detached = await forward_input(stream, self._input, keys if made.tty else b"", tty=made.tty)
+            self._close_input()
+            return detached
+
+        output = self._read([sink(number, want) for number, want in zip((STDOUT, STDERR), wanted)])
+        try:
+            if made.stdin:
+                await _until_first(output, typed())
+            else:
+                self._close_input()
+                await output
+        except ConnectionError:
+            pass  # the client is gone
+
+    async def discard(self) -> None:
+        """Read and drop the output until the command has ended."""
+
+        async def drop(data: bytes) -> None:
+            pass
+
+        try:
+            self._close_input()
+            await self._read([drop] * len(self._outputs))
+        finally:
+            self.close()
+
+    async def _read(self, sinks: list[Callable[[bytes], Awaitable[None]]]) -> None:
+        await asyncio.gather(*(pump(fd, sink, self._over) for fd, sink in zip(self._outputs, sinks)))
+        await self._over.wait()
+
+    def _close_input(self) -> None:
+        """End of input for a pipe; a terminal's end is its hang-up, which comes with ``close``."""
+        if self._input >= 0 and not self._made.tty:
+            os.close(self._input)
+            self._input = -1
+
+    def close(self) -> None:
+        self._close_input()
+        for fd in self._outputs:
+            os.close(fd)
+        self._outputs = []
 
 
 async def exec_create(call: Call) -> web.StreamResponse:

@@ -293,6 +293,21 @@ def test_a_client_that_leaves_does_not_disturb(daemon: Daemon) -> None:
     assert daemon.get("/_ping").status == 200
 
 
+def test_a_command_goes_on_without_its_client(daemon: Daemon) -> None:
+    started(daemon, "box")
+    for tty in (False, True):
+        script = f"read x; for n in $(seq 20000); do echo line $n; done; echo made > /made{int(tty)}; sleep 1000"
+        body = {"Cmd": ["sh", "-c", script], "AttachStdin": True, "AttachStdout": True, "Tty": tty}
+        exec_id = daemon.post("/containers/box/exec", body).body["Id"]
+        sock = _hijack(daemon, f"/exec/{exec_id}/start", body="{}")
+        sock.sendall(b"go\n")
+        assert sock.recv(1)
+        sock.close()
+        upper = next(daemon.root.glob("containers/*/upper"))
+        daemon.eventually((upper / f"made{int(tty)}").exists)
+        assert daemon.get(f"/exec/{exec_id}/json").body["Running"] is True
+
+
 def _hijack(daemon: Daemon, path: str, *, upgrade: bool = True, body: str = "") -> socket.socket:
     sock = socket.socket(socket.AF_UNIX)
     sock.settimeout(PATIENCE)
