@@ -5,7 +5,7 @@ the v2 tree wherever that is mounted, with or without controllers: it alone has 
 clone3's CLONE_INTO_CGROUP.  On v1 the child moves itself by writing "0" to ``tasks`` (runtime/child.py says why).
 
     v1      memory cpu cpuacct pids devices (cpuset, freezer only when asked for or needed)
-    v2      all controllers of the root are enabled downwards as far as the host lets us
+    v2      all controllers of the root are enabled downwards as far as the host lets us; devices by runtime/devices.py
 
 Where nothing may be made (an ordinary user's namespace) ``create`` gives a group without directories: containers run,
 limits are reported as warnings.  A directory is removed when its last process is gone; EBUSY for a moment after an
@@ -19,6 +19,7 @@ import os
 import select
 
 from ..netlib.errors import NotSupported
+from . import devices as filters
 from .spec import Limits
 
 PERIOD = 100_000
@@ -245,11 +246,17 @@ class Cgroups:
                 self.v2_controllers = _read(self.v2 + "/cgroup.controllers").split()
             except OSError:
                 self.v2 = ""
+        self.filters_devices = bool(self.v2) and "devices" not in self.v1 and filters.supported()
         self.refused = ""
         """Why no group can be made here; "" while none was refused."""
         points = [*self.v1.values(), *([self.v2] if self.v2 else [])]
         if points and not any(os.access(point, os.W_OK) for point in points):
             self.refused = os.strerror(errno.EACCES)
+
+    @property
+    def guards_devices(self) -> bool:
+        """Whether containers can be kept from opening the host's devices."""
+        return not self.refused and ("devices" in self.v1 or self.filters_devices)
 
     @property
     def controllers(self) -> list[str]:
@@ -300,7 +307,11 @@ class Cgroups:
             for path in dict.fromkeys(v1.values()):
                 os.makedirs(path, exist_ok=True)
             self._limit(group, limits)
-            if devices is not None and "devices" in v1:
+            if devices is None:
+                pass
+            elif self.filters_devices:
+                filters.guard(v2, [*_DEVICES, *devices])
+            elif "devices" in v1:
                 _write(v1["devices"] + "/devices.deny", "a")
                 for rule in (*_DEVICES, *devices):
                     _write(v1["devices"] + "/devices.allow", rule)

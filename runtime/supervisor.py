@@ -74,7 +74,7 @@ class Supervisor:
         host = spawn.Host(place)
         cgroups = Cgroups()
         host.cgroup2 = bool(cgroups.v2) and not cgroups.v1
-        host.devices_guarded = "devices" in cgroups.v1 and not cgroups.refused
+        host.devices_guarded = cgroups.guards_devices
         self.context = Context(self.loop, host, cgroups, self.emit)
         self.context.forget = self._forget
         self._backlog: list[Fields] = []
@@ -341,7 +341,7 @@ class Supervisor:
             if controller not in cgroups.controllers
         ]
         if not host.devices_guarded:
-            found.append("no devices controller: containers run without CAP_MKNOD")
+            found.append("no filter for devices: containers run without CAP_MKNOD")
         return found
 
     def _shutdown(self, request: Request) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,33 @@ def test_it_is_frozen_and_killed(group: Group) -> None:
     assert select.select([pidfd], [], [], 10)[0]
     assert process.wait() == -9
     os.close(pidfd)
+
+
+@pytest.mark.parametrize(("rules", "answer"), [([], "refused"), (["c 1:11 r"], "opened")])
+def test_only_the_named_devices_are_opened(v2: Cgroups, rules: list[str], answer: str) -> None:
+    if not v2.guards_devices:
+        pytest.skip("device filters may not be loaded here")
+    script = """
+    mount -t tmpfs none "$2"
+    echo 0 > "$1/cgroup.procs"
+    true < /dev/null && true < /dev/zero && echo x > /dev/null && echo ordinary
+    mknod "$2/kmsg" c 1 11 && echo made
+    if true < "$2/kmsg"; then echo opened; else echo refused; fi
+    true 2> /dev/null >> "$2/kmsg" || echo read-only
+    """
+    name = f"pynet-test-v2-{os.getpid()}/d"
+    group = v2.create(name, NO_LIMITS, devices=rules)
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            ["unshare", "-m", "sh", "-c", script, "sh", group.v2, folder],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=10,
+        )
+    assert done.stdout.split() == ["ordinary", "made", answer, "read-only"], done.stderr
+    assert group.remove()
+    v2.remove_parents(name)
 
 
 def test_limits_without_a_controller_are_warnings(v2: Cgroups) -> None:
