@@ -2,9 +2,9 @@
 
     argv -> [global options] -> NAME [SUB] -> cli.commands.<module>.configure(parser), .run(args) -> exit code
 
-Start-up is most of what a short command costs, so: ``--version`` answers before argparse is imported; a command's
-module, and the client, are imported when that command runs; the help page is made from the table, which imports
-nothing.
+Start-up is most of what a short command costs, so: ``--version`` answers before anything is imported; a command's
+module, and the client, are imported when that command runs; the list of commands is made from the table, which
+imports nothing; and the program ends without taking the interpreter apart.
 
 Exit codes are Docker's: 0, 1 (the daemon said no), 125 (the command line is wrong; ``run`` could not start), 126 and
 127 (``run`` and ``exec``: not executable, not found), else the container's own.  An error is two lines on stderr:
@@ -134,10 +134,23 @@ Options:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command line; returns the exit code."""
-    words = sys.argv[1:] if argv is None else argv
+    """Run one command line; returns the exit code, or with None, the words of this process, ends the process with it."""
+    code = _run(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        import os
+
+        try:
+            sys.stdout.flush()
+        except OSError:
+            pass  # nobody reads it any more
+        sys.stderr.flush()
+        os._exit(code)  # 3 ms sooner than a return: nothing here waits for destructors or atexit
+    return code
+
+
+def _run(words: list[str]) -> int:
     if words and words[0] in ("--version", "-v"):
-        print(f"pynet version {__version__}")
+        print(f"pynet version {__version__}", flush=True)
         return 0
     try:
         code = _dispatch(words)

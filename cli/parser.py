@@ -1,24 +1,22 @@
-"""argparse with Docker's grammar.
+"""Docker's grammar for one command's line: declared options and arguments, words in, values out.
 
-Docker's client (spf13/pflag) differs from argparse in three things that scripts rely on:
+Docker's client (spf13/pflag) differs from argparse in what scripts rely on:
 
 * options may stand between arguments (``pynet rm web -f db``), and ``--`` ends them;
 * ``run`` and ``exec`` stop looking for options at the first argument: what follows belongs to the container;
-* switches take values: ``--rm=false``, ``--sig-proxy=false``.
+* switches take values: ``--rm=false``, ``--sig-proxy=false``;
+* the value of an option may begin with a dash.
 
-So ``Parser.parse`` sorts the words into options and arguments first, and hands argparse ``options -- arguments``,
-which it reads the same way in every Python version.
+argparse, which would have to be kept from all that, costs 5 ms of a command that takes 30; here it makes the help
+pages and is imported for them alone.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, NoReturn
+    from typing import Any
 
     from .settings import Settings
 
@@ -31,7 +29,7 @@ class UsageError(Exception):
     """The command line is wrong."""
 
 
-class Arguments(argparse.Namespace):
+class Arguments:
     """What a command is given: its own options by name, and the settings every command has."""
 
     settings: Settings
@@ -43,41 +41,50 @@ class Arguments(argparse.Namespace):
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
 
-class _Formatter(argparse.HelpFormatter):
-    """With a width of its own: argparse imports shutil for it (bz2, lzma), and makes a formatter for each option."""
+class _Option:
+    """One declared option."""
 
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=HELP_WIDTH, max_help_position=36)
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        kind: str,
+        *,
+        default: Any = None,
+        type: Callable[[str], Any] | None = None,
+        metavar: str = "",
+        help: str,
+    ) -> None:
+        self.names, self.kind, self.default, self.type, self.metavar, self.help = (
+            names,
+            kind,
+            default,
+            type,
+            metavar,
+            help,
+        )
+        long = next((name for name in names if name.startswith("--")), names[0])
+        self.dest = long.lstrip("-").replace("-", "_")
 
 
-class Parser(argparse.ArgumentParser):
+class Parser:
     """The options and arguments of one command; ``title`` is "ps" or "network create"."""
 
     def __init__(self, title: str, description: str) -> None:
-        super().__init__(prog=f"pynet {title}", description=description, add_help=False, allow_abbrev=False)
-        self.formatter_class = _Formatter
-        self.title = title
+        self.title, self.description = title, description
         self.command = title.rpartition(" ")[2]
         self.stops_at_first_argument = False
-        self._takes_value: dict[str, bool] = {}
-        self._switches: dict[str, str] = {}
-        self._arguments: list[str] = []
-        self._rest, self._before_rest = "", 0
+        self._options: dict[str, _Option] = {}
+        self._arguments: list[tuple[str, str | None, str, str]] = []  # name, count, shown, help
         self.flag("--help", help="print this page")
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
 
     # -- declaring ---------------------------------------------------------------------------------------------
 
     def flag(self, *names: str, default: bool = False, help: str = "") -> None:
         """A switch; ``--name=false`` turns it off."""
-        action = super().add_argument(*names, action="store_true", default=default, help=help)
-        for name in action.option_strings:
-            self._takes_value[name] = False
-            self._switches[name] = action.dest
+        self._declare(_Option(names, "flag", default=default, help=help))
 
     def option(
         self,
@@ -88,106 +95,149 @@ class Parser(argparse.ArgumentParser):
         help: str = "",
     ) -> None:
         """An option with a value; the last one wins."""
-        self._value(*names, action="store", metavar=metavar, default=default, type=type, help=help)
+        self._declare(_Option(names, "option", default=default, type=type, metavar=metavar, help=help))
 
     def repeated(
         self, *names: str, metavar: str = "VALUE", type: Callable[[str], Any] | None = None, help: str = ""
     ) -> None:
         """An option that may be given several times; its value is a list."""
-        self._value(*names, action="append", metavar=metavar, default=[], type=type, help=help)
+        self._declare(_Option(names, "repeated", type=type, metavar=metavar, help=help))
 
-    def _value(self, *names: str, **settings: Any) -> None:
-        action = super().add_argument(*names, **{k: v for k, v in settings.items() if v is not None})
-        for name in action.option_strings:
-            self._takes_value[name] = True
+    def _declare(self, option: _Option) -> None:
+        for name in option.names:
+            self._options[name] = option
 
     def argument(self, name: str, *, count: str | None = None, metavar: str | None = None, help: str = "") -> None:
-        """A positional argument; *count* is argparse's nargs: None is one, ``?`` one or none, ``+``, ``*``."""
-        super().add_argument(name, nargs=count, metavar=metavar or name.upper(), help=help or argparse.SUPPRESS)
-        shown = metavar or name.upper()
-        self._arguments.append(
-            {None: shown, "?": f"[{shown}]", "+": f"{shown} [{shown}...]", "*": f"[{shown}...]"}[count]
-        )
+        """A positional argument; *count* None is exactly one, ``?`` one or none, ``+`` and ``*`` a list."""
+        self._arguments.append((name, count, metavar or name.upper(), help))
 
     def rest(self, name: str, *, metavar: str = "ARG", help: str = "") -> None:
         """All that follows the arguments declared so far, as it stands."""
-        super().add_argument(name, nargs=argparse.REMAINDER, metavar=metavar, help=help)
-        self._rest, self._before_rest = name, len(self._arguments)
-        self._arguments.append(f"[{metavar}...]")
+        self._arguments.append((name, "*", metavar, help))
 
     # -- parsing -----------------------------------------------------------------------------------------------
 
     def parse(self, words: list[str]) -> Arguments | None:
         """The parsed words; None when the help page was asked for and printed."""
-        options, arguments, switches = self._sort(words)
-        if switches.get("help"):
-            self.usage = " ".join([self.prog, "[OPTIONS]", *self._arguments])
-            self.print_help(sys.stdout)
+        args = Arguments()
+        for option in self._options.values():
+            setattr(args, option.dest, [] if option.kind == "repeated" else option.default)
+        arguments = self._read_options(words, args)
+        if args.help:
+            print(self.help_page(), end="")
             return None
-        if arguments and not self._arguments:
-            raise UsageError(f"pynet {self.title} takes no arguments, {arguments[0]!r} was given")
-        rest: list[str] = []
-        if self._rest:  # not through argparse, whose versions differ in what they do to a `--` in it
-            arguments, rest = arguments[: self._before_rest], arguments[self._before_rest :]
-        dashes = ["--"] if any(word.startswith("-") for word in arguments) else []
-        args = self.parse_args([*options, *dashes, *arguments], Arguments())
-        if self._rest:
-            setattr(args, self._rest, rest)
-        for dest, value in switches.items():
-            setattr(args, dest, value)
+        self._read_arguments(arguments, args)
         args.group, _, args.command = self.title.rpartition(" ")
         return args
 
-    def _sort(self, words: list[str]) -> tuple[list[str], list[str], dict[str, bool]]:
-        """Words -> options that take a value, arguments, switches."""
-        options: list[str] = []
+    def _read_options(self, words: list[str], args: Arguments) -> list[str]:
+        """Set the options in *args*; the words that are none are returned."""
         arguments: list[str] = []
-        switches: dict[str, bool] = {}
         position = 0
         while position < len(words):
             word = words[position]
             position += 1
             if word == "--":
-                arguments += words[position:]
-                break
+                return arguments + words[position:]
             if word == "-" or not word.startswith("-"):
                 arguments.append(word)
                 if self.stops_at_first_argument:
-                    arguments += words[position:]
-                    break
+                    return arguments + words[position:]
                 continue
-            position = self._option(word, words, position, options, switches)
-        return options, arguments, switches
-
-    def _option(self, word: str, words: list[str], position: int, options: list[str], switches: dict[str, bool]) -> int:
-        """Sort one option word (``--name``, ``--name=value``, ``-abc``, ``-pVALUE``); returns the next position."""
-        if word.startswith("--"):
-            pairs = [word.partition("=")]
-        else:
-            pairs = []
-            letters = word[1:]
-            while letters:
-                name, letters = "-" + letters[0], letters[1:]
-                if letters.startswith("=") or self._takes_value.get(name, False):
-                    pairs.append((name, "=" if letters else "", letters.removeprefix("=")))
-                    break
-                pairs.append((name, "", ""))
-        for name, equals, value in pairs:
-            if name not in self._takes_value:
-                if name == "-h":
-                    switches["help"] = True
+            for name, value in self._split(word):
+                option = self._options.get(name)
+                if option is None:
+                    if name == "-h":
+                        args.help = True
+                        continue
+                    raise UsageError(f"unknown option: {name}" + (f" in {word}" if not word.startswith("--") else ""))
+                if option.kind == "flag":
+                    setattr(args, option.dest, _switch(name, value))
                     continue
-                raise UsageError(f"unknown option: {name}" + (f" in {word}" if name != word and len(pairs) > 1 else ""))
-            if self._takes_value[name]:
-                if not equals:
-                    if position >= len(words):
+                if value is None:
+                    if position == len(words):
                         raise UsageError(f"option needs a value: {name}")
                     value, position = words[position], position + 1
-                options.append(f"{name}={value}")  # one word: a value may begin with a dash
-            elif not equals or value in _TRUE:
-                switches[self._switches[name]] = True
-            elif value in _FALSE:
-                switches[self._switches[name]] = False
+                self._store(args, option, name, value)
+        return arguments
+
+    def _split(self, word: str) -> list[tuple[str, str | None]]:
+        """``--name``, ``--name=value``, ``-abc``, ``-pVALUE``, ``-p=VALUE`` -> names and the values that stand with them."""
+        if word.startswith("--"):
+            name, equals, text = word.partition("=")
+            return [(name, text if equals else None)]
+        found: list[tuple[str, str | None]] = []
+        letters = word[1:]
+        while letters:
+            name, letters = "-" + letters[0], letters[1:]
+            option = self._options.get(name)
+            if letters and (letters[0] == "=" or (option is not None and option.kind != "flag")):
+                found.append((name, letters.removeprefix("=")))
+                break
+            found.append((name, None))
+        return found
+
+    def _store(self, args: Arguments, option: _Option, name: str, text: str) -> None:
+        value: Any = text
+        if option.type is not None:
+            try:
+                value = option.type(text)
+            except ValueError:
+                raise UsageError(f'invalid value "{text}" for {name}') from None
+        if option.kind == "repeated":
+            getattr(args, option.dest).append(value)
+        else:
+            setattr(args, option.dest, value)
+
+    def _read_arguments(self, words: list[str], args: Arguments) -> None:
+        if words and not self._arguments:
+            raise UsageError(f"pynet {self.title} takes no arguments, {words[0]!r} was given")
+        for name, count, shown, _ in self._arguments:
+            if count in ("+", "*"):
+                setattr(args, name, words)
+                if count == "+" and not words:
+                    raise UsageError(f"pynet {self.title} needs {shown}")
+                words = []
+            elif words:
+                setattr(args, name, words[0])
+                words = words[1:]
+            elif count == "?":
+                setattr(args, name, None)
             else:
-                raise UsageError(f'invalid value "{value}" for {name}: not true or false')
-        return position
+                raise UsageError(f"pynet {self.title} needs {shown}")
+        if words:
+            raise UsageError(f"pynet {self.title} has no use for {words[0]!r}")
+
+    # -- help --------------------------------------------------------------------------------------------------
+
+    def help_page(self) -> str:
+        """Usage, arguments and options, as argparse lays them out."""
+        import argparse
+
+        marks = {None: "{0}", "?": "[{0}]", "+": "{0} [{0}...]", "*": "[{0}...]"}
+        shown = [marks[count].format(name) for _, count, name, _ in self._arguments]
+        page = argparse.ArgumentParser(
+            prog=f"pynet {self.title}",
+            usage=" ".join(["pynet", self.title, "[OPTIONS]", *shown]),
+            description=self.description,
+            add_help=False,
+            formatter_class=lambda prog: argparse.HelpFormatter(prog, width=HELP_WIDTH, max_help_position=36),
+        )
+        for name, _, text, help in self._arguments:
+            if help:
+                page.add_argument(name, metavar=text, help=help)
+        for option in dict.fromkeys(self._options.values()):
+            help = option.help.replace("%", "%%")
+            if option.kind == "flag":
+                page.add_argument(*option.names, action="store_true", help=help)
+            else:
+                page.add_argument(*option.names, metavar=option.metavar, help=help)
+        return page.format_help()
+
+
+def _switch(name: str, text: str | None) -> bool:
+    if text is None or text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise UsageError(f'invalid value "{text}" for {name}: not true or false')

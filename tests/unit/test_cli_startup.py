@@ -14,7 +14,18 @@ from pynet.netlib.errors import InvalidArgument
 from pynet.netlib.version import __version__
 
 HEAVY = {
-    *("asyncio", "http.client", "email", "ssl", "subprocess", "urllib", "urllib.parse", "dataclasses", "inspect"),
+    *(
+        "asyncio",
+        "argparse",
+        "http.client",
+        "email",
+        "ssl",
+        "subprocess",
+        "urllib",
+        "urllib.parse",
+        "dataclasses",
+        "inspect",
+    ),
     *("typing_extensions", "tempfile", "shutil", "logging", "ctypes", "aiohttp", "pyroute2", "netaddr", "sqlite3"),
     *("importlib.metadata", "ipaddress", "datetime", "hashlib", "uuid", "random", "pathlib"),
 }
@@ -87,7 +98,7 @@ def test_help_of_a_command_by_the_word(capsys: pytest.CaptureFixture[str]) -> No
         (["--nope"], "unknown option: --nope"),
         (["--host"], "option needs a value: --host"),
         (["ps", "--nope"], "unknown option: --nope"),
-        (["run"], "required: IMAGE"),
+        (["run"], "needs IMAGE"),
         (["run", "-p", "0:80", "busybox"], "invalid port '0:80'"),
         (["--host", "ftp://x", "ps"], "unable to parse"),
     ],
@@ -162,3 +173,15 @@ def test_addresses_that_make_no_sense(text: str) -> None:
 def test_a_socket_path_that_is_too_long_is_refused_in_time() -> None:
     with pytest.raises(InvalidArgument, match="longer than 107 bytes"):
         Settings.resolve({"run": "/" + "x" * 120}, {})
+
+
+def test_the_program_ends_with_the_code_and_all_of_its_output() -> None:
+    script = "import sys; sys.argv[1:] = {!r}; from pynet.cli.main import main; main(); print('never')"
+    for words, code, out in ((["--help"], 0, "Commands:"), (["nope"], 125, ""), (["ps", "--help"], 0, "--no-trunc")):
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", script.format(words)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code
+        assert out in done.stdout
+        assert "never" not in done.stdout
+        assert bool(done.stderr) == (code != 0)
