@@ -23,9 +23,12 @@ def _proxy(run: Path, *extra: str) -> Generator[ForwarderClient]:
     process = spawn(str(run), *extra)
     assert process is not None
     client = ForwarderClient(str(run / "forwarder.sock"))
-    yield client
-    client.shutdown()
-    assert process.wait(10) == 0
+    try:
+        yield client
+    finally:
+        client.shutdown()
+        status = process.wait(10)
+    assert status == 0
     assert (run / "forwarder.log").read_text() == ""
 
 
@@ -50,10 +53,12 @@ def _echo(answer: Callable[[bytes], bytes] = lambda data: data) -> Generator[tup
 
         thread = threading.Thread(target=serve)
         thread.start()
-        yield sock.getsockname()
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stopper:
-            stopper.sendto(b"stop", sock.getsockname())
-        thread.join()
+        try:
+            yield sock.getsockname()
+        finally:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stopper:
+                stopper.sendto(b"stop", sock.getsockname())
+            thread.join()
 
 
 @pytest.fixture
