@@ -272,8 +272,21 @@ def fail(arguments: argparse.Namespace, error: PynetError | OSError) -> int:
     return 1
 
 
+def one_arena() -> None:
+    """One heap for all threads (mallopt(3)): they take turns at the interpreter's lock anyway, and each further arena
+    keeps megabytes."""
+    import ctypes
+
+    m_arena_max = -8
+    try:
+        ctypes.CDLL(None).mallopt(m_arena_max, 1)
+    except AttributeError:
+        pass  # another C library than glibc
+
+
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
+    one_arena()
     if arguments.log:
         fd = os.open(arguments.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         os.dup2(fd, 1)
