@@ -557,13 +557,16 @@ def test_limits_without_cgroups_are_a_warning(lab: Lab) -> None:
     assert [warning.split()[0] for warning in warnings] == ["memory", "pids"]
 
 
-def needs_cgroups(lab: Lab) -> None:
+def needs_cgroups(lab: Lab, *controllers: str) -> None:
     if not lab.has_cgroups:
         pytest.skip("cgroups may not be made here")
+    missing = set(controllers) - set(lab.client.info()["cgroups"])
+    if missing:
+        pytest.skip(f"this host has no cgroup controllers {missing}")
 
 
 def test_out_of_memory_is_137_and_said(lab: Lab) -> None:
-    needs_cgroups(lab)
+    needs_cgroups(lab, "memory")
     spec = lab.spec("tail", "/dev/zero", limits={"memory": 24 << 20, "memory_swap": 24 << 20})
     lab.client.start(spec)
     result = lab.finish(spec)
@@ -573,7 +576,7 @@ def test_out_of_memory_is_137_and_said(lab: Lab) -> None:
 
 
 def test_pids_cpu_and_memory_are_limited_and_counted(lab: Lab) -> None:
-    needs_cgroups(lab)
+    needs_cgroups(lab, "memory", "pids", "cpu")
     limits = {"pids": 4, "memory": 64 << 20, "nano_cpus": 500_000_000, "cpu_shares": 512}
     script = "echo up > /control/up; read x < /control/go; for i in 1 2 3 4 5 6; do sleep 60 & done; echo no"
     spec = lab.spec("sh", "-c", script, limits=limits)
@@ -1076,3 +1079,23 @@ def test_all_of_it_as_nobody() -> None:
         assert " passed" in done.stdout
     finally:
         shutil.rmtree(base)
+
+
+@needs_root
+def test_the_same_where_only_cgroup_v2_is_mounted(tmp_path: Path) -> None:
+    """A mount namespace without the v1 hierarchies: containers see their v2 group, devices are filtered by eBPF."""
+    mounted = Path("/proc/self/mountinfo").read_text()
+    if " - cgroup2 " not in mounted or " - cgroup cgroup " not in mounted:
+        pytest.skip("this host has not both versions, so the other tests cover what it has")
+    script = """
+    for point in $(awk '/ - cgroup cgroup /{print $5}' /proc/self/mountinfo); do umount "$point" || exit 9; done
+    exec "$@"
+    """
+    chosen = "exit_code or alone or descriptor or capabilities or devices or pause or exec_joins or everything"
+    inner = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "t")]
+    command = ["unshare", "-m", "sh", "-c", script, "sh", *inner, "-k", f"({chosen}) and not nobody", __file__]
+    root = Path(__file__).parents[2]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_XDIST")}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
