@@ -1,8 +1,8 @@
 """HTTP/1.1 to one server over one stream socket: as much of RFC 9112 as the Engine API needs.
 
-http.client costs as much again as all other imports of a short command (it brings email and ssl): bench/bench_cli.py
-measures both.  What is here knows Content-Length, chunked, until-close and keep-alive, and ``101 Switching
-Protocols``, after which the socket is the caller's.
+http.client costs 19 ms in a command that takes 23: it brings email and ssl, as heavy as all the rest together
+(bench/bench_cli.py measures both).  What is here knows Content-Length, chunked, until-close and keep-alive, and
+``101 Switching Protocols``, after which the socket is the caller's.
 """
 
 from __future__ import annotations
