@@ -308,7 +308,8 @@ def test_leaving_packets_take_an_address_of_the_host(firewall: FirewallBackend, 
                 assert answer in (f"lan {HOST[version]}", f"lan {second}")
             else:
                 assert answer == f"lan {seen}"
-    assert world.ask(world.containers["a1"], "tcp", world.address("a2", version), SERVED) == f"a2 {own}"
+            neighbour = world.ask(world.containers["a1"], proto, world.address("a2", version), SERVED)
+            assert neighbour == f"a2 {own}", "what stays in the network keeps its address"
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -330,13 +331,14 @@ def test_containers_are_not_reached_past_their_published_ports(
 @pytest.mark.parametrize("version", [4, 6])
 def test_an_internal_network_keeps_to_itself(firewall: FirewallBackend, world: World, version: int) -> None:
     world.servers.serve("lan", world.lan, 5000)
-    firewall.add_ports([world.port("tcp", "b1", version, 8080)])
+    firewall.add_ports([world.port("tcp", "b1", version, 8080), world.port("tcp", "a1", version, 9090)])
     firewall.add_network(rules("a", internal=True))
     inside = world.containers["a1"]
     world.route_lan_to_containers()
     assert not world.ask(inside, "tcp", LAN[version], 5000, silent=True)
     assert not world.ask(inside, "tcp", HOST[version], 8080, silent=True), "not even to published ports of others"
     assert not world.ask(world.lan, "tcp", world.address("a1", version), SERVED, silent=True)
+    assert not world.ask(world.lan, "tcp", HOST[version], 9090, silent=True), "nothing is published from in there"
     assert world.ask(world.containers["a2"], "tcp", world.address("a1", version), SERVED).startswith("a1")
     assert world.ask(world.containers["b1"], "tcp", LAN[version], 5000).startswith("lan"), "others are not concerned"
 
