@@ -53,6 +53,12 @@ def isolate(*, may_map_user: bool = True) -> str:
     return reason
 
 
+def maps_every_uid() -> bool:
+    """Whether this is root as the machine has it, and not root of a user namespace with a uid or two."""
+    with open("/proc/self/uid_map", encoding="ascii") as lines:  # user_namespaces(7)
+        return lines.read().split() == ["0", "0", "4294967295"] and os.geteuid() == 0
+
+
 def _find_system_programs() -> None:
     """Inside we are root, who finds nft, ip and the like; an ordinary user's PATH has no sbin."""
     path = os.environ.get("PATH", os.defpath).split(os.pathsep)

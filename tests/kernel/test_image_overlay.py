@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from pynet.plugins.isolation import maps_every_uid
+
 pytestmark = pytest.mark.kernel
 
 SCRIPT = r"""
@@ -101,7 +103,7 @@ def run(kind: str, *, prefix: list[str]) -> None:
     assert (result.stdout, result.stderr) == ("fine\n", "")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.skipif(not maps_every_uid(), reason="needs root with every uid")
 def test_for_root() -> None:
     run("root", prefix=["unshare", "-m"])
 
