@@ -202,8 +202,8 @@ def _host_settings(networks: Sequence[NetworkRules]) -> list[str]:
     for rules in networks:
         if not rules.icc and _sysctl("bridge/bridge-nf-call-iptables") != "1":
             said.append(
-                f"Bridged packets do not pass the firewall here (br_netfilter), so icc=false of {rules.bridge} rests "
-                "on its ports being isolated."
+                f"Containers of {rules.bridge} reach each other in spite of icc=false, because bridged packets do not "
+                "pass the firewall here: load br_netfilter and set sysctl net.bridge.bridge-nf-call-iptables=1."
             )
         if rules.loopback and _sysctl(f"ipv4/conf/{rules.bridge}/route_localnet") == "0":
             said.append(f"127.0.0.1 can not be translated: set sysctl net.ipv4.conf.{rules.bridge}.route_localnet=1.")

@@ -345,7 +345,7 @@ def test_an_internal_network_keeps_to_itself(firewall: FirewallBackend, world: W
 
 def test_without_icc_neighbours_talk_through_published_ports_alone(firewall: FirewallBackend, world: World) -> None:
     if not os.path.exists("/proc/sys/net/bridge/bridge-nf-call-iptables"):
-        pytest.skip("bridged packets need br_netfilter to reach the firewall (the bridge driver isolates ports)")
+        pytest.skip("bridged packets need br_netfilter to reach the firewall")
     firewall.add_network(rules("a", icc=False))
     firewall.add_ports([world.port("tcp", "a1", version, 8080) for version in (4, 6)])
     neighbour = world.containers["a2"]
@@ -454,6 +454,13 @@ def test_diagnose_tells_what_stands_in_the_way(firewall: FirewallBackend, world:
     forwarding, localnet = firewall.diagnose()
     assert "net.ipv4.ip_forward=1" in forwarding
     assert "net.ipv4.conf.pba.route_localnet=1" in localnet
+    sysctl.write(("net", "ipv4", "ip_forward"), 1)
+    firewall.add_network(rules("a", icc=False))
+    if os.path.exists("/proc/sys/net/bridge"):
+        assert firewall.diagnose() == []
+        sysctl.write(("net", "bridge", "bridge-nf-call-iptables"), 0)
+    (said,) = firewall.diagnose()
+    assert "icc=false" in said
 
 
 def flush() -> None:
