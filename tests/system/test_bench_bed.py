@@ -43,7 +43,7 @@ def test_a_bed_runs_commands_and_takes_everything_along(bed: ModuleType) -> None
         one.run("ip", "link", "add", "left0", "type", "bridge")
         one.run("mount", "-t", "tmpfs", "none", "/mnt")
         daemon = one.spawn("sleep", "1000")
-        one.run("sh", "-c", "sleep 1000 & exit 0")
+        one.run("sh", "-c", 'sleep 1000 & until [ "$(cat /proc/$!/comm)" = sleep ]; do :; done')
         sleepers = [process for process in one.processes() if process.command == "sleep 1000"]
         assert daemon in [process.pid for process in sleepers] and len(sleepers) == 2
         assert all(process.pss > 0 for process in sleepers)
