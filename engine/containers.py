@@ -174,6 +174,12 @@ class Containers:
             )
         return name
 
+    def ensure_sources(self, container: Container) -> None:
+        """Before a start: sources that were removed since the create are made again, or told."""
+        for point in container.mounts:
+            if point.kind != "tmpfs":
+                self._make_source(point, [])
+
     def _make_source(self, point: MountPoint, made: list[str]) -> MountPoint:
         """See that what is mounted exists; names anonymous volumes."""
         if point.kind == "volume":
@@ -345,12 +351,12 @@ class Containers:
     def finish_removal(self, container: Container, *, volumes: bool = False) -> None:
         """From "removing" to gone; may be done again after a crash."""
         engine = self._engine
-        errors: list[PynetError] = []
+        errors: list[PynetError | OSError] = []
         steps: tuple[Callable[[Container], None], ...] = (engine.lifecycle.forget, engine.container_networks.detach)
         for step in steps:
             try:
                 step(container)
-            except PynetError as error:
+            except (PynetError, OSError) as error:
                 errors.append(error)
         self._discard(container)
         if volumes:

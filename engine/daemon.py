@@ -176,20 +176,33 @@ class Daemon:
             raise problems[0]
         for port in self._controller.lost_ports:
             log.error("port %s:%d/%s was taken by another program", port.host_ip, port.host_port, port.proto)
-        self._controller.ensure_predefined()
+        trouble = self._ensure_networks()
         self.engine = engine = Engine(self.instance, self._controller, self._children.supervisor)
         self._ran_before = {container.id for container in engine.containers.all() if container.running}
         self._children.supervisor.subscribe(engine.lifecycle.on_event)
         engine.recovery.follow_supervisor()
         self._children.supervisor.on_reconnect = engine.recovery.follow_supervisor
+        engine.warnings += trouble
         try:
             for difference in self._controller.repair():
                 log.info("repaired: %s", difference)
-        except PynetError as error:
+        except (PynetError, OSError) as error:
             log.error("repair: %s", error)
             engine.warnings.append(f"some of the network could not be repaired: {error}")
         engine.warnings += self._children.supervisor.info().get("warnings", [])
         self._children.register()
+
+    def _ensure_networks(self) -> list[str]:
+        """The predefined networks.  Without a firewall there is no bridge, but host and none are of use."""
+        try:
+            self._controller.ensure_predefined()
+        except (PynetError, OSError) as error:
+            log.error("the default bridge network can not be made: %s", error)
+            for name in ("host", "none"):
+                if not self._controller.registry.has_network_named(name):
+                    self._controller.create_network(name, driver=name)
+            return [f"there is no default bridge network: {error}"]
+        return []
 
     async def serve(self) -> None:
         from .routes import ROUTES
@@ -253,7 +266,7 @@ def take_down(controller: Controller) -> None:
     for network in controller.networks():
         try:
             controller.applier.undo(network.driver.network_plan(network.record))
-        except PynetError as error:
+        except (PynetError, OSError) as error:
             log.warning("network %s: %s", network.name, error)
     if controller.actions.has_firewall:
         controller.actions.firewall.destroy()

@@ -53,9 +53,9 @@ class Lifecycle:
                 raise Conflict("container is marked for removal and cannot be started")
             try:
                 self._start(container)
-            except PynetError as error:
-                self._failed(container, error)
-                failure = error
+            except (PynetError, OSError) as error:
+                failure = error if isinstance(error, PynetError) else InternalError(f"can not start: {error}")
+                self._failed(container, failure)
             else:
                 return
         if container.auto_remove:
@@ -66,6 +66,7 @@ class Lifecycle:
     def _start(self, container: Container) -> None:
         engine = self._engine
         networks = engine.container_networks
+        engine.containers.ensure_sources(container)
         path = self._shared_netns(container)
         if path is None:
             path = networks.attach(container, port_bindings(container.config, container.host_config))
@@ -84,7 +85,7 @@ class Lifecycle:
             container.supervised = True
             started = engine.supervisor.start(spec)
         except BaseException:
-            self._network_down(container)
+            self.network_down(container)
             raise
         state = container.state
         container.state = State(
@@ -122,12 +123,12 @@ class Lifecycle:
             raise Conflict(f"cannot join network namespace of a non running container: {other.id}")
         return self._engine.controller.sandbox(other.id).path
 
-    def _network_down(self, container: Container) -> None:
+    def network_down(self, container: Container) -> None:
         """Take the network down; what can not be removed now is left to ``repair`` and told in the log."""
         ids = {entry["network_id"] for entry in container.networks.values()} - {""}
         try:
             self._engine.container_networks.detach(container)
-        except PynetError as error:
+        except (PynetError, OSError) as error:
             log.error("network of %s: %s", container.name, error)
         if ids:
             user_made = {name for name in container.networks if name not in ("bridge", "host", "none")}
@@ -297,7 +298,8 @@ class Lifecycle:
                 event = container.inbox.popleft()
                 try:
                     self._handle(container, event)
-                except PynetError:
+                except Exception:
+                    # whoever waits for the end must hear of it, and the next event must be looked at
                     log.exception("event %s of %s", event.get("event"), container.name)
                 if container.auto_remove and container.state.status == "exited" and event["event"] == "exited":
                     removal = lambda: self._auto_remove(container)  # noqa: E731
@@ -340,7 +342,7 @@ class Lifecycle:
         self._ended(container, event)
         container.state.status = "exited"
         self._engine.containers.save(container)
-        self._network_down(container)
+        self.network_down(container)
         self._network_events(container, "disconnect")
         self._engine.execs.container_ended(container.id)
         self._died(container)

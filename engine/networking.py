@@ -120,6 +120,9 @@ class ContainerNetworks:
         except PynetError as error:
             self._undo(container)
             raise rephrase(error, f"failed to set up container networking: {error}") from error
+        except OSError as error:  # the kernel refused a step of the plan
+            self._undo(container)
+            raise InternalError(f"failed to set up container networking: {error}") from error
         except BaseException:
             self._undo(container)
             raise
@@ -128,7 +131,7 @@ class ContainerNetworks:
     def _undo(self, container: Container) -> None:
         try:
             self.detach(container)
-        except PynetError:
+        except (PynetError, OSError):
             pass  # the first error is the one to tell; repair removes what stayed
 
     def detach(self, container: Container) -> None:

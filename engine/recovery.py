@@ -58,7 +58,7 @@ class Recovery:
         elif container.running:
             engine.lifecycle.exited(container, found or {"error": "nobody saw the end of the process"})
         else:
-            engine.container_networks.detach(container)
+            engine.lifecycle.network_down(container)
             engine.lifecycle.forget(container)
 
     def _fresh(self, id: str) -> dict[str, Any] | None:
