@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -146,6 +147,7 @@ def test_killed_during_starts_and_removals(daemon: Daemon) -> None:
     run(daemon, "last", "sleep 1000", PortBindings={"80/tcp": [{"HostPort": "9000"}]})
 
 
+@pytest.mark.skipif(shutil.which("nft") is None, reason="nft is not installed")
 def test_somebody_flushes_the_firewall(daemon: Daemon, host: Host) -> None:
     """Containers can still be stopped, and repair brings back what was lost."""
     run(daemon, "web", SERVER, PortBindings={"80/tcp": [{"HostPort": "8080"}]})
