@@ -181,7 +181,7 @@ class Daemon:
         self._ran_before = {container.id for container in engine.containers.all() if container.running}
         self._children.supervisor.subscribe(engine.lifecycle.on_event)
         engine.recovery.follow_supervisor()
-        self._children.supervisor.on_reconnect = engine.recovery.follow_supervisor
+        self._children.supervisor.on_reconnect = lambda: engine.submit(engine.recovery.follow_supervisor)
         engine.warnings += trouble
         try:
             for difference in self._controller.repair():

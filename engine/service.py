@@ -112,7 +112,10 @@ class Engine:
             except Exception:
                 log.exception("background work failed")
 
-        self._workers.submit(run)
+        try:
+            self._workers.submit(run)
+        except RuntimeError:
+            pass  # we are ending: the next start looks at everything again
 
     def publish_network(self, action: str, name: str, id: str, **more: str) -> None:
         record = self.controller.registry.networks.get(id)

@@ -209,3 +209,23 @@ def test_restart_policy_after_a_full_stop(daemon: Daemon) -> None:
         daemon.eventually(lambda name=name: state(daemon, name)["Status"] == "running")
     for name in ("never", "stopped"):
         assert state(daemon, name)["Status"] == "exited"
+
+
+def test_the_supervisor_dies_again_and_again_during_starts(daemon: Daemon) -> None:
+    """A start that lost its supervisor is an error or has happened; nothing runs that is not on record."""
+    names = [f"c{n}" for n in range(6)]
+    for name in names:
+        create(daemon, name, "sleep 1000")
+    for n in range(0, 6, 2):
+        sender = subprocess.Popen(
+            ["curl", "-s", "-X", "POST", "--unix-socket", daemon.socket, f"http://x/containers/{names[n]}/start"],
+            stdout=subprocess.DEVNULL,
+        )
+        old = daemon.kill("supervisor")
+        sender.wait()
+        daemon.eventually(lambda old=old: daemon.pid("supervisor") not in (0, old))
+        daemon.eventually(lambda n=n: daemon.post(f"/containers/{names[n + 1]}/start").status in (204, 304))
+    for name in names:
+        daemon.eventually(lambda name=name: daemon.post(f"/containers/{name}/start").status in (204, 304))
+        assert daemon.post(f"/containers/{name}/exec", {"Cmd": ["true"]}).status == 201
+    assert daemon.get("/pynet/check").body == []
