@@ -200,6 +200,7 @@ class BridgeDriver:
                 if hop and carrier == endpoint.id
             ),
             hairpin=options.hairpin,
+            isolated=not options.icc,
         )
 
     def gateways(self, network: NetworkRecord, endpoint: EndpointRecord) -> tuple[str, str]:

@@ -139,6 +139,9 @@ class Endpoint:
         if self.id not in controller.registry.endpoints:
             return
         self.leave()
+        if self.record.static:
+            # the next one with this very address must not meet the old interface on the bridge
+            controller.actions.settle()
         with controller.lock:
             record = controller.registry.endpoints.get(self.id)
             if record is not None:

@@ -47,6 +47,7 @@ class _Survey:
             self.plan: list[Resource] = list(_whole_plan(controller))
             self.network_count = len(controller.registry.networks)
         actions = controller.actions
+        actions.settle()
         group = controller.instance.link_group
         self.links = {link.name: link for link in actions.rtnl.links()}
         self.own_links = {name for name, link in self.links.items() if link.group == group}

@@ -72,6 +72,8 @@ class Veth:
     gateways: tuple[str, ...] = ()
     """Next hops of the default routes, at most one a family."""
     hairpin: bool = False
+    isolated: bool = False
+    """Nothing passes from port to port (icc=false): by the bridge's own isolation where the firewall does not see it."""
 
     @property
     def key(self) -> Key:

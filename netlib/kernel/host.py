@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import errno
 import os
-import queue
 import socket
 import threading
 from collections.abc import Callable, Iterable
@@ -36,6 +35,8 @@ from .rtnl_messages import RouteInfo
 
 LOOPBACK = 1
 """Every network namespace's loopback interface has this index."""
+REAP_AFTER = 1.0
+"""Seconds that the kernel has for taking a deleted sandbox's links apart by itself."""
 _DISABLE_IPV6 = ("net", "ipv6", "conf", "default", "disable_ipv6")
 
 
@@ -51,14 +52,17 @@ class HostActions:
         self.rtnl = Rtnetlink()
         self.netns = NetnsThread()
         self._home = open_netns("/proc/thread-self/ns/net")
-        self._reap: queue.SimpleQueue[list[str] | None] | None = None
+        self._reaping = threading.Condition()  # over the three below
+        self._dying: list[str] = []
+        self._closing = False
         self._reaper: threading.Thread | None = None
+        self._deleting = threading.Lock()
 
     def close(self) -> None:
-        with self._lock:
-            reap, self._reap = self._reap, None
-        if reap is not None and self._reaper is not None:
-            reap.put(None)
+        with self._reaping:
+            self._closing = True
+            self._reaping.notify_all()
+        if self._reaper is not None:
             self._reaper.join()
         if self._backend is not None:
             self._backend.close()
@@ -138,7 +142,7 @@ class HostActions:
         made = False
         try:
             index = self.rtnl.add_bridge(
-                resource.name, mac=resource.mac, mtu=resource.mtu, group=self._instance.link_group
+                resource.name, mac=resource.mac, mtu=resource.mtu, group=self._instance.link_group, up=False
             )
             made = True
         except NetlinkError as error:
@@ -148,8 +152,12 @@ class HostActions:
             if link is None or link.kind != "bridge":
                 raise InvalidArgument(f"existing interface {resource.name} is not a bridge") from None
             index = link.index
-            self.rtnl.set_link(index, up=True)
         try:
+            if any(":" in address for address in resource.addresses):
+                # while its link-local address is tentative (RFC 4862) the host asks for no neighbour, and the first
+                # forwarded packets wait a second; nobody else on our own bridge can have the address
+                self.set_sysctl(Sysctl(("net", "ipv6", "conf", resource.name, "accept_dad"), "0"))
+            self.rtnl.set_link(index, up=True)
             present = {f"{a.address}/{a.prefix}" for a in self.rtnl.addresses(index)} if not made else set[str]()
             for address in resource.addresses:
                 if address not in present:
@@ -171,16 +179,13 @@ class HostActions:
     def make_veth(self, resource: Veth) -> None:
         fd = self.netns.open(resource.netns)
         try:
-            host, peer = self.rtnl.add_veth(
-                resource.host,
-                resource.ifname,
-                netns_fd=fd,
-                mac=resource.mac,
-                mtu=resource.mtu,
-                master=self._index(resource.bridge),
-                group=self._instance.link_group,
-                hairpin=resource.hairpin,
-            )
+            try:
+                host, peer = self._add_veth(resource, fd)
+            except NetlinkError as error:
+                if error.errno != errno.EEXIST:
+                    raise
+                self._drop_own(resource.host)  # of this endpoint's last sandbox, which the kernel is still taking apart
+                host, peer = self._add_veth(resource, fd)
             try:
                 with Rtnetlink(self.netns.socket(fd, socket.AF_NETLINK, socket.SOCK_RAW)) as inside:
                     inside.configure(
@@ -203,6 +208,34 @@ class HostActions:
             raise
         finally:
             os.close(fd)
+
+    def _add_veth(self, resource: Veth, fd: int) -> tuple[int, int]:
+        return self.rtnl.add_veth(
+            resource.host,
+            resource.ifname,
+            netns_fd=fd,
+            mac=resource.mac,
+            mtu=resource.mtu,
+            master=self._index(resource.bridge),
+            group=self._instance.link_group,
+            hairpin=resource.hairpin,
+            isolated=resource.isolated and not self._bridged_packets_are_filtered(),
+        )
+
+    def _bridged_packets_are_filtered(self) -> bool:
+        """Whether br_netfilter shows the firewall what passes from port to port.
+
+        Then its rules keep containers apart, and isolated ports would also stop published ports of the same bridge:
+        the bridge hands a packet whose address it translated from port to port.  Without it, such packets are routed.
+        """
+
+        def read() -> bool:
+            try:
+                return sysctl.read(("net", "bridge", "bridge-nf-call-iptables")) == "1"
+            except FileNotFoundError:
+                return False  # br_netfilter is not loaded
+
+        return self.netns.call(self._home, read)
 
     def drop_veth(self, resource: Veth) -> None:
         self._drop_own(resource.host)
@@ -232,36 +265,40 @@ class HostActions:
             os.close(fd)
 
     def reap_links(self, names: list[str]) -> None:
-        """Delete host ends whose namespaces are going away, in the background and many at the price of one.
+        """See to it that host ends whose namespaces are going away go too: soon, in the background, many at once.
 
-        The kernel deletes them too, when it takes the namespaces apart; this is so that it does not depend on a process
-        that still holds such a namespace.
+        The kernel deletes them itself when it takes a namespace apart, usually within milliseconds, but not while
+        anything (a process, an orphaned connection) still holds the namespace.  Deleting at once would only make the
+        next change wait for the kernel's one lock over all links (rtnl) twice.
         """
-        if not names:
-            return
-        with self._lock:
-            if self._reap is None:
-                self._reap = queue.SimpleQueue()
-                self._reaper = threading.Thread(target=self._run_reaper, args=(self._reap,), name="reaper", daemon=True)
-                self._reaper.start()
-            self._reap.put(names)
+        if names:
+            with self._reaping:
+                self._dying += names
+                if self._reaper is None:
+                    self._reaper = threading.Thread(target=self._run_reaper, name="pynet-reaper", daemon=True)
+                    self._reaper.start()
+                self._reaping.notify_all()
 
-    def _run_reaper(self, jobs: queue.SimpleQueue[list[str] | None]) -> None:
-        last = False
-        while not last:
-            batch: list[str] = []
-            item = jobs.get()
-            while True:
-                if item is None:
-                    last = True
-                else:
-                    batch += item
-                try:
-                    item = jobs.get_nowait()
-                except queue.Empty:
-                    break
+    def settle(self) -> None:
+        """Return when no host end of a deleted sandbox is left."""
+        self._delete_dying()
+
+    def _run_reaper(self) -> None:
+        while True:
+            with self._reaping:
+                self._reaping.wait_for(lambda: self._dying or self._closing)
+                if not self._closing:
+                    self._reaping.wait_for(lambda: self._closing, timeout=REAP_AFTER)
+            self._delete_dying()
+            if self._closing:
+                return
+
+    def _delete_dying(self) -> None:
+        with self._deleting:
+            with self._reaping:
+                names, self._dying = self._dying, []
             group = self._instance.link_group
-            links = [self.rtnl.link(name) for name in batch]
+            links = [self.rtnl.link(name) for name in names]
             self.rtnl.delete_links([link.index for link in links if link is not None and link.group == group])
 
     # -- firewall and proxy ----------------------------------------------------------------------------------

@@ -146,6 +146,25 @@ def test_ipv6_beside_ipv4(controller: Controller) -> None:
         assert exchange(call_in(controller, a, dial, "fd00:1::3", 80), server)[0] == "fd00:1::2"
 
 
+@pytest.mark.parametrize("br_netfilter", ["0", "1"])
+def test_containers_of_a_network_without_icc_reach_the_host_but_not_each_other(
+    controller: Controller, br_netfilter: str
+) -> None:
+    switch = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+    if not switch.exists():
+        pytest.skip("br_netfilter is not loaded")
+    switch.write_text(br_netfilter)
+    apart = controller.create_network("apart", subnet="10.1.0.0/24", options={"icc": "false"})
+    a, _ = joined(apart, "a")
+    b, endpoint = joined(apart, "b")
+    endpoint.publish(parse_publish("8080:80"))
+    with serve(controller, b, 80) as server:
+        with pytest.raises(OSError):
+            call_in(controller, a, lambda: socket.create_connection(("10.1.0.3", 80), timeout=0.5))
+        exchange(dial("10.1.0.3", 80), server)
+        exchange(call_in(controller, a, dial, "10.1.0.1", 8080), server)
+
+
 def test_the_default_route_follows_priority_and_survives_leaving(controller: Controller) -> None:
     first = controller.create_network("a", subnet="10.1.0.0/24")
     second = controller.create_network("b", subnet="10.2.0.0/24")
@@ -184,6 +203,20 @@ def test_an_address_of_a_static_endpoint_is_kept_while_it_is_not_joined(controll
         web.create_endpoint("one too many")
     endpoint.join(controller.create_sandbox("b"))
     assert endpoint.address == "10.1.0.4/29"
+
+
+def test_an_endpoint_joins_again_while_its_last_sandbox_is_still_held(controller: Controller) -> None:
+    """An orphaned process keeps the old namespace, and with it the old interface of the same name, alive."""
+    web = controller.create_network("web", subnet="10.1.0.0/24")
+    old, endpoint = joined(web, "a")
+    other, _ = joined(web, "b")
+    held = controller.actions.netns.open(old.path)
+    old.delete()
+    new = controller.create_sandbox("again")
+    endpoint.join(new)
+    with serve(controller, new, 80) as server:
+        exchange(call_in(controller, other, dial, "10.1.0.2", 80), server)
+    os.close(held)
 
 
 def test_predefined_networks(controller: Controller) -> None:
