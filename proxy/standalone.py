@@ -3,36 +3,54 @@
     pynet-proxy tcp 127.0.0.1:8080 10.1.0.2:80 [udp :53 10.1.0.2:53 ...]
     pynet-proxy -proto tcp -host-ip 127.0.0.1 -host-port 8080 -container-ip 10.1.0.2 -container-port 80 [-use-listen-fd]
 
-The second form is docker-proxy's, with its descriptors: 3 is told "0\\n" when the port is served or "1\\n" and why not;
-with -use-listen-fd, 4 is the socket, bound already (moby, cmd/docker-proxy).  Both serve until SIGTERM or SIGINT, in
-this one process and its bulk workers; without a control socket, a run directory or anything else of pynet.
+The first form serves in the foreground, in this one process and its bulk workers, until SIGTERM or SIGINT.
+
+The second is docker-proxy's, with its descriptors: 3 is told "0\\n" when the port is served or "1\\n" and why not; with
+-use-listen-fd, 4 is the socket, bound already (moby, cmd/docker-proxy).  dockerd starts one for each port, so:
+
+    bind or take 4 --> lend to the shared forwarder (lend.py) --> "0\\n" --> become the sleeper (sleeper.py)
+
+The port ends when this process does.  Only what this path needs is imported at the top, and no more than that.
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
+import _socket
+import errno
 import os
-import signal
-import socket
 import sys
-from typing import NamedTuple
 
 from ..netlib.errors import InvalidArgument, PortInUse, PynetError
-from . import forwarder, ports
-from .lane import Lane
-from .udp import IDLE, LIMIT
 
 _READY_FD, _LISTEN_FD = 3, 4
 _USAGE = "pynet-proxy PROTO [HOST-IP]:PORT TARGET-IP:PORT [PROTO ...]"
 
 
-class Mapping(NamedTuple):
-    proto: str
-    host_ip: str
-    host_port: int
-    target_ip: str
-    target_port: int
+class Mapping:
+    """One port: where clients come to and where they are led."""
+
+    __slots__ = ("host_ip", "host_port", "proto", "target_ip", "target_port")
+
+    def __init__(self, proto: str, host_ip: str, host_port: int, target_ip: str, target_port: int) -> None:
+        self.proto, self.host_ip, self.host_port = proto, host_ip, host_port
+        self.target_ip, self.target_port = target_ip, target_port
+
+    def _values(self) -> tuple[str, str, int, str, int]:
+        return self.proto, self.host_ip, self.host_port, self.target_ip, self.target_port
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mapping) and self._values() == other._values()
+
+    __hash__ = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+
+    def __repr__(self) -> str:
+        return f"Mapping{self._values()}"
+
+
+def _port(text: str, whole: str) -> int:
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 65535:
+        raise InvalidArgument(f"{whole!r} has no port from 1 to 65535", hint=_USAGE)
+    return int(text)
 
 
 def _endpoint(text: str) -> tuple[str, int]:
@@ -42,9 +60,9 @@ def _endpoint(text: str) -> tuple[str, int]:
         ip = ip[1:-1]
     elif ":" in ip:
         colon = ""
-    if not colon or not (port.isascii() and port.isdigit()) or not 1 <= int(port) <= 65535:
+    if not colon:
         raise InvalidArgument(f"{text!r} is not an address and port such as 127.0.0.1:80 or [::1]:80", hint=_USAGE)
-    return ip or "::", int(port)
+    return ip, _port(port, text)
 
 
 def parse_plain(words: list[str]) -> list[Mapping]:
@@ -52,61 +70,97 @@ def parse_plain(words: list[str]) -> list[Mapping]:
         raise InvalidArgument("mappings are three words each", hint=_USAGE)
     mappings: list[Mapping] = []
     for proto, host, target in zip(words[::3], words[1::3], words[2::3], strict=True):
+        _check_proto(proto)
         mappings.append(Mapping(proto, *_endpoint(host), *_endpoint(target)))
     return mappings
 
 
+def _check_proto(proto: str) -> None:
+    if proto == "sctp":
+        raise InvalidArgument("SCTP ports are not proxied", hint="publish them by NAT alone")
+    if proto not in ("tcp", "udp"):
+        raise InvalidArgument(f"the protocol must be tcp or udp, not {proto!r}", hint=_USAGE)
+
+
 def parse_docker(words: list[str]) -> tuple[Mapping, bool]:
     """docker-proxy's flags, in Go's spellings (-flag value, -flag=value, --flag); the bool: the socket comes on 4."""
-    parser = argparse.ArgumentParser(prog="pynet-proxy", usage=_USAGE, allow_abbrev=False)
-    for flag, kind, default in (
-        ("proto", str, "tcp"),
-        ("host-ip", str, ""),
-        ("host-port", int, -1),
-        ("container-ip", str, ""),
-        ("container-port", int, -1),
-    ):
-        parser.add_argument(f"-{flag}", f"--{flag}", type=kind, default=default)
-    parser.add_argument("-use-listen-fd", "--use-listen-fd", action="store_true")
-    found = parser.parse_args(words)
-    mapping = Mapping(found.proto, found.host_ip or "::", found.host_port, found.container_ip, found.container_port)
-    return mapping, bool(found.use_listen_fd)
+    values = {"proto": "tcp", "host-ip": "", "host-port": "", "container-ip": "", "container-port": ""}
+    passed = False
+    rest = iter(words)
+    for word in rest:
+        name, given, value = word.removeprefix("-").removeprefix("-").partition("=")
+        if name == "use-listen-fd" and word.startswith("-"):
+            passed = value in ("", "true", "1", "t", "T", "TRUE", "True")
+            continue
+        if not word.startswith("-") or name not in values:
+            raise InvalidArgument(f"unknown argument {word!r}", hint="docker-proxy's flags, or " + _USAGE)
+        if not given:
+            value = next(rest, "")
+        values[name] = value
+    _check_proto(values["proto"])
+    ports = [_port(values[name], f"-{name} {values[name]}") for name in ("host-port", "container-port")]
+    return Mapping(values["proto"], values["host-ip"], ports[0], values["container-ip"], ports[1]), passed
 
 
 def _bind(mapping: Mapping) -> int:
-    family = socket.AF_INET6 if ":" in mapping.host_ip else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM if mapping.proto == "tcp" else socket.SOCK_DGRAM)
+    """A bound socket.  "::" is IPv6 alone, as dockerd has another proxy for 0.0.0.0; "" is both families."""
+    ip = mapping.host_ip or "::"
+    family = _socket.AF_INET6 if ":" in ip else _socket.AF_INET
+    sock = _socket.socket(family, _socket.SOCK_STREAM if mapping.proto == "tcp" else _socket.SOCK_DGRAM)
     try:
         if mapping.proto == "tcp":
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(mapping.host_ip != "::"))
-        sock.bind((mapping.host_ip, mapping.host_port))
-    except (OSError, OverflowError) as error:
+            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+        if family == _socket.AF_INET6:
+            sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, int(bool(mapping.host_ip)))
+        sock.bind((ip, mapping.host_port))
+    except OSError as error:
         sock.close()
-        if isinstance(error, OSError) and error.errno == 98:
+        if error.errno == errno.EADDRINUSE:
             raise PortInUse(mapping.host_ip, mapping.host_port, mapping.proto) from error
-        raise InvalidArgument(f"cannot bind {mapping.host_ip} port {mapping.host_port}: {error}") from error
+        raise InvalidArgument(f"cannot bind {ip} port {mapping.host_port}: {error}") from error
     return sock.detach()
 
 
-async def _serve(lane: Lane, mappings: list[Mapping], fds: list[int], ready_fd: int | None) -> None:
-    loop = asyncio.get_running_loop()
-    cpus = len(os.sched_getaffinity(0))
-    options = forwarder.Options(bulk=max(1, min(4, cpus // 2)), udp_idle=IDLE, udp_clients=LIMIT)
-    service = forwarder.Forwarder(loop, lane, options)
-    entries = [
-        {"id": str(number), "proto": mapping.proto, "target": [mapping.target_ip, mapping.target_port]}
-        for number, mapping in enumerate(mappings)
-    ]
-    service.listen(ports.parse_listen({"ports": entries}, len(fds)), fds)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, service.request_stop)
-    if ready_fd is not None:
-        os.write(ready_fd, b"0\n")
-        os.close(ready_fd)
-    await service.stopped.wait()
-    await service.close()
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def _docker(words: list[str], ready_fd: int) -> None:
+    """Lend the port and become the sleeper; comes back only by an error."""
+    from . import lend, sleeper
+
+    mapping, passed = parse_docker(words)
+    drain = os.environ.get("PYNET_PROXY_DRAIN", "0")
+    try:
+        seconds = float(drain)
+    except ValueError as error:
+        raise InvalidArgument(f"PYNET_PROXY_DRAIN must be a number of seconds, not {drain!r}") from error
+    fd = _LISTEN_FD if passed else _bind(mapping)
+    run = lend.run_directory()
+    name = f"{mapping.proto}/{mapping.host_ip}:{mapping.host_port}/{os.getpid()}"
+    target = (mapping.target_ip, mapping.target_port)
+    control = lend.lend(run, mapping.proto, name, target=target, fd=fd, drain=seconds)
+    again = ["-proto", mapping.proto, "-host-ip", mapping.host_ip, "-host-port", str(mapping.host_port)]
+    again += ["-container-ip", mapping.target_ip, "-container-port", str(mapping.target_port), "-use-listen-fd"]
+    code = "from pynet.proxy.standalone import main; raise SystemExit(main())"
+    sleeper.become(
+        run, [sys.executable, "-I", "-c", code, *again], listener=fd, control=control, ready=b"0\n", ready_fd=ready_fd
+    )
+
+
+def _plain(words: list[str]) -> None:
+    from . import foreground, ports
+
+    mappings = parse_plain(words)
+    fds: list[int] = []
+    for mapping in mappings:
+        ports.parse_target([mapping.target_ip, mapping.target_port])
+        fds.append(_bind(mapping))
+    foreground.serve(mappings, fds)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -115,29 +169,22 @@ def main(argv: list[str] | None = None) -> int:
     if not docker and (not words or words[0].startswith("-")):
         print(f"usage: {_USAGE}")
         return 0 if words else 2
+    # without dockerd's pipe, by hand, the next descriptor that is opened would have that number
+    ready_fd = _READY_FD if docker and _is_open(_READY_FD) else -1
     try:
-        fds: list[int] = []
         if docker:
-            mapping, passed = parse_docker(words)
-            mappings = [mapping]
-            fds.append(os.dup(_LISTEN_FD) if passed else _bind(mapping))
+            _docker(words, ready_fd)
         else:
-            mappings = parse_plain(words)
-            for mapping in mappings:
-                ports.parse_target([mapping.target_ip, mapping.target_port])
-                fds.append(_bind(mapping))
-        lane = Lane()
-        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(lane)) as runner:
-            runner.run(_serve(lane, mappings, fds, _READY_FD if docker else None))
+            _plain(words)
     except (PynetError, OSError) as error:
         print(f"pynet-proxy: {error}", file=sys.stderr)
         if isinstance(error, PynetError) and error.hint:
             print(error.hint, file=sys.stderr)
-        if docker:
+        if ready_fd >= 0:
             try:
-                os.write(_READY_FD, f"1\n{error}".encode())
+                os.write(ready_fd, f"1\n{error}".encode())
             except OSError:
-                pass  # started by hand, without dockerd's pipe
+                pass  # nobody listens any more
         return 1
     return 0
 

@@ -1,21 +1,38 @@
-"""pynet-proxy at a shell and in docker-proxy's place."""
+"""pynet-proxy at a shell and in docker-proxy's place: many processes, one forwarder."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import platform
+import select
+import shutil
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Generator
+import tempfile
+from collections.abc import Generator, Iterator
 
 import pytest
 
 from pynet.netlib.errors import InvalidArgument
+from pynet.proxy.client import ForwarderClient
 from pynet.proxy.standalone import Mapping, main, parse_docker, parse_plain
 
 HOST = "127.0.0.1"
 COMMAND = [sys.executable, "-I", "-m", "pynet.proxy.standalone"]
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[ForwarderClient]:
+    """Of the forwarder that this test's processes share.  A short path: those of Unix sockets are."""
+    top = tempfile.mkdtemp()
+    monkeypatch.setenv("PYNET_PROXY_RUN", top)
+    client = ForwarderClient(f"{top}/{os.stat('/proc/self/ns/net').st_ino}/forwarder.sock")
+    yield client
+    client.shutdown()
+    shutil.rmtree(top)
 
 
 def _free() -> int:
@@ -30,9 +47,18 @@ def _wire(write: int, listener: int | None, words: list[str]) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", code, *COMMAND, *words]
 
 
+def _wait_for_end(pidfd: int) -> None:
+    assert select.select([pidfd], [], [], 20)[0]
+
+
+def _words(port: int, target: int, host: str = HOST) -> list[str]:
+    words = ["-proto", "tcp", "-host-ip", host, "-host-port", str(port)]
+    return [*words, "-container-ip", HOST, "-container-port", str(target)]
+
+
 @contextlib.contextmanager
 def _docker_form(words: list[str], listener: socket.socket | None = None) -> Generator[tuple[bytes, int]]:
-    """What it says on descriptor 3, and its exit status so far."""
+    """What it says on descriptor 3, and its pid."""
     read, write = os.pipe()
     fds = (write,) if listener is None else (write, listener.fileno())
     fd = None if listener is None else listener.fileno()
@@ -43,22 +69,21 @@ def _docker_form(words: list[str], listener: socket.socket | None = None) -> Gen
     try:
         yield said, process.pid
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGINT)  # as dockerd
         process.wait(10)
 
 
-def _talk(port: int, target: socket.socket) -> None:
-    with socket.create_connection((HOST, port), timeout=20) as client, target.accept()[0] as peer:
+def _talk(port: int, target: socket.socket, host: str = HOST) -> None:
+    with socket.create_connection((host, port), timeout=20) as client, target.accept()[0] as peer:
         client.sendall(b"x")
         assert peer.recv(1) == b"x"
 
 
-def test_it_takes_the_place_of_docker_proxy() -> None:
+def test_it_takes_the_place_of_docker_proxy(client: ForwarderClient) -> None:
     port = _free()
     with socket.create_server((HOST, 0)) as target:
         target.settimeout(20)
-        words = ["-proto", "tcp", "-host-ip", HOST, "-host-port", str(port), "-container-ip", HOST]
-        words += ["-container-port", str(target.getsockname()[1])]
+        words = _words(port, target.getsockname()[1])
         with _docker_form(words) as (said, _):
             assert said == b"0\n"
             _talk(port, target)
@@ -67,7 +92,7 @@ def test_it_takes_the_place_of_docker_proxy() -> None:
             _talk(port, target)
 
 
-def test_it_takes_the_socket_that_dockerd_has_bound() -> None:
+def test_it_takes_the_socket_that_dockerd_has_bound(client: ForwarderClient) -> None:
     with socket.create_server((HOST, 0)) as target, socket.socket() as listener:
         target.settimeout(20)
         listener.bind((HOST, 0))
@@ -79,20 +104,140 @@ def test_it_takes_the_socket_that_dockerd_has_bound() -> None:
             _talk(port, target)
 
 
+def test_all_share_one_forwarder_and_are_next_to_nothing(client: ForwarderClient) -> None:
+    with socket.create_server((HOST, 0)) as target, contextlib.ExitStack() as stack:
+        target.settimeout(20)
+        ports = [_free() for _ in range(4)]
+        pids: list[int] = []
+        for port in ports:
+            said, pid = stack.enter_context(_docker_form(_words(port, target.getsockname()[1])))
+            assert said == b"0\n"
+            pids.append(pid)
+        stats = client.stats()
+        assert len(stats["ports"]) == 4 and stats["pid"] not in pids
+        for port in ports:
+            _talk(port, target)
+        for pid in pids:
+            with open(f"/proc/{pid}/smaps_rollup") as rollup:
+                size = next(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
+            assert size < (32 if platform.machine() == "x86_64" else 512)
+
+
+def test_both_wildcards_are_two_proxies(client: ForwarderClient) -> None:
+    """dockerd publishes on 0.0.0.0 and on ::, which must not be in each other's way."""
+    port = _free()
+    with socket.create_server((HOST, 0)) as target:
+        target.settimeout(20)
+        number = target.getsockname()[1]
+        with (
+            _docker_form(_words(port, number, "0.0.0.0")) as (one, _),
+            _docker_form(_words(port, number, "::")) as (two, _),
+        ):
+            assert (one, two) == (b"0\n", b"0\n")
+            _talk(port, target)
+            _talk(port, target, "::1")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_port_ends_with_its_process(client: ForwarderClient, number: signal.Signals) -> None:
+    port = _free()
+    with socket.create_server((HOST, 0)) as target, _docker_form(_words(port, target.getsockname()[1])) as (said, pid):
+        assert said == b"0\n"
+        pidfd = os.pidfd_open(pid)
+        os.kill(pid, number)
+        _wait_for_end(pidfd)
+        os.close(pidfd)
+        if number != signal.SIGKILL and platform.machine() == "x86_64":
+            # whoever has seen the process end may take the port at once
+            with socket.create_server((HOST, port)):
+                assert client.stats()["ports"] == {}
+        else:
+            for _ in range(1000):
+                if client.stats()["ports"] == {}:
+                    break
+            with socket.create_server((HOST, port)):
+                pass
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the sleeping program of this machine does not return")
+def test_the_loss_of_the_forwarder_loses_no_port(client: ForwarderClient) -> None:
+    with socket.create_server((HOST, 0)) as target, contextlib.ExitStack() as stack:
+        target.settimeout(20)
+        ports = [_free() for _ in range(3)]
+        for port in ports:
+            said, _ = stack.enter_context(_docker_form(_words(port, target.getsockname()[1])))
+            assert said == b"0\n"
+        first = client.ping()
+        pidfd = os.pidfd_open(first)
+        os.kill(first, signal.SIGKILL)
+        _wait_for_end(pidfd)
+        os.close(pidfd)
+        for port in ports:
+            _talk(port, target)  # who connects meanwhile waits in the queue of the socket
+        assert client.ping() != first
+        assert len(client.stats()["ports"]) == 3
+
+
+def test_the_forwarder_ends_when_the_last_port_has_gone(client: ForwarderClient) -> None:
+    run = os.path.dirname(client.path)
+    os.makedirs(run)
+    forwarder = subprocess.Popen(
+        [sys.executable, "-I", "-m", "pynet.proxy.shared", "--run", run, "--linger", "0.5"], stdout=subprocess.PIPE
+    )
+    assert forwarder.stdout is not None
+    with forwarder.stdout, socket.create_server((HOST, 0)) as target:
+        assert forwarder.stdout.readline() == b"0\n"
+        target.settimeout(20)
+        port = _free()
+        with _docker_form(_words(port, target.getsockname()[1])) as (said, _):
+            assert said == b"0\n" and client.ping() == forwarder.pid
+            client.close()
+            _talk(port, target)
+        assert forwarder.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-proto", "sctp", "-host-port", "1", "-container-port", "1"], b"SCTP"),
+        (["-proto", "tcp", "-host-port", "x", "-container-port", "1"], b"port"),
+        (["-proto", "tcp", "-host-ip", HOST, "-no-such-flag"], b"no-such-flag"),
+        (["-host-ip", HOST, "-host-port", "0", "-container-ip", HOST, "-container-port", "80"], b"port"),
+        (["-host-ip", "192.0.2.1", "-host-port", "9", "-container-ip", HOST, "-container-port", "80"], b"bind"),
+    ],
+)
+def test_what_is_wrong_is_said_to_dockerd(client: ForwarderClient, words: list[str], said: bytes) -> None:
+    with _docker_form(words) as (answer, _):
+        assert answer.startswith(b"1\n") and said in answer
+
+
+def test_a_target_that_is_no_address_is_said_to_dockerd(client: ForwarderClient) -> None:
+    words = ["-host-ip", HOST, "-host-port", str(_free()), "-container-port", "80", "-container-ip"]
+    for target in ("example", 'x"y'):
+        with _docker_form([*words, target]) as (answer, _):
+            assert answer.startswith(b"1\n") and b"address" in answer
+
+
 def test_the_plain_form_is_three_words_a_port() -> None:
     assert parse_plain(["tcp", ":8080", "10.1.0.2:80", "udp", "[::1]:53", "[fd00::2]:53"]) == [
-        Mapping("tcp", "::", 8080, "10.1.0.2", 80),
+        Mapping("tcp", "", 8080, "10.1.0.2", 80),
         Mapping("udp", "::1", 53, "fd00::2", 53),
     ]
     assert parse_docker(["-proto", "udp", "-host-port=1", "--container-port", "2", "-container-ip", "10.0.0.2"]) == (
-        Mapping("udp", "::", 1, "10.0.0.2", 2),
+        Mapping("udp", "", 1, "10.0.0.2", 2),
         False,
     )
 
 
 @pytest.mark.parametrize(
     "words",
-    [["tcp", "127.0.0.1:80"], ["tcp", "80", "10.0.0.2:80"], ["tcp", "::1:80", "10.0.0.2:80"], ["tcp", "x:0", "y:1"]],
+    [
+        ["tcp", "127.0.0.1:80"],
+        ["tcp", "80", "10.0.0.2:80"],
+        ["tcp", "::1:80", "10.0.0.2:80"],
+        ["tcp", "x:0", "y:1"],
+        ["x", ":1", "y:1"],
+    ],
 )
 def test_a_bad_plain_form_says_how_it_goes(words: list[str]) -> None:
     with pytest.raises(InvalidArgument) as caught:
@@ -104,3 +249,23 @@ def test_a_bad_plain_form_says_how_it_goes(words: list[str]) -> None:
 def test_what_can_not_be_served_is_one_line(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 1
     assert capfd.readouterr().err.startswith("pynet-proxy: ")
+
+
+def test_the_plain_form_serves_in_the_foreground_until_it_is_ended() -> None:
+    with socket.create_server((HOST, 0)) as target:
+        target.settimeout(20)
+        one, two = _free(), _free()
+        number = target.getsockname()[1]
+        words = ["tcp", f"{HOST}:{one}", f"{HOST}:{number}", "tcp", f":{two}", f"{HOST}:{number}"]
+        process = subprocess.Popen([*COMMAND, *words])
+        try:
+            for _ in range(10_000):
+                assert process.poll() is None
+                with contextlib.suppress(ConnectionRefusedError):
+                    _talk(two, target)
+                    break
+            _talk(one, target)
+            _talk(two, target, "::1")
+        finally:
+            process.terminate()
+            assert process.wait(20) == 0
