@@ -71,6 +71,9 @@ class Worker:
         self._connections[record.id] = connection
         connection.start()
 
+    def connected(self, connection: Connection) -> None:
+        """Never: what arrives here is established."""
+
     def ended(self, connection: Connection, how: str) -> None:
         number = self._ids.pop(connection)
         del self._connections[number]

@@ -14,11 +14,12 @@ import asyncio
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import bulkwire
 from .bulkwire import Record, Wire
 from .lane import Lane
+from .live import ends
 from .relay import Connection
 
 if TYPE_CHECKING:
@@ -32,12 +33,13 @@ _RESTART = 1.0
 
 
 class _Adopted:
-    """A connection that lives in a worker: whose it is and its totals as last heard."""
+    """A connection that lives in a worker: whose it is, its ends, and its totals as last heard."""
 
-    __slots__ = ("down", "port", "up")
+    __slots__ = ("down", "ends", "port", "started", "up")
 
-    def __init__(self, port: TcpPort, up: int, down: int) -> None:
-        self.port, self.up, self.down = port, up, down
+    def __init__(self, port: TcpPort, connection: Connection) -> None:
+        self.port, self.up, self.down = port, connection.up.total, connection.down.total
+        self.ends, self.started = ends(connection), connection.started
 
 
 class _Worker:
@@ -140,7 +142,7 @@ class BulkPool:
         if not worker.wire.try_send_descriptors(record, [up.source_fd, down.source_fd]):
             return False
         port: TcpPort = connection.owner  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
-        worker.connections[self._next_id] = _Adopted(port, up.total, down.total)
+        worker.connections[self._next_id] = _Adopted(port, connection)
         port.moved(connection)
         return True
 
@@ -189,6 +191,22 @@ class BulkPool:
                 up, down = result.get(adopted.port, (0, 0))
                 result[adopted.port] = (up + adopted.up, down + adopted.down)
         return result
+
+    def connections(self, port: TcpPort, now: float) -> list[dict[str, Any]]:
+        """The live connections of *port* in workers, as live.describe has those of this process."""
+        return [
+            {
+                **adopted.ends,
+                "state": "open",
+                "age": round(now - adopted.started, 3),
+                "bytes_in": adopted.up,
+                "bytes_out": adopted.down,
+                "worker": worker.pid,
+            }
+            for worker in self.workers
+            for adopted in worker.connections.values()
+            if adopted.port is port
+        ]
 
     def cut(self, port: TcpPort) -> None:
         """Reset what is live in workers for *port*."""

@@ -18,12 +18,28 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ..netlib import errors, ipc
 
 TIMEOUT = 10.0
 """Seconds until an answer counts as missing."""
+
+
+class Published(Protocol):
+    """What ``ForwarderClient.listen`` needs to know of a port; ``Listen`` has it, and may say more."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def proto(self) -> str: ...
+    @property
+    def target_ip(self) -> str: ...
+    @property
+    def target_port(self) -> int: ...
+    @property
+    def drain(self) -> float | None: ...
+    def fileno(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -37,6 +53,10 @@ class Listen:
     sock: socket.socket | int
     drain: float | None = None
     """Seconds that live connections have when the port is withdrawn; None: the forwarder's default."""
+    proxy_protocol: int = 0
+    """Version of the PROXY protocol header that the back end gets first (tcp); 0 for none."""
+    transparent: bool = False
+    """The back end sees the client's own address (tcp); needs rights and routes, docs/proxy.md."""
 
     def fileno(self) -> int:
         return self.sock if isinstance(self.sock, int) else self.sock.fileno()
@@ -48,7 +68,7 @@ class ForwarderClient:
         self._lock = threading.Lock()
         self._channel: ipc.Channel | None = None
 
-    def listen(self, ports: Iterable[Listen]) -> None:
+    def listen(self, ports: Iterable[Published]) -> None:
         """Serve *ports*, all or none.  The forwarder gets copies of the sockets.  A known id is replaced."""
         wanted = list(ports)
         entries: list[dict[str, Any]] = []
@@ -56,6 +76,9 @@ class ForwarderClient:
             entry: dict[str, Any] = {"id": port.id, "proto": port.proto, "target": [port.target_ip, port.target_port]}
             if port.drain is not None:
                 entry["drain"] = port.drain
+            for option in ("proxy_protocol", "transparent"):
+                if getattr(port, option, False):
+                    entry[option] = getattr(port, option)
             entries.append(entry)
         self._request({"op": "listen", "ports": entries}, [port.fileno() for port in wanted])
 
@@ -86,14 +109,25 @@ class ForwarderClient:
                 entry["target"][1],
                 socket.socket(fileno=fd),
                 entry["drain"],
+                entry["proxy_protocol"],
+                entry["transparent"],
             )
             for entry, fd in zip(reply["ports"], fds, strict=True)
         ]
 
     def stats(self) -> dict[str, Any]:
-        """{"pid", "workers": [pid], "ports": {id: {connections, active, bytes_in, bytes_out, errors, refused, ...}}}"""
+        """{"pid", "processes": [pid], "workers": [pid], "ports": {id: {...}}}; docs/proxy.md has what is counted."""
         reply, _ = self._request({"op": "stats"})
         return reply
+
+    def connections(self, name: str, limit: int = 100) -> dict[str, Any]:
+        """{"total", "connections": [{client, target, source, state, age, bytes_in, bytes_out, pid}]}, oldest first."""
+        reply, _ = self._request({"op": "connections", "id": name, "limit": limit})
+        return reply
+
+    def metrics(self, sock: socket.socket | None) -> None:
+        """Answer Prometheus on *sock*, a bound stream socket, and nowhere else; None: nowhere."""
+        self._request({"op": "metrics"}, [] if sock is None else [sock.fileno()])
 
     def ping(self) -> int:
         """The forwarder's pid."""
@@ -111,10 +145,14 @@ class ForwarderClient:
         """Goodbye: what is watched (or only *argv*) may end."""
         self._request({"op": "unwatch"} if argv is None else {"op": "unwatch", "start": list(argv)})
 
-    def shutdown(self) -> None:
-        """End the forwarder.  Live connections are reset.  None is running: no error."""
+    def shutdown(self, drain: float = 0.0) -> None:
+        """End the forwarder.  None is running: no error.
+
+        Live connections are reset, at once or after *drain* seconds; listeners, lock and control socket are given up
+        before this returns if there is a drain, so that a successor can start.
+        """
         try:
-            self._request({"op": "shutdown"})
+            self._request({"op": "shutdown"} if not drain else {"op": "shutdown", "drain": drain})
         except errors.Unavailable:
             pass
         self.close()
@@ -160,10 +198,39 @@ class ForwarderClient:
             return reply, received
         for fd in received:
             os.close(fd)
-        kind = getattr(errors, str(reply.get("class")), errors.InternalError)
-        if kind not in (errors.InvalidArgument, errors.NotFound, errors.Conflict, errors.NotSupported):
-            kind = errors.InternalError
-        raise kind(str(reply.get("error")), hint=str(reply.get("hint") or ""))
+        raise refusal(reply)
+
+
+_CLASSES = (errors.InvalidArgument, errors.NotFound, errors.Conflict, errors.NotSupported)
+
+
+def refusal(reply: ipc.Message) -> errors.PynetError:
+    """The error that an answer with ``"ok": false`` tells of."""
+    kinds = {kind.__name__: kind for kind in _CLASSES}
+    kind = kinds.get(str(reply.get("class")), errors.InternalError)
+    return kind(str(reply.get("error")), hint=str(reply.get("hint") or ""))
+
+
+def replace(run: str, *extra: str, drain: float = 60.0, timeout: float = TIMEOUT) -> subprocess.Popen[bytes] | None:
+    """Put a new forwarder in the place of the one of *run*; no connection is lost, live ones have *drain* seconds.
+
+    Between the two, clients wait in the queues of the listening sockets.  UDP clients are new to the new one.  Who uses
+    ``watch`` or ``metrics`` says so again.
+    """
+    client = ForwarderClient(os.path.join(run, "forwarder.sock"), timeout)
+    try:
+        held = client.fetch()
+        try:
+            client.shutdown(drain)
+            process = spawn(run, *extra, timeout=timeout)
+            client.listen(held)
+        finally:
+            for port in held:
+                assert isinstance(port.sock, socket.socket)
+                port.sock.close()
+    finally:
+        client.close()
+    return process
 
 
 def command(run: str, *extra: str) -> list[str]:

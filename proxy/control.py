@@ -3,9 +3,11 @@
     frame -> parse (ports.py: values or InvalidArgument) -> Forwarder -> {"ok": true, ...}
           `- not a frame: close this connection            `- error  -> {"ok": false, "error", "class", "hint"}
 
-Only the owner of the socket file (mode 0600) connects.  A message is handled whole: a ``listen`` of a thousand ports is
-one frame and one answer, and takes effect for all of them or for none.  Descriptors that come with a message which does
-not want them are closed.  A peer that does not read its answers is dropped when ``_MAX_UNREAD`` bytes wait for it.
+Only the owner of the socket file (mode 0600) connects, or whoever holds the other end of a socket pair.  A message is
+handled whole: a ``listen`` of a thousand ports is one frame and one answer, and takes effect for all of them or for none.
+Descriptors that come with a message which does not want them are closed.  A "tag" comes back with the answer.  What has
+to be asked of other processes (bulk workers, the crew) is answered when they have answered; all else in the order of the
+questions.  A peer that does not read its answers is dropped when ``_MAX_UNREAD`` bytes wait for it.
 """
 
 from __future__ import annotations
@@ -14,24 +16,31 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from ..netlib.errors import InvalidArgument, PynetError
 from ..netlib.ipc import Channel, Message, ProtocolError
 from . import ports
 from .guard import parse_argv
+from .tcp import TcpPort
 
 if TYPE_CHECKING:
     from .forwarder import Forwarder
 
 _MAX_UNREAD = 32 << 20
+_CONNECTIONS, _MAX_CONNECTIONS = 100, 1000
+"""Connections in one answer: unless it says, and at most.  Each costs 3 us in which no port is served."""
 
 
 class ControlServer:
-    def __init__(self, loop: asyncio.AbstractEventLoop, listener: socket.socket, forwarder: Forwarder) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, listener: socket.socket | None, forwarder: Forwarder) -> None:
         self._loop, self._listener, self._forwarder = loop, listener, forwarder
-        self._peers: set[Channel] = set()
+        self.retire: Callable[[float], None] = forwarder.retire
+        """What a ``shutdown`` with a drain does."""
+        self._peers: dict[Channel, asyncio.Task[None] | None] = {}
+        """Each with the answer that those after it have to wait for."""
+        self._on_end: dict[Channel, Callable[[], None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._refusing = False
         self._operations: dict[str, Callable[[Message, list[int]], tuple[Message, list[int]]]] = {
@@ -44,16 +53,33 @@ class ControlServer:
             "ping": lambda message, fds: ({"pid": os.getpid()}, []),
             "shutdown": self._shutdown,
         }
-        loop.add_reader(listener.fileno(), self._on_connect)
+        self._slow: dict[str, Callable[[Message, list[int]], Awaitable[Message]]] = {
+            "stats": self._stats,
+            "connections": self._connections,
+            "metrics": self._metrics,
+        }
+        if listener is not None:
+            loop.add_reader(listener.fileno(), self._on_connect)
+
+    def adopt(self, sock: socket.socket, on_end: Callable[[], None]) -> None:
+        """Serve a connection that was not accepted here; *on_end* when it is over."""
+        self._on_end[self._add(sock)] = on_end
+
+    def stop_listening(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            self._loop.remove_reader(listener.fileno())
+            listener.close()
 
     def close(self) -> None:
-        self._loop.remove_reader(self._listener.fileno())
-        self._listener.close()
+        self.stop_listening()
+        self._on_end.clear()
         for channel in list(self._peers):
             channel.sock.setblocking(False)
             self._drop(channel)
 
     def _on_connect(self) -> None:
+        assert self._listener is not None
         try:
             sock, _ = self._listener.accept()
         except BlockingIOError:
@@ -67,21 +93,28 @@ class ControlServer:
             self._loop.call_later(0.05, self._resume)
             return
         self._refusing = False
+        self._add(sock)
+
+    def _add(self, sock: socket.socket) -> Channel:
         sock.setblocking(False)
         channel = Channel(sock)
-        self._peers.add(channel)
+        self._peers[channel] = None
         self._loop.add_reader(sock.fileno(), self._on_readable, channel)
+        return channel
 
     def _resume(self) -> None:
-        if self._listener.fileno() >= 0:
+        if self._listener is not None:
             self._loop.add_reader(self._listener.fileno(), self._on_connect)
 
     def _drop(self, channel: Channel) -> None:
         if channel in self._peers:
-            self._peers.discard(channel)
+            del self._peers[channel]
             self._loop.remove_reader(channel.fileno())
             self._loop.remove_writer(channel.fileno())
             channel.close()
+            on_end = self._on_end.pop(channel, None)
+            if on_end is not None:
+                on_end()
 
     def _on_readable(self, channel: Channel) -> None:
         try:
@@ -91,20 +124,62 @@ class ControlServer:
             self._drop(channel)
             return
         for message, fds in frames:
-            if message.get("op") == "stats":
-                for fd in fds:
-                    os.close(fd)
-                task = self._loop.create_task(self._stats(channel))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+            slow = self._slow.get(str(message.get("op")))
+            if slow is not None:
+                self._background(self._answer_later(channel, message, fds, slow))
             else:
-                self._answer(channel, *self._handle(message, fds))
+                self._answer_in_order(channel, message, *self._handle(message, fds))
         if not is_open:
             self._drop(channel)
 
-    def _answer(self, channel: Channel, reply: Message, fds: list[int]) -> None:
+    def _background(self, what: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(what)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _answer_in_order(self, channel: Channel, message: Message, reply: Message, fds: list[int]) -> None:
+        """Answer now, or when the crew has done the same and what was asked before is answered."""
+        crew = self._spread(message) if reply["ok"] else None
+        before = self._peers.get(channel)
+        if crew is None and (before is None or before.done()):
+            self._answer(channel, message, reply, fds)
+        elif channel in self._peers:
+            copies = [os.dup(fd) for fd in fds]
+            waiting = [task for task in (before, crew) if task is not None]
+            self._peers[channel] = self._background(self._answer_after(waiting, channel, message, reply, copies))
+
+    async def _answer_after(
+        self, waiting: list[asyncio.Task[Any]], channel: Channel, message: Message, reply: Message, fds: list[int]
+    ) -> None:
+        try:
+            await asyncio.wait(waiting)
+            self._answer(channel, message, reply, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    async def _answer_later(
+        self,
+        channel: Channel,
+        message: Message,
+        fds: list[int],
+        operation: Callable[[Message, list[int]], Awaitable[Message]],
+    ) -> None:
+        try:
+            reply = {"ok": True, **await operation(message, fds)}
+        except Exception as error:
+            reply = _refusal(message, error)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        self._answer(channel, message, reply, [])
+
+    def _answer(self, channel: Channel, message: Message, reply: Message, fds: list[int]) -> None:
         if channel not in self._peers:
             return
+        if "tag" in message:
+            reply["tag"] = message["tag"]
         try:
             done = channel.queue(reply, fds)
         except (OSError, ProtocolError):
@@ -132,17 +207,14 @@ class ControlServer:
                 raise InvalidArgument(f"unknown operation {str(message.get('op'))[:40]!r}")
             reply, answer_fds = operation(message, fds)
             return {"ok": True, **reply}, answer_fds
-        except PynetError as error:
-            return {"ok": False, "error": str(error), "class": type(error).__name__, "hint": error.hint}, []
-        except Exception as error:  # a bug or a full table must not end the process that holds everybody's ports
-            print(f"pynet forwarder: {message.get('op')!s:.40}: {error!r}", file=sys.stderr, flush=True)
-            return {"ok": False, "error": f"internal error: {error}", "class": "InternalError", "hint": ""}, []
+        except Exception as error:
+            return _refusal(message, error), []
         finally:
             for fd in fds:
                 os.close(fd)
 
     def _listen(self, message: Message, fds: list[int]) -> tuple[Message, list[int]]:
-        self._forwarder.listen(ports.parse_listen(message, len(fds)), fds)
+        self._forwarder.listen(ports.parse_listen(message, len(fds), self._forwarder.default_drain), fds)
         return {}, []
 
     def _retarget(self, message: Message, fds: list[int]) -> tuple[Message, list[int]]:
@@ -158,7 +230,11 @@ class ControlServer:
     def _fetch(self, message: Message, fds: list[int]) -> tuple[Message, list[int]]:
         held = self._forwarder.held()
         entries = [
-            {"id": port.id, "proto": port.proto, "target": [port.target.ip, port.target.port], "drain": port.drain}
+            (
+                port.spec()
+                if isinstance(port, TcpPort)
+                else ports.PortSpec(port.id, port.proto, port.target, port.drain)
+            ).entry()
             for port in held
         ]
         return {"ports": entries}, [port.listener.fileno() for port in held]
@@ -178,8 +254,60 @@ class ControlServer:
         return {}, []
 
     def _shutdown(self, message: Message, fds: list[int]) -> tuple[Message, list[int]]:
-        self._loop.call_soon(self._forwarder.request_stop)
+        drain = ports.parse_drain(message.get("drain", 0))
+        if drain:
+            self.retire(drain)
+        else:
+            self._loop.call_soon(self._forwarder.request_stop)
         return {}, []
 
-    async def _stats(self, channel: Channel) -> None:
-        self._answer(channel, {"ok": True, **await self._forwarder.stats()}, [])
+    def _spread(self, message: Message) -> asyncio.Task[list[Message]] | None:
+        """Make the crew do what was done here.  None when there is nothing to wait for."""
+        crew = self._forwarder.crew
+        if not crew.members:
+            return None
+        match message["op"]:
+            case "listen" | "retarget" as operation:
+                ids = [entry["id"] for entry in message["ports"]]
+                served, fds = self._forwarder.listen_message(ids)
+                if operation == "retarget":
+                    entries = [{"id": entry["id"], "target": entry["target"]} for entry in served["ports"]]
+                    served, fds = {"op": "retarget", "ports": entries}, []
+                return crew.spread(served, fds) if served["ports"] else None
+            case "withdraw":
+                return crew.spread(message, [])
+            case _:
+                return None
+
+    # -- operations that take time -----------------------------------------------------------------------------
+
+    async def _stats(self, message: Message, fds: list[int]) -> Message:
+        return await self._forwarder.stats()
+
+    async def _connections(self, message: Message, fds: list[int]) -> Message:
+        limit = ports.parse_limit(message.get("limit", _CONNECTIONS), _MAX_CONNECTIONS)
+        return await self._forwarder.connections(ports.parse_id(message.get("id")), limit)
+
+    async def _metrics(self, message: Message, fds: list[int]) -> Message:
+        if len(fds) > 1:
+            raise InvalidArgument("metrics takes one socket, or none to end it")
+        sock = None
+        if fds:
+            try:
+                sock = socket.socket(fileno=fds[0])
+            except OSError as error:
+                raise InvalidArgument("the descriptor of metrics is not a socket") from error
+            del fds[0]
+            if sock.type != socket.SOCK_STREAM:
+                sock.close()
+                raise InvalidArgument("the descriptor of metrics is not a stream socket")
+        await self._forwarder.expose(sock)
+        return {}
+
+
+def _refusal(message: Message, error: Exception) -> Message:
+    if isinstance(error, PynetError):
+        return {"ok": False, "error": str(error), "class": type(error).__name__, "hint": error.hint}
+    # a bug or a full table must not end the process that holds everybody's ports
+    print(f"pynet forwarder: {message.get('op')!s:.40}: {error!r}", file=sys.stderr, flush=True)
+    return {"ok": False, "error": f"internal error: {error}", "class": "InternalError", "hint": ""}

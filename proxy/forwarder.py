@@ -1,16 +1,23 @@
 """The forwarder: one process that serves every published port of an instance.
 
-    python -I -m pynet.proxy.forwarder --run RUN [--ready-fd N] [--bulk N]
+    python -I -m pynet.proxy.forwarder --run RUN [--ready-fd N] [--bulk N] [--workers N] [--drain SECONDS]
+    python -I -m pynet.proxy.forwarder --control-fd N         for a program that holds the other end (api.py, crew.py)
 
     RUN/forwarder.sock --> ControlServer --> Forwarder --> TcpPort   --> Relay --> Connection --> BulkPool -> workers
        (control.py)                          (a table)     (tcp.py)     (relay.py)               (bulkpool.py, bulk.py)
                                                        `-> UdpPort (udp.py, mmsg.py)
-                                  `--> Guard (guard.py)
+                                  |--> Guard (guard.py)
+                                  |--> Crew (crew.py): further processes on the same listeners
+                                  `--> Exposition (metrics.py)
     all of them in one thread, on one epoll set: Lane (lane.py)
 
 It binds nothing: sockets are bound by whoever publishes, and passed in.  So an address in use is an error at publish
 time, and a forwarder that dies loses no port as long as somebody else holds a copy; conversely ``fetch`` hands the
 copies back to a control daemon that has died.
+
+A forwarder is replaced without a lost connection: ``fetch``, then ``shutdown`` with a drain, which gives the listeners,
+the lock and the control socket up at once and ends with its last live connection; then the next one ``listen``s
+(client.replace).  Clients that come between wait in the queues of the sockets that were fetched.
 
 RUN/forwarder.lock says that nobody else serves; it is released by the kernel whatever the end.  The process is ready
 when its control socket accepts; ``--ready-fd`` also says so: "0\\n", or "1\\n" and why not.
@@ -22,23 +29,32 @@ import argparse
 import asyncio
 import fcntl
 import gc
+import heapq
 import os
 import resource
 import signal
 import socket
 import sys
+from functools import partial
+from operator import attrgetter
+from time import monotonic
 from typing import Any
 
 from ..netlib import ipc
-from ..netlib.errors import InvalidArgument, NotFound, PynetError, RootBusy
+from ..netlib.errors import InvalidArgument, NotFound, NotSupported, PynetError, RootBusy
+from ..netlib.ipc import Message
+from . import transparent
 from .bulkpool import BulkPool
 from .control import ControlServer
+from .crew import Crew
 from .guard import Guard
 from .lane import Lane
+from .live import CONNECT_TIMEOUT, Live, describe
+from .metrics import Exposition, merge
 from .pipes import PipePool
-from .ports import PortSpec, Target
+from .ports import DEFAULT_DRAIN, MAX_DRAIN, PortSpec, Target, parse_drain
 from .relay import Relay, Socket
-from .tcp import Reserve, TcpPort, TcpShared
+from .tcp import ACCEPTS, CREW_ACCEPTS, Reserve, TcpPort, TcpShared
 from .udp import IDLE, LIMIT, Batches, Clients, UdpPort, UdpShared
 
 SOCKET, LOCK = "forwarder.sock", "forwarder.lock"
@@ -46,18 +62,39 @@ SOCKET, LOCK = "forwarder.sock", "forwarder.lock"
 Port = TcpPort | UdpPort
 
 
+_KINDS = {
+    "tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
+    "udp": (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
+    "sctp": (socket.SOCK_STREAM, socket.IPPROTO_SCTP),
+}
+
+
+def check_sctp() -> None:
+    """NotSupported where the kernel has no SCTP."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
+    except OSError as error:
+        raise NotSupported(
+            f"this kernel has no SCTP: {error.strerror}",
+            hint="load the module sctp (modprobe sctp), where there is one",
+        ) from error
+
+
 def _adopt(spec: PortSpec, fd: int) -> Socket:
     """The socket behind *fd*, which is taken when this succeeds.  InvalidArgument when it can not serve *spec*."""
+    if spec.proto == "sctp":
+        check_sctp()
     try:
         sock = Socket(fileno=fd)
     except OSError as error:
         raise InvalidArgument(f"the descriptor of port {spec.id} is not a socket") from error
-    wanted = socket.SOCK_STREAM if spec.proto == "tcp" else socket.SOCK_DGRAM
     try:
-        if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != wanted:
+        if sock.family not in (socket.AF_INET, socket.AF_INET6) or (sock.type, sock.proto) != _KINDS[spec.proto]:
             raise InvalidArgument(f"the descriptor of port {spec.id} is not a {spec.proto} socket")
         if sock.getsockname()[1] == 0:
             raise InvalidArgument(f"the socket of port {spec.id} is not bound")
+        if spec.transparent:
+            transparent.check(sock, spec.target)
     except BaseException:
         sock.detach()
         raise
@@ -66,10 +103,17 @@ def _adopt(spec: PortSpec, fd: int) -> Socket:
 
 class Options(argparse.Namespace):
     run: str
+    """Empty: there is none, and ``control_fd`` is set."""
     ready_fd: int | None
     bulk: int
-    udp_idle: float
-    udp_clients: int
+    control_fd: int | None = None
+    graceful: bool = False
+    """When the other end of ``control_fd`` goes, live connections may end first."""
+    workers: int = 1
+    drain: float = DEFAULT_DRAIN
+    connect_timeout: float = CONNECT_TIMEOUT
+    udp_idle: float = IDLE
+    udp_clients: int = LIMIT
     nofile: tuple[int, int] | None = None
     """The limit of open files before it was raised."""
 
@@ -81,8 +125,22 @@ class Forwarder:
         self.loop, self.lane = loop, lane
         self.guard = Guard(loop, options.nofile)
         self.pool = BulkPool(loop, lane, options.bulk)
-        relay = Relay(lane, PipePool(), self.pool if options.bulk else None)
-        self._tcp = TcpShared(loop, lane, relay, Reserve(), self.pool)
+        self.default_drain = options.drain
+        self.live = Live(loop, lane, options.connect_timeout)
+        self._tcp = TcpShared(
+            loop,
+            lane,
+            Relay(lane, PipePool(), self.pool if options.bulk else None),
+            Relay(lane, PipePool(limit=0)),
+            Reserve(),
+            self.pool,
+            self.live,
+            CREW_ACCEPTS if options.workers > 1 or options.graceful else ACCEPTS,
+        )
+        member_options = ["--bulk", str(options.bulk), "--connect-timeout", str(options.connect_timeout)]
+        self.crew = Crew(loop, options.workers - 1, member_options, self._everything)
+        self._exposition: Exposition | None = None
+        self._retired = False
         self._udp = UdpShared(lane, Clients(loop, lane, options.udp_clients, options.udp_idle), Batches())
         self._ports: dict[str, Port] = {}
         self.stopped = asyncio.Event()
@@ -107,7 +165,7 @@ class Forwarder:
                     continue
                 try:
                     made.append(
-                        TcpPort(self._tcp, spec, sock) if spec.proto == "tcp" else UdpPort(self._udp, spec, sock)
+                        UdpPort(self._udp, spec, sock) if spec.proto == "udp" else TcpPort(self._tcp, spec, sock)
                     )
                 except OSError as error:
                     sock.close()
@@ -124,8 +182,11 @@ class Forwarder:
                 port.stop_listening()
             raise
         for port, spec in known:
-            port.drain = spec.drain
-            port.retarget(spec.target)
+            if isinstance(port, TcpPort):
+                port.update(spec)
+            else:
+                port.drain = spec.drain
+                port.retarget(spec.target)
         for port in made:
             old = self._ports.get(port.id)
             if old is not None:
@@ -150,25 +211,107 @@ class Forwarder:
     def held(self) -> list[Port]:
         return list(self._ports.values())
 
+    def streams(self, ids: list[str]) -> list[TcpPort]:
+        """Those of *ids* that the crew serves too."""
+        found = [self._ports.get(name) for name in ids]
+        return [port for port in found if isinstance(port, TcpPort)]
+
+    def listen_message(self, ids: list[str]) -> tuple[Message, list[int]]:
+        """The ``listen`` that makes the crew serve *ids*."""
+        ports = self.streams(ids)
+        return {"op": "listen", "ports": [port.spec().entry() for port in ports]}, [
+            port.listener.fileno() for port in ports
+        ]
+
+    def _everything(self) -> tuple[Message, list[int]]:
+        return self.listen_message(list(self._ports))
+
     async def stats(self) -> dict[str, Any]:
+        """Counters by port, those of the crew and of bulk workers included."""
+        asked = self.crew.spread({"op": "stats"}, [])
         await self.pool.refresh()
         in_workers = self.pool.totals()
-        result: dict[str, dict[str, int]] = {}
+        result: dict[str, dict[str, Any]] = {}
         for name, port in self._ports.items():
-            stats = result[name] = port.stats()
+            stats = result[name] = {"proto": port.proto, **port.stats()}
             if isinstance(port, TcpPort) and port in in_workers:
                 up, down = in_workers[port]
                 stats["bytes_in"] += up
                 stats["bytes_out"] += down
-        return {"pid": os.getpid(), "workers": [worker.pid for worker in self.pool.workers], "ports": result}
+        pids, workers = [os.getpid()], [worker.pid for worker in self.pool.workers]
+        for answer in await asked if asked else []:
+            pids.append(answer["pid"])
+            workers += answer["workers"]
+            for name, more in answer["ports"].items():
+                if name in result:
+                    merge(result[name], more)
+        return {"pid": os.getpid(), "processes": pids, "workers": workers, "ports": result}
+
+    async def connections(self, name: str, limit: int) -> dict[str, Any]:
+        """The *limit* oldest live connections of a port, and how many there are."""
+        port = self._ports.get(name)
+        if port is None:
+            raise NotFound(f"port {name} is not served")
+        if not isinstance(port, TcpPort):
+            raise NotSupported("connections are listed for tcp and sctp ports; udp has none")
+        asked = self.crew.spread({"op": "connections", "id": name, "limit": limit}, [])
+        await self.pool.refresh()
+        now, pid = monotonic(), os.getpid()
+        oldest = heapq.nsmallest(limit, port.connections(), key=attrgetter("started"))
+        found = [{**describe(connection, now), "pid": pid} for connection in oldest]
+        found += self.pool.connections(port, now)
+        total = port.counters.active
+        for answer in await asked if asked else []:
+            found += answer["connections"]
+            total += answer["total"]
+        found.sort(key=lambda entry: -entry["age"])
+        return {"total": total, "connections": found[:limit]}
+
+    async def expose(self, sock: socket.socket | None) -> None:
+        """Answer Prometheus on *sock*, in place of where it was answered before; None: nowhere."""
+        exposition = None
+        if sock is not None:
+            exposition = Exposition(self.stats)
+            try:
+                await exposition.open(sock)
+            except OSError as error:
+                sock.close()
+                raise InvalidArgument(f"the metrics socket can not serve: {error.strerror}") from error
+        if self._exposition is not None:
+            self._exposition.close()
+        self._exposition = exposition
+
+    # -- the end -----------------------------------------------------------------------------------------------
 
     def request_stop(self) -> None:
         self.stopped.set()
 
+    def retire(self, drain: float) -> None:
+        """Give every port up now, and stop when the last live connection has ended, after *drain* seconds at most.
+
+        Connections in bulk workers are not waited for: a worker outlives its forwarder.
+        """
+        if self._retired:
+            return
+        self._retired = True
+        self.guard.close()
+        self.crew.dismiss()
+        if self._exposition is not None:
+            self._exposition.close()
+        self.live.on_empty = self.request_stop
+        self.withdraw(list(self._ports), drain)
+        if not self.live.count:
+            self.request_stop()
+
     async def close(self) -> None:
         self.guard.close()
+        if self._exposition is not None:
+            self._exposition.close()
         self.withdraw(list(self._ports), 0.0)
-        await self.pool.close()
+        self.live.close()
+        if not self._retired:
+            await self.crew.close()
+            await self.pool.close()
 
 
 def take_lock(run: str) -> int:
@@ -182,12 +325,25 @@ def take_lock(run: str) -> int:
     return fd
 
 
-async def serve(lane: Lane, listener: socket.socket, options: Options) -> None:
+async def serve(lane: Lane, listener: socket.socket | None, lock: int | None, options: Options) -> None:
     loop = asyncio.get_running_loop()
     forwarder = Forwarder(loop, lane, options)
     control = ControlServer(loop, listener, forwarder)
+
+    def retire(drain: float) -> None:
+        """What a successor needs is free when this returns."""
+        control.stop_listening()
+        if lock is not None:
+            os.close(lock)
+        forwarder.retire(drain)
+
+    control.retire = retire
+    if options.control_fd is not None:
+        on_end = partial(forwarder.retire, MAX_DRAIN) if options.graceful else forwarder.request_stop
+        control.adopt(socket.socket(fileno=options.control_fd), on_end)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, forwarder.request_stop)
+    forwarder.crew.start()
     if options.ready_fd is not None:
         os.write(options.ready_fd, b"0\n")
         os.close(options.ready_fd)
@@ -200,36 +356,64 @@ async def serve(lane: Lane, listener: socket.socket, options: Options) -> None:
     control.close()
 
 
-def main(argv: list[str] | None = None) -> int:
+def _seconds(text: str) -> float:
+    try:
+        return parse_drain(float(text))
+    except InvalidArgument as error:
+        raise ValueError(text) from error
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 64:
+        raise ValueError(text)
+    return number
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="pynet.proxy.forwarder", description="Serve the published ports of a run directory."
+        prog="pynet.proxy.forwarder", description="Serve the published ports of a run directory, or of one program."
     )
-    parser.add_argument("--run", required=True, metavar="DIR", help="directory of the control socket and the lock")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--run", default="", metavar="DIR", help="directory of the control socket and the lock")
+    where.add_argument("--control-fd", type=int, metavar="N", help="be controlled through this connected socket alone")
+    parser.add_argument(
+        "--graceful", action="store_true", help="when the controlling end goes, let live connections end first"
+    )
     parser.add_argument(
         "--ready-fd", type=int, metavar="N", help="write 0 or 1 and a newline here when ready or failed"
     )
     cpus = len(os.sched_getaffinity(0))
     parser.add_argument("--bulk", type=int, default=max(1, min(4, cpus // 2)), metavar="N", help="most bulk workers")
+    parser.add_argument("--workers", type=_positive, metavar="N", help="processes that accept on the tcp ports")
     parser.add_argument(
-        "--udp-idle", type=float, default=IDLE, metavar="S", help="seconds until a UDP client is forgotten"
+        "--drain", type=_seconds, metavar="S", help="seconds for live connections of a port that is withdrawn"
     )
-    parser.add_argument("--udp-clients", type=int, default=LIMIT, metavar="N", help="most UDP clients at one time")
-    options = parser.parse_args(argv, Options())
-    try:
-        os.makedirs(options.run, mode=0o711, exist_ok=True)
-        take_lock(options.run)
-        listener = ipc.listen(os.path.join(options.run, SOCKET))
-    except (PynetError, OSError) as error:
-        print(f"pynet forwarder: {error}", file=sys.stderr)
-        if options.ready_fd is not None:
-            os.write(options.ready_fd, f"1\n{error}\n".encode())
-        return 1
+    parser.add_argument("--connect-timeout", type=_seconds, metavar="S", help="seconds that a target has to accept")
+    parser.add_argument("--udp-idle", type=float, metavar="S", help="seconds until a UDP client is forgotten")
+    parser.add_argument("--udp-clients", type=int, metavar="N", help="most UDP clients at one time")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = _parser().parse_args(argv, Options())
+    listener = lock = None
+    if options.run:
+        try:
+            os.makedirs(options.run, mode=0o711, exist_ok=True)
+            lock = take_lock(options.run)
+            listener = ipc.listen(os.path.join(options.run, SOCKET))
+        except (PynetError, OSError) as error:
+            print(f"pynet forwarder: {error}", file=sys.stderr)
+            if options.ready_fd is not None:
+                os.write(options.ready_fd, f"1\n{error}\n".encode())
+            return 1
     options.nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
     hard = options.nofile[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     lane = Lane()
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(lane)) as runner:
-        runner.run(serve(lane, listener, options))
+        runner.run(serve(lane, listener, lock, options))
     return 0
 
 

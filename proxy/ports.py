@@ -34,8 +34,24 @@ class Target(NamedTuple):
 class PortSpec(NamedTuple):
     id: str
     proto: str
+    """tcp, udp or sctp."""
     target: Target
     drain: float
+    proxy_protocol: int = 0
+    """Version of the header that the back end gets first; 0 for none."""
+    transparent: bool = False
+    """The back end sees the client's address (transparent.py)."""
+
+    def entry(self) -> dict[str, Any]:
+        """As ``listen`` wants it and ``fetch`` tells it."""
+        return {
+            "id": self.id,
+            "proto": self.proto,
+            "target": [self.target.ip, self.target.port],
+            "drain": self.drain,
+            "proxy_protocol": self.proxy_protocol,
+            "transparent": self.transparent,
+        }
 
 
 class Counters:
@@ -100,20 +116,34 @@ def _entries(value: Any) -> list[dict[str, Any]]:
     return value
 
 
-def parse_listen(message: dict[str, Any], descriptors: int) -> list[PortSpec]:
+def _parse_port(entry: dict[str, Any], default_drain: float) -> PortSpec:
+    proto, version, transparent = entry.get("proto"), entry.get("proxy_protocol", 0), entry.get("transparent", False)
+    if proto not in ("tcp", "udp", "sctp"):
+        raise InvalidArgument(f"proto must be tcp, udp or sctp, not {str(proto)[:40]!r}")
+    if isinstance(version, bool) or not isinstance(version, int) or not 0 <= version <= 2:
+        raise InvalidArgument(f"proxy_protocol must be 0, 1 or 2, not {str(version)[:40]}")
+    if not isinstance(transparent, bool):
+        raise InvalidArgument(f"transparent must be true or false, not {str(transparent)[:40]}")
+    if proto != "tcp" and (version or transparent):
+        raise InvalidArgument(f"proxy_protocol and transparent are for tcp ports, not for {proto}")
+    drain = parse_drain(entry.get("drain", default_drain))
+    return PortSpec(parse_id(entry.get("id")), proto, parse_target(entry.get("target")), drain, version, transparent)
+
+
+def parse_listen(message: dict[str, Any], descriptors: int, default_drain: float = DEFAULT_DRAIN) -> list[PortSpec]:
     """The ports of a ``listen`` that came with so many *descriptors*."""
-    specs: list[PortSpec] = []
-    for entry in _entries(message.get("ports")):
-        proto = entry.get("proto")
-        if proto not in ("tcp", "udp"):
-            raise InvalidArgument(f"proto must be tcp or udp, not {str(proto)[:40]!r}")
-        drain = parse_drain(entry.get("drain", DEFAULT_DRAIN))
-        specs.append(PortSpec(parse_id(entry.get("id")), proto, parse_target(entry.get("target")), drain))
+    specs = [_parse_port(entry, default_drain) for entry in _entries(message.get("ports"))]
     if len({spec.id for spec in specs}) != len(specs):
         raise InvalidArgument("a port id appears twice in one message")
     if len(specs) != descriptors:
         raise InvalidArgument(f"{len(specs)} ports came with {descriptors} descriptors")
     return specs
+
+
+def parse_limit(value: Any, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise InvalidArgument(f"limit must be a whole number from 1 to {most}, not {str(value)[:40]}")
+    return value
 
 
 def parse_retarget(message: dict[str, Any]) -> list[tuple[str, Target]]:

@@ -62,6 +62,10 @@ Socket = socket.SocketType
 class Owner(Protocol):
     """Whoever counts connections and needs to know of their end."""
 
+    def connected(self, connection: Connection) -> None:
+        """The target has accepted; not called for a connection that was made ``established``."""
+        ...
+
     def ended(self, connection: Connection, how: str) -> None: ...
 
 
@@ -110,12 +114,14 @@ class Direction:
 class Connection:
     """A pair of sockets.  Its events come to ``on_connecting`` until the target has accepted, then to ``on_target``."""
 
-    __slots__ = ("_connected", "client", "done", "down", "owner", "relay", "target", "up")
+    __slots__ = ("_connected", "client", "done", "down", "owner", "relay", "started", "target", "up")
 
     def __init__(self, relay: Relay, client: Socket, target: Socket, owner: Owner, *, established: bool) -> None:
         """Both sockets are non-blocking; *target* is connected or connecting."""
         self.relay, self.client, self.target, self.owner = relay, client, target, owner
         self.done = False
+        self.started = 0.0
+        """When it was accepted, for the owner's use (time.monotonic)."""
         self._connected = established
         self.up = Direction(self, client, target)
         self.down = Direction(self, target, client)
@@ -127,6 +133,10 @@ class Connection:
         lane.add(self.up.source_fd, _ALL, self.on_client)
         lane.add(self.down.source_fd, _ALL, self.on_target if self._connected else self.on_connecting)
 
+    @property
+    def is_connecting(self) -> bool:
+        return not self._connected
+
     def on_client(self, events: int) -> None:
         self._on(events, self.up, self.down)
 
@@ -137,6 +147,8 @@ class Connection:
         if events & (EPOLLERR | EPOLLHUP):
             self.relay.abort(self, REFUSED)
         elif events & EPOLLOUT:
+            self._connected = True
+            self.owner.connected(self)
             self.relay.lane.handlers[self.down.source_fd] = self.on_target
             self._on(events, self.down, self.up)
 

@@ -40,7 +40,7 @@ def test_a_link_local_target_keeps_its_scope() -> None:
         {"id": ""},
         {"id": 7},
         {"id": "x" * 257},
-        {"proto": "sctp"},
+        {"proto": "dccp"},
         {"proto": None},
         {"target": None},
         {"target": ["10.0.0.2"]},
