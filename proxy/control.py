@@ -273,6 +273,10 @@ class ControlServer:
                 if operation == "retarget":
                     entries = [{"id": entry["id"], "target": entry["target"]} for entry in served["ports"]]
                     served, fds = {"op": "retarget", "ports": entries}, []
+                elif len(served["ports"]) < len(ids):
+                    # an id that is a udp port now may have been another's
+                    streams = {entry["id"] for entry in served["ports"]}
+                    crew.spread({"op": "withdraw", "ids": [name for name in ids if name not in streams]}, [])
                 return crew.spread(served, fds) if served["ports"] else None
             case "withdraw":
                 return crew.spread(message, [])

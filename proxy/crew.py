@@ -155,13 +155,12 @@ class Crew:
                 os.close(fd)
         return [reply for reply in replies if reply]
 
-    def dismiss(self) -> None:
-        """No member is started any more, or told anything: each ends with its last connection."""
+    def retire(self, drain: float) -> None:
+        """No member is started any more; those that are give their listeners up and end as this process does."""
         self._size = 0
         if self._timer is not None:
             self._timer.cancel()
-        for member in self.members:
-            member.peer.close()
+        self.spread({"op": "shutdown", "drain": drain}, [])
 
     async def close(self) -> None:
         """Make the members reset their connections and end, and wait for that."""

@@ -25,7 +25,6 @@ when its control socket accepts; ``--ready-fd`` also says so: "0\\n", or "1\\n" 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import fcntl
 import gc
@@ -36,7 +35,7 @@ import signal
 import socket
 import sys
 from functools import partial
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from time import monotonic
 from typing import Any
 
@@ -49,13 +48,15 @@ from .control import ControlServer
 from .crew import Crew
 from .guard import Guard
 from .lane import Lane
-from .live import CONNECT_TIMEOUT, Live, describe
+from .live import Live, describe
 from .metrics import Exposition, merge
+from .options import Options as Options
+from .options import parser
 from .pipes import PipePool
-from .ports import DEFAULT_DRAIN, MAX_DRAIN, PortSpec, Target, parse_drain
+from .ports import MAX_DRAIN, PortSpec, Target
 from .relay import Relay, Socket
 from .tcp import ACCEPTS, CREW_ACCEPTS, Reserve, TcpPort, TcpShared
-from .udp import IDLE, LIMIT, Batches, Clients, UdpPort, UdpShared
+from .udp import Batches, Clients, UdpPort, UdpShared
 
 SOCKET, LOCK = "forwarder.sock", "forwarder.lock"
 
@@ -99,23 +100,6 @@ def _adopt(spec: PortSpec, fd: int) -> Socket:
         sock.detach()
         raise
     return sock
-
-
-class Options(argparse.Namespace):
-    run: str
-    """Empty: there is none, and ``control_fd`` is set."""
-    ready_fd: int | None
-    bulk: int
-    control_fd: int | None = None
-    graceful: bool = False
-    """When the other end of ``control_fd`` goes, live connections may end first."""
-    workers: int = 1
-    drain: float = DEFAULT_DRAIN
-    connect_timeout: float = CONNECT_TIMEOUT
-    udp_idle: float = IDLE
-    udp_clients: int = LIMIT
-    nofile: tuple[int, int] | None = None
-    """The limit of open files before it was raised."""
 
 
 class Forwarder:
@@ -264,7 +248,7 @@ class Forwarder:
         for answer in await asked if asked else []:
             found += answer["connections"]
             total += answer["total"]
-        found.sort(key=lambda entry: -entry["age"])
+        found.sort(key=itemgetter("age"), reverse=True)
         return {"total": total, "connections": found[:limit]}
 
     async def expose(self, sock: socket.socket | None) -> None:
@@ -295,7 +279,7 @@ class Forwarder:
             return
         self._retired = True
         self.guard.close()
-        self.crew.dismiss()
+        self.crew.retire(drain)
         if self._exposition is not None:
             self._exposition.close()
         self.live.on_empty = self.request_stop
@@ -356,47 +340,8 @@ async def serve(lane: Lane, listener: socket.socket | None, lock: int | None, op
     control.close()
 
 
-def _seconds(text: str) -> float:
-    try:
-        return parse_drain(float(text))
-    except InvalidArgument as error:
-        raise ValueError(text) from error
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 64:
-        raise ValueError(text)
-    return number
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="pynet.proxy.forwarder", description="Serve the published ports of a run directory, or of one program."
-    )
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--run", default="", metavar="DIR", help="directory of the control socket and the lock")
-    where.add_argument("--control-fd", type=int, metavar="N", help="be controlled through this connected socket alone")
-    parser.add_argument(
-        "--graceful", action="store_true", help="when the controlling end goes, let live connections end first"
-    )
-    parser.add_argument(
-        "--ready-fd", type=int, metavar="N", help="write 0 or 1 and a newline here when ready or failed"
-    )
-    cpus = len(os.sched_getaffinity(0))
-    parser.add_argument("--bulk", type=int, default=max(1, min(4, cpus // 2)), metavar="N", help="most bulk workers")
-    parser.add_argument("--workers", type=_positive, metavar="N", help="processes that accept on the tcp ports")
-    parser.add_argument(
-        "--drain", type=_seconds, metavar="S", help="seconds for live connections of a port that is withdrawn"
-    )
-    parser.add_argument("--connect-timeout", type=_seconds, metavar="S", help="seconds that a target has to accept")
-    parser.add_argument("--udp-idle", type=float, metavar="S", help="seconds until a UDP client is forgotten")
-    parser.add_argument("--udp-clients", type=int, metavar="N", help="most UDP clients at one time")
-    return parser
-
-
 def main(argv: list[str] | None = None) -> int:
-    options = _parser().parse_args(argv, Options())
+    options = parser().parse_args(argv, Options())
     listener = lock = None
     if options.run:
         try:
