@@ -25,7 +25,7 @@ from . import mounts as mounting
 from .config import check_name, complete_config
 from .fields import Fields
 from .filters import Filters
-from .hostconfig import complete_host_config
+from .hostconfig import complete_host_config, discarded_limits
 from .listing import LIST_FILTERS, Listing
 from .mounts import MountPoint
 from .names import random_name
@@ -113,6 +113,7 @@ class Containers:
         if not fields.text("Image"):
             raise InvalidArgument("no image specified")
         host_config, warnings = complete_host_config(body.get("HostConfig"))
+        warnings += discarded_limits(host_config, engine.limit_controllers)
         image = engine.images.store.get(fields.text("Image"))
         id = secrets.token_hex(32)
         mode = self._network_mode(host_config["NetworkMode"])
@@ -120,7 +121,7 @@ class Containers:
         config = complete_config(body, image.defaults, hostname)
         host_config["NetworkMode"] = mode
         port_bindings(config, host_config)
-        if mode in ("host",) and host_config["PortBindings"]:
+        if mode == "host" and host_config["PortBindings"]:
             warnings.append("Published ports are discarded when using host network mode")
         networks = requested_networks(mode, body.get("NetworkingConfig"), config.get("MacAddress", ""))
         points = mounting.parse_all(

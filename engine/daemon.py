@@ -189,7 +189,9 @@ class Daemon:
         except (PynetError, OSError) as error:
             log.error("repair: %s", error)
             engine.warnings.append(f"some of the network could not be repaired: {error}")
-        engine.warnings += self._children.supervisor.info().get("warnings", [])
+        about = self._children.supervisor.info()
+        engine.warnings += about.get("warnings", [])
+        engine.limit_controllers = frozenset(about.get("cgroups", ()))
         self._children.register()
 
     def _ensure_networks(self) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..netlib.errors import InvalidArgument
@@ -267,3 +267,21 @@ def resource_update(body: Mapping[str, Any]) -> dict[str, Any]:
     if policy.text("Name"):
         given["RestartPolicy"] = restart_policy(policy)
     return given
+
+
+_LIMITS = (
+    ("memory", "memory limit capabilities", "Limitation", ("Memory", "MemorySwap", "MemoryReservation")),
+    ("cpu", "CPU CFS scheduler", "Limitation", ("NanoCpus", "CpuQuota", "CpuPeriod")),
+    ("cpu", "CPU shares", "Shares", ("CpuShares",)),
+    ("cpuset", "cpuset", "Cpuset", ("CpusetCpus", "CpusetMems")),
+    ("pids", "pids limit capabilities", "PIDs limit", ("PidsLimit",)),
+)
+
+
+def discarded_limits(host_config: Mapping[str, Any], controllers: Collection[str]) -> list[str]:
+    """Docker's warnings for limits that no cgroup controller of this host can keep."""
+    return [
+        f"Your kernel does not support {what} or the cgroup is not mounted. {lost} discarded."
+        for controller, what, lost, keys in _LIMITS
+        if controller not in controllers and any(host_config.get(key) not in (None, 0, -1, "") for key in keys)
+    ]

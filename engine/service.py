@@ -48,6 +48,8 @@ class Engine:
         self.supervisor = supervisor
         self.events = EventBus()
         self.warnings: list[str] = []
+        self.limit_controllers: frozenset[str] = frozenset()
+        """cgroup controllers that containers can be limited by, as the supervisor found them.  Set by the daemon."""
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="work")
         self._waiters = ThreadPoolExecutor(WAITERS, thread_name_prefix="wait")
         self.images = Images(self)

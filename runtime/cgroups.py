@@ -20,6 +20,7 @@ import select
 
 from ..netlib.errors import NotSupported
 from . import devices as filters
+from . import linux
 from .spec import Limits
 
 PERIOD = 100_000
@@ -252,6 +253,9 @@ class Cgroups:
         points = [*self.v1.values(), *([self.v2] if self.v2 else [])]
         if points and not any(os.access(point, os.W_OK) for point in points):
             self.refused = os.strerror(errno.EACCES)
+        elif points and linux.in_user_namespace():
+            # root's own uid in it may make directories here, but moves no process out of the group it is in
+            self.refused = "a user namespace"
 
     @property
     def guards_devices(self) -> bool:
