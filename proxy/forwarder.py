@@ -50,13 +50,14 @@ from .guard import Guard
 from .lane import Lane
 from .live import Live, describe
 from .metrics import Exposition, merge
-from .options import Options as Options
-from .options import parser
+from .options import Options, parser
 from .pipes import PipePool
 from .ports import MAX_DRAIN, PortSpec, Target
 from .relay import Relay, Socket
 from .tcp import ACCEPTS, CREW_ACCEPTS, Reserve, TcpPort, TcpShared
 from .udp import Batches, Clients, UdpPort, UdpShared
+
+__all__ = ["LOCK", "SOCKET", "Forwarder", "Options", "check_sctp", "main", "serve", "take_lock"]
 
 SOCKET, LOCK = "forwarder.sock", "forwarder.lock"
 
