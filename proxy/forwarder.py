@@ -270,6 +270,7 @@ class Forwarder:
 
     def request_stop(self) -> None:
         self.stopped.set()
+        self.lane.wake = True
 
     def retire(self, drain: float) -> None:
         """Give every port up now, and stop when the last live connection has ended, after *drain* seconds at most.

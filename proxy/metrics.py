@@ -152,7 +152,7 @@ class Exposition:
 
     async def open(self, sock: socket.socket) -> None:
         """Serve on *sock*, which is bound and is ours now.  OSError when it can not serve."""
-        self._server = await asyncio.start_server(self._serve, sock=sock, limit=_REQUEST, backlog=_SCRAPERS)
+        self._server = await asyncio.start_server(self._serve, sock=sock, limit=_REQUEST, backlog=128)
 
     def close(self) -> None:
         if self._server is not None:

@@ -19,8 +19,8 @@ IPv4, IPv6 = ipaddress.IPv4Address, ipaddress.IPv6Address
 _PORT = st.integers(0, 65535)
 _V4 = st.tuples(st.ip_addresses(v=4).map(str), _PORT)
 # not ::ffff:0:0/96, which is the other case
-_V6 = st.tuples(st.ip_addresses(v=6).filter(lambda ip: ip.ipv4_mapped is None), _PORT).map(
-    lambda pair: (str(pair[0]), pair[1], 0, 0)
+_V6 = st.tuples(st.integers(1 << 48, (1 << 128) - 1).map(lambda number: str(IPv6(number))), _PORT).map(
+    lambda pair: (*pair, 0, 0)
 )
 _MAPPED = _V4.map(lambda pair: (f"::ffff:{pair[0]}", pair[1], 0, 0))
 
