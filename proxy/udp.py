@@ -137,12 +137,13 @@ class Batches:
     def slots(self) -> mmsg.Slots:
         if self._slots is None:
             self._slots = mmsg.Slots()
-            self.connected = mmsg.Receiver(self._slots), mmsg.Sender(self._slots)
+            self.connected = mmsg.Receiver(self._slots, trains=True), mmsg.Sender(self._slots)
+            self.train = mmsg.Train(self._slots)
         return self._slots
 
     def of(self, shape: mmsg.Shape) -> tuple[mmsg.Receiver, mmsg.Sender]:
         if shape not in self._shapes:
-            self._shapes[shape] = mmsg.Receiver(self.slots, shape), mmsg.Sender(self.slots, shape)
+            self._shapes[shape] = mmsg.Receiver(self.slots, shape, trains=True), mmsg.Sender(self.slots, shape)
         return self._shapes[shape]
 
 
@@ -170,6 +171,7 @@ class UdpPort:
             sock.setsockopt(socket.IPPROTO_IP, mmsg.IP_PKTINFO, 1)
         elif wildcard:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        mmsg.merge_trains(sock)
         try:
             sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
         except PermissionError:  # without CAP_NET_ADMIN up to net.core.rmem_max (socket(7))
@@ -177,6 +179,7 @@ class UdpPort:
         self._slots = batches.slots
         self._receiver, self._replier = batches.of(self._shape)
         self._back_receiver, self._back_sender = batches.connected
+        self._train = batches.train
         self._fd = sock.fileno()
 
     def start(self) -> None:
@@ -198,7 +201,7 @@ class UdpPort:
             self._flows,
             self.counters,
         )
-        size = receiver.record
+        size, stride = receiver.record, receiver.stride
         for _ in range(_TURNS):
             try:
                 count = receiver.receive(self._fd)
@@ -209,12 +212,18 @@ class UdpPort:
                 return
             lengths, records = receiver.lengths(count), receiver.records(count)
             now = monotonic()
+            trains = receiver.trains(count)
             first = 0
             while first < count:
+                if trains is not None and trains[first]:
+                    self._pass_train(first, lengths[first], trains[first])
+                    first += 1
+                    continue
                 # neighbours of one client go in one call
-                key = records[first * size : (first + 1) * size]
+                start = first * stride
+                key = records[start : start + size]
                 after = first + 1
-                while after < count and records.startswith(key, after * size):
+                while after < count and records.startswith(key, after * stride) and not (trains and trains[after]):
                     after += 1
                 flow = flows.get(key) or self._open(key)
                 if flow is None:
@@ -230,6 +239,27 @@ class UdpPort:
             if count < mmsg.BATCH:
                 return
 
+    def _pass_train(self, index: int, length: int, size: int) -> None:
+        key = self._receiver.train_record(index)
+        flow = self._flows.get(key) or self._open(key)
+        parts = -(-length // size)
+        if flow is None:
+            self.counters.dropped += parts
+            return
+        flow.seen = monotonic()
+        self.counters.bytes_in += length
+        self.counters.dropped += parts - self._train.send(flow.fd, index, length, size)
+
+    def _answer_trains(self, flow: Flow, lengths: tuple[int, ...], trains: list[int]) -> None:
+        name, control = flow.reply[: self._shape.name], flow.reply[self._shape.name :]
+        for index, (length, size) in enumerate(zip(lengths, trains, strict=True)):
+            if size:
+                left = self._train.send(self._fd, index, length, size, name=name, control=control)
+                self.counters.dropped += -(-length // size) - left
+            else:
+                self._slots.aim(index, (length,))
+                self.counters.dropped += 1 - self._replier.send(self._fd, 1)
+
     def answer(self, flow: Flow) -> None:
         """Pass on what has come back for *flow*."""
         receiver, sender, counters = self._back_receiver, self._replier, self.counters
@@ -243,11 +273,14 @@ class UdpPort:
                 return
             lengths = receiver.lengths(count)
             flow.seen = monotonic()
-            self._slots.aim(0, lengths)
-            sender.to(flow.reply)
-            sent = sender.send(self._fd, count)
             counters.bytes_out += sum(lengths)
-            counters.dropped += count - sent
+            sender.to(flow.reply)
+            trains = receiver.trains(count)
+            if trains is None:
+                self._slots.aim(0, lengths)
+                counters.dropped += count - sender.send(self._fd, count)
+            else:
+                self._answer_trains(flow, lengths, trains)
             if count < mmsg.BATCH:
                 return
 
@@ -271,6 +304,7 @@ class UdpPort:
             self.counters.refused += 1
             sock.close()
             return None
+        mmsg.merge_trains(sock)
         reply = key[: self._shape.name] + mmsg.reply_control(self._shape, key)
         flow = Flow(self, key, reply, sock)
         self._flows[key] = flow
