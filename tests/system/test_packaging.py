@@ -1,0 +1,79 @@
+"""What is built is whole: wheel from the tree, wheel from the sdist, both usable outside the checkout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parents[2]
+ROOMS = ("cli", "drivers", "engine", "ipam", "netlib", "plugins", "proxy", "runtime")
+MODULES = {f"pynet/{path.relative_to(TOP)}" for room in ROOMS for path in (TOP / room).rglob("*.py")}
+MODULES |= {"pynet/__init__.py", "pynet/__main__.py", "pynet/py.typed"}
+
+
+def build(source: Path, target: Path, kind: str) -> Path:
+    pytest.importorskip("hatchling")
+    command = [sys.executable, "-I", "-m", "hatchling", "build", "-t", kind, "-d", str(target)]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = target.iterdir()
+    return built
+
+
+def names(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name for name in archive.namelist() if ".dist-info/" not in name}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that a clone of the working tree as it stands would have, links and all."""
+    if not (TOP / ".git").exists():
+        pytest.skip("not a git checkout")
+    target = tmp_path_factory.mktemp("tree")
+    listing = subprocess.run(
+        ["git", "-c", f"safe.directory={TOP}", "ls-files", "-coz", "--exclude-standard"],
+        cwd=TOP,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listing.stdout.split("\0")):
+        if (TOP / name).is_symlink() or (TOP / name).exists():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(TOP / name, target / name, follow_symlinks=False)
+    return target
+
+
+def test_a_wheel_has_every_module_and_runs_outside_the_checkout(tree: Path, tmp_path: Path) -> None:
+    wheel = build(tree, tmp_path / "wheel", "wheel")
+    tracked = {name for name in MODULES if (tree / name.removeprefix("pynet/")).exists() or name.count("/") == 1}
+    assert names(wheel) == tracked
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    code = (
+        f"import sys; sys.path[:0] = [{str(site)!r}]; sys.path[:] = [p for p in sys.path if p != {str(TOP / 'src')!r}];"
+        "import pynet; from pynet import Controller; import pynet.engine.daemon, pynet.cli.main, pynet.runtime.supervisor;"
+        "print(pynet.__file__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.strip() == str(site / "pynet/__init__.py"), done.stderr
+
+
+def test_a_source_distribution_builds_the_same_wheel(tree: Path, tmp_path: Path) -> None:
+    sdist = build(tree, tmp_path / "sdist", "sdist")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    assert os.path.exists(unpacked / "tests") and os.path.exists(unpacked / "docs/design.md")
+    assert names(build(unpacked, tmp_path / "again", "wheel")) == names(build(tree, tmp_path / "direct", "wheel"))
