@@ -14,8 +14,12 @@ import pytest
 
 TOP = Path(__file__).parents[2]
 ROOMS = ("cli", "drivers", "engine", "ipam", "netlib", "plugins", "proxy", "runtime")
-MODULES = {f"pynet/{path.relative_to(TOP)}" for room in ROOMS for path in (TOP / room).rglob("*.py")}
-MODULES |= {"pynet/__init__.py", "pynet/__main__.py", "pynet/py.typed"}
+MODULES = {
+    "pynet/__init__.py",
+    "pynet/__main__.py",
+    "pynet/py.typed",
+    *(f"pynet/{path.relative_to(TOP)}" for room in ROOMS for path in (TOP / room).rglob("*.py")),
+}
 
 
 def build(source: Path, target: Path, kind: str) -> Path:
