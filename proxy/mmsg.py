@@ -180,11 +180,16 @@ class Receiver:
         self._fresh = bytes(self._headers)
         self._plain = [(control,) * count for count in range(BATCH + 1)]
         self._used = 0
+        self._had_trains = False
 
     def receive(self, fd: int) -> int:
         """How many datagrams are in the slots now; 0 when none waits.  OSError takes a queued error away."""
         # the length of the control data is an answer, and must be offered anew
         ctypes.memmove(self._pointer, self._fresh, self._used * _HEADER)
+        if self._had_trains:
+            # the kernel does not write the padding of control data, where a train's is elsewhere: records are compared
+            ctypes.memset(self._records, 0, len(self._records))
+            self._had_trains = False
         count: int = _recvmmsg(fd, self._pointer, BATCH, _DONTWAIT, _NULL)
         if count >= 0:
             self._used = count
@@ -201,6 +206,7 @@ class Receiver:
         plain = self._plain[count]
         if controls == plain:
             return None
+        self._had_trains = True
         sizes: list[int] = []
         for index, (length, usual) in enumerate(zip(controls, plain, strict=True)):
             at = index * self.stride + self._name + _CMSG.size

@@ -20,9 +20,11 @@ import errno
 import os
 import sys
 
-from ..netlib.errors import InvalidArgument, PortInUse, PynetError
+from ..netlib.errors import InvalidArgument, NotSupported, PortInUse, PynetError
 
 _READY_FD, _LISTEN_FD = 3, 4
+_SCTP = 132
+"""IPPROTO_SCTP, which not every Python knows."""
 _USAGE = "pynet-proxy PROTO [HOST-IP]:PORT TARGET-IP:PORT [PROTO ...]"
 
 
@@ -76,10 +78,8 @@ def parse_plain(words: list[str]) -> list[Mapping]:
 
 
 def _check_proto(proto: str) -> None:
-    if proto == "sctp":
-        raise InvalidArgument("SCTP ports are not proxied", hint="publish them by NAT alone")
-    if proto not in ("tcp", "udp"):
-        raise InvalidArgument(f"the protocol must be tcp or udp, not {proto!r}", hint=_USAGE)
+    if proto not in ("tcp", "udp", "sctp"):
+        raise InvalidArgument(f"the protocol must be tcp, udp or sctp, not {proto!r}", hint=_USAGE)
 
 
 def parse_docker(words: list[str]) -> tuple[Mapping, bool]:
@@ -106,9 +106,13 @@ def _bind(mapping: Mapping) -> int:
     """A bound socket.  "::" is IPv6 alone, as dockerd has another proxy for 0.0.0.0; "" is both families."""
     ip = mapping.host_ip or "::"
     family = _socket.AF_INET6 if ":" in ip else _socket.AF_INET
-    sock = _socket.socket(family, _socket.SOCK_STREAM if mapping.proto == "tcp" else _socket.SOCK_DGRAM)
+    kind = _socket.SOCK_DGRAM if mapping.proto == "udp" else _socket.SOCK_STREAM
     try:
-        if mapping.proto == "tcp":
+        sock = _socket.socket(family, kind, _SCTP if mapping.proto == "sctp" else 0)
+    except OSError as error:
+        raise NotSupported(f"this kernel has no {mapping.proto} sockets of this family: {error.strerror}") from error
+    try:
+        if mapping.proto != "udp":
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         if family == _socket.AF_INET6:
             sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, int(bool(mapping.host_ip)))

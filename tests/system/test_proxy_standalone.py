@@ -199,7 +199,7 @@ def test_the_forwarder_ends_when_the_last_port_has_gone(client: ForwarderClient)
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["-proto", "sctp", "-host-port", "1", "-container-port", "1"], b"SCTP"),
+        (["-proto", "icmp", "-host-port", "1", "-container-port", "1"], b"icmp"),
         (["-proto", "tcp", "-host-port", "x", "-container-port", "1"], b"port"),
         (["-proto", "tcp", "-host-ip", HOST, "-no-such-flag"], b"no-such-flag"),
         (["-host-ip", HOST, "-host-port", "0", "-container-ip", HOST, "-container-port", "80"], b"port"),
