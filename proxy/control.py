@@ -42,7 +42,7 @@ class ControlServer:
         """Each with the answer that those after it have to wait for."""
         self._on_end: dict[Channel, Callable[[], None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._refusing = False
+        self._refusing = self._leaving = False
         self._operations: dict[str, Callable[[Message, list[int]], tuple[Message, list[int]]]] = {
             "listen": self._listen,
             "retarget": self._retarget,
@@ -70,6 +70,18 @@ class ControlServer:
         if listener is not None:
             self._loop.remove_reader(listener.fileno())
             listener.close()
+
+    def leave(self) -> None:
+        """Give the control socket up; who is connected is dropped when the answers that are due have gone out."""
+        self.stop_listening()
+        self._on_end.clear()
+        self._leaving = True
+        self._loop.call_soon(self._drop_answered)
+
+    def _drop_answered(self) -> None:
+        for channel, last in list(self._peers.items()):
+            if not channel.pending and (last is None or last.done()):
+                self._drop(channel)
 
     def close(self) -> None:
         self.stop_listening()
@@ -189,11 +201,15 @@ class ControlServer:
             self._drop(channel)
         elif not done:
             self._loop.add_writer(channel.fileno(), self._on_writable, channel)
+        elif self._leaving:
+            self._loop.call_soon(self._drop_answered)
 
     def _on_writable(self, channel: Channel) -> None:
         try:
             if channel.flush():
                 self._loop.remove_writer(channel.fileno())
+                if self._leaving:
+                    self._drop_answered()
         except OSError:
             self._drop(channel)
 

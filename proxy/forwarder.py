@@ -318,7 +318,7 @@ async def serve(lane: Lane, listener: socket.socket | None, lock: int | None, op
 
     def retire(drain: float) -> None:
         """What a successor needs is free when this returns."""
-        control.stop_listening()
+        control.leave()
         if lock is not None:
             os.close(lock)
         forwarder.retire(drain)
@@ -329,10 +329,10 @@ async def serve(lane: Lane, listener: socket.socket | None, lock: int | None, op
         control.adopt(socket.socket(fileno=options.control_fd), on_end)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, forwarder.request_stop)
-    forwarder.crew.start()
     if options.ready_fd is not None:
         os.write(options.ready_fd, b"0\n")
-        os.close(options.ready_fd)
+        os.close(options.ready_fd)  # before the crew starts, which would hold it open
+    forwarder.crew.start()
     # what lives now lives as long as the process: the collector need not visit it again
     gc.collect()
     gc.freeze()
