@@ -31,6 +31,7 @@ from .mounts import MountPoint
 from .names import random_name
 from .networking import requested_networks
 from .record import Container
+from .reserve import is_full
 from .shapes import Attachment, Look, inspect_shape, summary_shape
 
 if TYPE_CHECKING:
@@ -95,6 +96,10 @@ class Containers:
 
     def save(self, container: Container) -> None:
         self._engine.store.put(KIND, container.id, container.to_body(), container.name)
+
+    def save_end(self, container: Container) -> None:
+        """``save`` for what has happened and must be on record even when the disk is full: starts, ends, removals."""
+        self._engine.reserve.spend(self.save, container)
 
     def directory(self, container: Container) -> Path:
         return self._engine.instance.root / "containers" / container.id
@@ -344,7 +349,7 @@ class Containers:
             container.removal = True
             container.state.status = "removing"
         try:
-            self.save(container)
+            self.save_end(container)
             self.finish_removal(container, volumes=volumes)
         finally:
             container.removal = False  # one that failed can be tried again
@@ -356,7 +361,7 @@ class Containers:
         steps: tuple[Callable[[Container], None], ...] = (engine.lifecycle.forget, engine.container_networks.detach)
         for step in steps:
             try:
-                step(container)
+                engine.reserve.spend(step, container)
             except (PynetError, OSError) as error:
                 errors.append(error)
         self._discard(container)
@@ -365,7 +370,7 @@ class Containers:
                 if point.anonymous and not self.volume_users(point.name, but=container.id):
                     engine.volumes.remove(point.name, force=True, but=container.id)
         with container.lock:
-            engine.store.delete(KIND, container.id)
+            engine.reserve.spend(engine.store.delete, KIND, container.id)
             with self._lock:
                 self._by_id.pop(container.id, None)
                 if self._by_name.get(container.name) == container.id:
@@ -386,7 +391,16 @@ class Containers:
             self.directory(container).rename(target)
         except FileNotFoundError:
             return  # a removal that was interrupted got this far
-        self._engine.submit(shutil.rmtree, target, True)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            shutil.rmtree(self.directory(container), ignore_errors=True)
+            return
+        self._engine.submit(self._delete, target)
+
+    def _delete(self, target: Path) -> None:
+        shutil.rmtree(target, ignore_errors=True)
+        self._engine.reserve.make()
 
     def empty_trash(self) -> None:
         """What a kill left of removals."""

@@ -6,7 +6,7 @@
     controller, containers              loaded from the store
     supervisor's list                   what ran on, what ended while nobody looked
     repair                              the kernel as the store says
-    serve                               "1" to --ready-fd; then interrupted removals and restart policies
+    serve                               "1" to --ready-fd, else why not and a hint; then removals, policies
 
 TERM and INT end pynetd alone: containers, published ports and logs go on.  KILL does the same, except that the supervisor and
 the forwarder start it again.  Whatever is half-done then stands in the store, and the steps above finish it.
@@ -23,6 +23,7 @@ import logging
 import os
 import signal
 import socket
+import sqlite3
 import sys
 import threading
 from pathlib import Path
@@ -150,6 +151,7 @@ class Daemon:
     def _start(self) -> None:
         """Everything that is not asyncio."""
         from ..netlib.controller import Controller
+        from .reserve import Reserve
         from .service import Engine
 
         problems: list[PynetError] = []
@@ -164,12 +166,15 @@ class Daemon:
         finding.start()
         try:
             self._children.find_forwarder()
-            self._controller = Controller(
+            reserve = Reserve(self.instance.root)
+            self._controller = reserve.spend(
+                Controller,
                 self.instance.root,
                 self.instance.run,
                 proxy=cast("Proxy", self._children.forwarder),  # it takes any port with these fields
                 firewall=self.arguments.firewall,
             )
+            reserve.make()
         finally:
             finding.join()
         if problems:
@@ -274,15 +279,18 @@ def take_down(controller: Controller) -> None:
         controller.actions.firewall.destroy()
 
 
-def fail(arguments: argparse.Namespace, error: PynetError | OSError) -> int:
-    """Say why there is no daemon: to whoever waits for it, and in the log."""
-    text = str(error)
+def fail(arguments: argparse.Namespace, error: PynetError | OSError | sqlite3.Error) -> int:
+    """Say why there is no daemon, and what to do: to whoever waits for it, and in the log."""
+    from .reserve import DiskFull, is_full
+
+    if is_full(error):
+        error = DiskFull(Instance.at(arguments.root, arguments.run).root)
+    text, hint = str(error), getattr(error, "hint", "")
     if arguments.ready_fd is not None:
         try:
-            os.write(arguments.ready_fd, text.encode() + b"\n")
+            os.write(arguments.ready_fd, f"{text}\n{hint}\n".encode())
         except OSError:
             pass  # nobody waits any more
-    hint = getattr(error, "hint", "")
     print(f"pynetd: {text}" + (f"\n  {hint}" if hint else ""), file=sys.stderr)
     return 1
 
@@ -312,7 +320,7 @@ def main(argv: list[str] | None = None) -> int:
         os.set_inheritable(arguments.ready_fd, False)
     try:
         daemon = Daemon(arguments)
-    except (PynetError, OSError) as error:
+    except (PynetError, OSError, sqlite3.Error) as error:
         return fail(arguments, error)
     asyncio.run(daemon.serve())
     daemon.close()

@@ -11,7 +11,10 @@ an inbox, under the container's lock.  So events of one container keep their ord
 from __future__ import annotations
 
 import concurrent.futures
+import errno
 import logging
+import os
+import sqlite3
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -23,6 +26,7 @@ from .config import parse_signal
 from .containers import port_bindings
 from .networking import rephrase
 from .record import UNKNOWN_EXIT, Container, State
+from .reserve import told
 from .specs import SIGTERM, build_spec
 
 if TYPE_CHECKING:
@@ -53,7 +57,8 @@ class Lifecycle:
                 raise Conflict("container is marked for removal and cannot be started")
             try:
                 self._start(container)
-            except (PynetError, OSError) as error:
+            except (PynetError, OSError, sqlite3.Error) as cause:
+                error = told(cause, self._engine.instance.root)
                 failure = error if isinstance(error, PynetError) else InternalError(f"can not start: {error}")
                 self._failed(container, failure)
             else:
@@ -94,7 +99,11 @@ class Lifecycle:
             started=started.started,
             finished=state.finished,
         )
-        engine.containers.save(container)
+        try:
+            engine.containers.save_end(container)
+        except (PynetError, sqlite3.Error) as error:
+            # it runs, and the supervisor knows: the next start of ours learns it from there
+            log.error("container %s: its start is not on disk: %s", container.name, error)
         for warning in started.warnings:
             log.warning("container %s: %s", container.name, warning)
         container.announce("started")
@@ -107,7 +116,10 @@ class Lifecycle:
         else:
             container.state.exit_code = 128
         container.state.error = str(error)
-        self._engine.containers.save(container)
+        try:
+            self._engine.containers.save(container)
+        except (PynetError, sqlite3.Error) as trouble:
+            log.error("container %s: its state is not on disk: %s", container.name, trouble)
         container.announce("exit")
         log.info("container %s did not start: %s", container.name, error)
 
@@ -127,8 +139,8 @@ class Lifecycle:
         """Take the network down; what can not be removed now is left to ``repair`` and told in the log."""
         ids = {entry["network_id"] for entry in container.networks.values()} - {""}
         try:
-            self._engine.container_networks.detach(container)
-        except (PynetError, OSError) as error:
+            self._engine.reserve.spend(self._engine.container_networks.detach, container)
+        except (PynetError, OSError, sqlite3.Error) as error:
             log.error("network of %s: %s", container.name, error)
         if ids:
             user_made = {name for name in container.networks if name not in ("bridge", "host", "none")}
@@ -157,7 +169,7 @@ class Lifecycle:
                 raise NotModified("container is already stopped")
             ended = container.expect("exit")
             container.state.stopped_by_user = by_user
-            self._engine.containers.save(container)
+            self._engine.containers.save_end(container)
         if timeout is None:
             timeout = container.config.get("StopTimeout")
         self._engine.events.publish(
@@ -185,7 +197,7 @@ class Lifecycle:
                 raise Conflict(f"cannot kill container: {container.name}: container {container.id} is not running")
             if signal in (SIGKILL, self.stop_signal(container)):
                 container.state.stopped_by_user = True
-                self._engine.containers.save(container)
+                self._engine.containers.save_end(container)
         if container.state.stopped_by_user:
             self._engine.supervisor.update_restart(container.id, {"name": "no", "max": 0})
         self._engine.supervisor.kill(container.id, signal)
@@ -320,7 +332,7 @@ class Lifecycle:
         elif kind == "exited" and container.running and event.get("restarting"):
             self._ended(container, event)
             state.status = "restarting"
-            self._engine.containers.save(container)
+            self._engine.containers.save_end(container)
             self._died(container)
         elif kind == "exited" and container.running:
             self.exited(container, event)
@@ -341,7 +353,11 @@ class Lifecycle:
         """What follows the end of a container, with its lock held; *event* is the supervisor's, or its last state."""
         self._ended(container, event)
         container.state.status = "exited"
-        self._engine.containers.save(container)
+        try:
+            self._engine.containers.save_end(container)
+        except (PynetError, sqlite3.Error) as error:
+            # what follows frees space, and those who wait must be told
+            log.error("container %s: its end is not on disk: %s", container.name, error)
         self.network_down(container)
         self._network_events(container, "disconnect")
         self._engine.execs.container_ended(container.id)
@@ -372,8 +388,10 @@ def exec_error(error: StartFailed) -> PynetError:
 
 def start_error(error: StartFailed) -> PynetError:
     """runc's story around what went wrong, by which clients choose their exit status."""
-    return rephrase(
-        error,
+    text = (
         "failed to create task for container: failed to create shim task: OCI runtime create failed: "
-        f"unable to start container process: {error}: unknown",
+        f"unable to start container process: {error}: unknown"
     )
+    if os.strerror(errno.ENOSPC) in str(error):
+        return InternalError(text, hint="make room on the file systems of the root and the run directory")
+    return rephrase(error, text)

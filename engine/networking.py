@@ -9,6 +9,7 @@ ports belong to the endpoint that has the default route, and follow it when netw
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +132,7 @@ class ContainerNetworks:
     def _undo(self, container: Container) -> None:
         try:
             self.detach(container)
-        except (PynetError, OSError):
+        except (PynetError, OSError, sqlite3.Error):
             pass  # the first error is the one to tell; repair removes what stayed
 
     def detach(self, container: Container) -> None:

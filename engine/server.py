@@ -16,6 +16,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -24,6 +25,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from ..netlib.errors import InvalidArgument, NotFound, PynetError
 from .call import API_VERSION, MIN_API_VERSION, Call, Version, base_headers, error_body, json_response, version_text
+from .reserve import is_full, told
 
 if TYPE_CHECKING:
     from .service import Engine
@@ -78,8 +80,9 @@ class Router:
         return None
 
 
-def error_response(error: BaseException) -> web.Response:
+def error_response(error: BaseException, root: Path) -> web.Response:
     """The answer to a failed call."""
+    error = told(error, root)
     if isinstance(error, PynetError):
         status, body = error.status, error_body(str(error), error.hint)
     else:
@@ -122,11 +125,12 @@ class Server:
             handler, params = found
             return await handler(Call(self.engine, http, version, params))
         except PynetError as error:
-            return error_response(error)
+            return error_response(error, self.engine.instance.root)
         except HttpProcessingError as error:
-            return error_response(InvalidArgument(f"malformed request: {error.message}"))
+            return error_response(InvalidArgument(f"malformed request: {error.message}"), self.engine.instance.root)
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception as error:
-            log.exception("%s %s", http.method, http.path)
-            return error_response(error)
+            if not is_full(error):  # which is told to the client, and would fill the log as well
+                log.exception("%s %s", http.method, http.path)
+            return error_response(error, self.engine.instance.root)

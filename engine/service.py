@@ -24,6 +24,7 @@ from .lifecycle import Lifecycle
 from .networking import ContainerNetworks
 from .networks import Networks
 from .recovery import Recovery
+from .reserve import Reserve
 from .volumes import Volumes
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Engine:
         self.controller = controller
         self.store = controller.store
         self.supervisor = supervisor
+        self.reserve = Reserve(instance.root)
         self.events = EventBus()
         self.warnings: list[str] = []
         self.limit_controllers: frozenset[str] = frozenset()

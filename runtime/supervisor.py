@@ -176,7 +176,8 @@ class Supervisor:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             request.fail(InvalidArgument(f"malformed {message.get('op')}: {type(error).__name__}: {error}"))
         except OSError as error:
-            request.fail(spawn.StartError(f"{message.get('op')}: {error.filename or ''} {error.strerror}"))
+            where = f"{error.filename}: " if error.filename else ""
+            request.fail(spawn.StartError(f"{message.get('op')}: {where}{error.strerror}"))
         finally:
             for fd in request.fds:
                 os.close(fd)
