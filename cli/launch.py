@@ -3,9 +3,10 @@
     command -- flock RUN/pynetd.start.lock -- connect again: somebody else started it? --
         spawn  python -I -m pynet.engine.daemon --root ROOT --run RUN --ready-fd N
                (a session of its own, output to RUN/pynetd.log)
-        read N: "1\n" it serves; a line of text: why it can not; end of file: it died, the log's last line says why
+        read N: "1\n" it serves; text: why it can not, and what to do; end of file: it died, the log's last line says why
+        another engine has the directory (one that was killed is started again by its other processes): wait for its socket
 
-No waiting by the clock: the pipe wakes us, and its end is an answer too.  ``-I`` keeps a rogue module in the current
+The pipe wakes us, and its end is an answer too.  ``-I`` keeps a rogue module in the current
 directory out of a process that may be root's.
 """
 
@@ -25,6 +26,8 @@ LOG_NAME = "pynetd.log"
 LOCK_NAME = "pynetd.start.lock"
 READY_TIMEOUT = 60.0
 """Seconds; a cold start on a slow disk with many containers to take over takes a few."""
+OTHER_TIMEOUT = 10.0
+"""Seconds in which another engine that is about to serve must do so."""
 
 
 class EngineFailed(PynetError):
@@ -91,10 +94,23 @@ def _spawn(settings: Settings) -> None:
         for fd in (log, null, reader, writer):
             if fd >= 0:
                 os.close(fd)
-    if answer.startswith("1"):
+    reason, _, hint = answer.strip().partition("\n")
+    if reason == "1" or ("is in use by another process" in reason and _wait_for_other(settings)):
         return
-    reason = answer.strip() or _last_line(path, start) or "it ended without a word"
-    raise EngineFailed(f"the engine did not start: {reason}", hint=f"its log is {path}")
+    reason = reason or _last_line(path, start) or "it ended without a word"
+    raise EngineFailed(f"the engine did not start: {reason}", hint=hint or f"its log is {path}")
+
+
+def _wait_for_other(settings: Settings) -> bool:
+    """Whether the engine that has the directory comes to serve the socket."""
+    import time
+
+    deadline = time.monotonic() + OTHER_TIMEOUT
+    while time.monotonic() < deadline:
+        if is_serving(settings):
+            return True
+        time.sleep(0.02)  # nothing tells when a stranger's socket is there
+    return False
 
 
 def _answer(reader: int) -> str:

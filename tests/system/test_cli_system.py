@@ -459,3 +459,33 @@ def test_the_getting_started_guide(inside: Inside) -> None:
     assert result.code == 0, result
     for expected in ("hello\n", "HELLO\n", "hello, world, from /tmp\n", "a page of mine\n"):
         assert expected in result.out
+
+
+def test_an_engine_that_another_process_starts_is_waited_for(inside: Inside) -> None:
+    """After kill -9 the supervisor and the forwarder start pynetd too; the command that comes last must not fail."""
+    inside.run("pynet daemon start")
+    for _ in range(3):
+        done = inside.run(
+            'kill -9 $(cat "$PYNET_RUN/pynetd.pid"); pynet ps & pynet ps & pynet ps; code=$?; wait; exit $code'
+        )
+        assert "did not start" not in done.err
+        assert done.code == 0, done
+
+
+def test_a_state_directory_from_a_newer_version_is_refused_by_the_command_that_starts_the_engine(
+    inside: Inside,
+) -> None:
+    newer = (
+        'export PYNET_ROOT="$PYNET_ROOT/newer" PYNET_RUN="$PYNET_RUN/n"; unset PYNET_HOST DOCKER_HOST;'
+        ' mkdir -p "$PYNET_ROOT" "$PYNET_RUN"'
+    )
+    made = inside.run(
+        f"{newer}; {sys.executable} -c 'import os, sqlite3;"
+        ' sqlite3.connect(os.environ["PYNET_ROOT"] + "/pynet.db").execute("PRAGMA user_version=99")\''
+    )
+    assert made.code == 0, made
+    done = inside.run(f"{newer}; pynet ps")
+    assert done.code == 1
+    what, hint = done.err.splitlines()
+    assert "has schema version 99" in what
+    assert hint.strip() == "run the newer pynet, or choose another --root"
