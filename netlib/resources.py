@@ -2,7 +2,8 @@
 
 A resource is frozen, says everything that is needed to make it again, and has an identity (``key``) that does not depend
 on its other fields, so that a plan can be compared with the kernel and with another plan.  Removing a resource that is
-not there, and making one that is there already and like it, succeed.
+not there, and making one that is there already and like it, succeed.  ``title`` names it in errors, ``str()`` is its
+line when a plan is shown.
 """
 
 from __future__ import annotations
@@ -14,8 +15,28 @@ from .firewall import NetworkRules, PortRule
 Key = tuple[str, ...]
 
 
+def joined(address: str, port: int) -> str:
+    """ "10.1.0.2:80", "[fd00::2]:80" (RFC 3986 3.2.2)."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+class _Shown:
+    __slots__ = ()
+
+    @property
+    def title(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def details(self) -> str:
+        return ""
+
+    def __str__(self) -> str:
+        return f"{self.title}: {self.details}" if self.details else self.title
+
+
 @dataclass(frozen=True, slots=True)
-class Sysctl:
+class Sysctl(_Shown):
     """A kernel parameter in the host's namespace or a sandbox's.  It is set and stays: links take theirs with them, and
     parameters of the whole host (ip_forward) may be needed by others by the time we leave."""
 
@@ -28,9 +49,17 @@ class Sysctl:
     def key(self) -> Key:
         return ("sysctl", self.netns, *self.path)
 
+    @property
+    def title(self) -> str:
+        return f"sysctl {'.'.join(self.path)}" + (f" in {self.netns}" if self.netns else "")
+
+    @property
+    def details(self) -> str:
+        return self.value
+
 
 @dataclass(frozen=True, slots=True)
-class Netns:
+class Netns(_Shown):
     """A pinned network namespace with its loopback up and IPv6 off on interfaces to come (drivers turn it on)."""
 
     path: str
@@ -39,9 +68,13 @@ class Netns:
     def key(self) -> Key:
         return ("netns", self.path)
 
+    @property
+    def title(self) -> str:
+        return f"network namespace {self.path}"
+
 
 @dataclass(frozen=True, slots=True)
-class Bridge:
+class Bridge(_Shown):
     name: str
     mtu: int
     mac: str
@@ -53,9 +86,17 @@ class Bridge:
     def key(self) -> Key:
         return ("link", self.name)
 
+    @property
+    def title(self) -> str:
+        return f"bridge {self.name}"
+
+    @property
+    def details(self) -> str:
+        return ", ".join([*self.addresses, self.mac, f"MTU {self.mtu}"])
+
 
 @dataclass(frozen=True, slots=True)
-class Veth:
+class Veth(_Shown):
     """A veth pair: one end a port of *bridge*, the other born in the sandbox with its addresses and routes.
 
     The peer is configured before anything can talk to it, and the pair is up (operstate) when the resource is made: the
@@ -79,9 +120,18 @@ class Veth:
     def key(self) -> Key:
         return ("link", self.host)
 
+    @property
+    def title(self) -> str:
+        return f"interface {self.ifname} in {self.netns}"
+
+    @property
+    def details(self) -> str:
+        hops = [f"default route through {gateway}" for gateway in self.gateways]
+        return ", ".join([*self.addresses, self.mac, f"MTU {self.mtu}", f"{self.host} on {self.bridge}", *hops])
+
 
 @dataclass(frozen=True, slots=True)
-class DefaultRoute:
+class DefaultRoute(_Shown):
     """The default route of a sandbox, when it moves from one endpoint to another."""
 
     netns: str
@@ -92,18 +142,40 @@ class DefaultRoute:
     def key(self) -> Key:
         return ("route", self.netns, "default", "6" if ":" in self.gateway else "4")
 
+    @property
+    def title(self) -> str:
+        return f"default route in {self.netns}"
+
+    @property
+    def details(self) -> str:
+        return f"{self.gateway} on {self.ifname}"
+
 
 @dataclass(frozen=True, slots=True)
-class NetworkFirewall:
+class NetworkFirewall(_Shown):
     rules: NetworkRules
 
     @property
     def key(self) -> Key:
         return ("firewall-network", self.rules.bridge)
 
+    @property
+    def title(self) -> str:
+        return f"firewall rules of {self.rules.bridge}"
+
+    @property
+    def details(self) -> str:
+        rules = self.rules
+        said = {
+            "internal": rules.internal,
+            "masquerade" + "".join(f" as {source}" for source in rules.source): rules.masquerade,
+            "containers apart": not rules.icc,
+        }
+        return ", ".join([*rules.subnets, *(text for text, holds in said.items() if holds)])
+
 
 @dataclass(frozen=True, slots=True)
-class PortForwards:
+class PortForwards(_Shown):
     """Published ports that NAT carries; all of an endpoint in one transaction."""
 
     owner: str
@@ -112,6 +184,16 @@ class PortForwards:
     @property
     def key(self) -> Key:
         return ("firewall-ports", self.owner)
+
+    @property
+    def title(self) -> str:
+        return f"NAT of the published ports of endpoint {self.owner[:12]}"
+
+    @property
+    def details(self) -> str:
+        return ", ".join(
+            f"{joined(r.host_ip, r.host_port)}/{r.proto} -> {joined(r.target_ip, r.target_port)}" for r in self.rules
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +208,7 @@ class ProxyPort:
 
 
 @dataclass(frozen=True, slots=True)
-class ProxyPorts:
+class ProxyPorts(_Shown):
     """Published ports that the userland proxy carries; all of an endpoint in one message."""
 
     owner: str
@@ -135,6 +217,14 @@ class ProxyPorts:
     @property
     def key(self) -> Key:
         return ("proxy-ports", self.owner)
+
+    @property
+    def title(self) -> str:
+        return f"proxy of the published ports of endpoint {self.owner[:12]}"
+
+    @property
+    def details(self) -> str:
+        return ", ".join(f"{port.id} -> {joined(port.target_ip, port.target_port)}" for port in self.ports)
 
 
 Resource = Sysctl | Netns | Bridge | Veth | DefaultRoute | NetworkFirewall | PortForwards | ProxyPorts

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pynet.netlib.applier import Applier
+from pynet.netlib.applier import Applier, StepFailed
 from pynet.netlib.controller import Controller
 from pynet.netlib.endpoint import Endpoint
 from pynet.netlib.errors import Conflict, Forbidden, InvalidArgument, NotFound, PortInUse, PynetError, RootBusy
@@ -350,8 +350,9 @@ def test_a_change_that_fails_half_way_leaves_nothing(controller: Controller, hos
 
     controller.applier = FailingApplier(working, failing_at)
     if failing_at < STEPS:
-        with pytest.raises(NetlinkError):
+        with pytest.raises(StepFailed, match=r"can not make .*: make .*Input/output error") as caught:
             life()
+        assert isinstance(caught.value.__cause__, NetlinkError)
     else:
         life()
         assert controller.applier.left == 0, "STEPS is the number of resources in this life"
