@@ -46,6 +46,15 @@ class NameTaken(Conflict):
         self.kind, self.name = kind, name
 
 
+class StoreFailed(InternalError):
+    """The file can not be written; nothing of the transaction happened."""
+
+    hint = "make room on the disk, and see that the root directory can be written"
+
+    def __init__(self, path: Path, error: sqlite3.Error) -> None:
+        super().__init__(f"can not write the store {path}: {error}")
+
+
 class Store:
     """See the module's text.  Methods outside a ``transaction()`` are transactions of their own."""
 
@@ -105,17 +114,17 @@ class Store:
             finally:
                 self._local.depth -= 1
             return
-        connection.execute("BEGIN IMMEDIATE")
-        self._local.depth = 1
         try:
+            connection.execute("BEGIN IMMEDIATE")
+            self._local.depth = 1
             yield connection
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        else:
-            connection.execute("COMMIT")
+            connection.execute("COMMIT")  # may fail as well: that is when a full disk is noticed
+        except sqlite3.Error as error:
+            raise StoreFailed(self.path, error) from error
         finally:
             self._local.depth = 0
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
 
     # -- objects ---------------------------------------------------------------------------------------------
 

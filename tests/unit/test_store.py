@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pynet.netlib.errors import InternalError, InvalidArgument, StateTooNew
-from pynet.netlib.store import NameTaken, Store
+from pynet.netlib.store import NameTaken, Store, StoreFailed
 
 
 @pytest.fixture
@@ -101,3 +101,23 @@ def test_a_newer_schema_and_a_damaged_file_are_refused(tmp_path: Path) -> None:
     damaged.write_bytes(b"no database " * 1000)
     with pytest.raises(InternalError, match="can not open the store"):
         Store(damaged)
+
+
+def test_what_a_full_disk_stops_is_told_and_leaves_nothing(store: Store) -> None:
+    with store.transaction() as connection:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count={pages}")
+    with pytest.raises(StoreFailed, match=r"can not write the store .*pynet.db: database or disk is full"):
+        store.put("network", "1", {"text": "x" * 100_000})
+    store.put("network", "2", {})
+    assert store.list("network") == [{}]
+
+
+def test_a_transaction_that_fails_at_its_commit_does_not_stay_open(store: Store) -> None:
+    store._connection().execute("PRAGMA foreign_keys=ON")
+    with pytest.raises(StoreFailed, match="FOREIGN KEY constraint failed"), store.transaction() as connection:
+        connection.execute("CREATE TABLE a (id INTEGER PRIMARY KEY)")
+        connection.execute("CREATE TABLE b (a INTEGER REFERENCES a DEFERRABLE INITIALLY DEFERRED)")
+        connection.execute("INSERT INTO b VALUES (7)")
+    store.put("network", "1", {})
+    assert store.list("network") == [{}]
