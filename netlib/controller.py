@@ -13,7 +13,8 @@ the decision.  A removal likewise: the store first, then the kernel.  A process 
 that is ahead of the kernel, and ``repair`` makes the kernel follow it.
 
 The controller holds an flock on ``<root>/lock``: one process controls a root at a time, others get RootBusy.  It is
-thread-safe; its lock is not held while the kernel, the firewall or the proxy are called.
+thread-safe: ``lock`` is held while something is decided, and not while the kernel, the firewall or the proxy are
+called; ``turns`` let the changes of one object come one after the other.  Who holds the lock asks for no turn.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ import os
 import re
 import secrets
 import socket
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -36,13 +36,14 @@ from .driver import Driver, load_driver
 from .errors import Forbidden, InvalidArgument, RootBusy
 from .instance import Instance
 from .model import IpamConfig, NetworkRecord, PublishedPort, SandboxRecord
-from .network import Network
+from .network import Network, network_key
 from .proxying import Proxy
 from .publishing import Publisher
 from .registry import Registry
 from .resources import Netns, ProxyPorts
-from .sandbox import Sandbox
+from .sandbox import Sandbox, sandbox_key
 from .store import Store
+from .turns import Turns
 
 if TYPE_CHECKING:
     from .reconcile import Difference
@@ -81,11 +82,12 @@ class Controller:
             directory.mkdir(parents=True, exist_ok=True, mode=0o711)
         self.closed = False
         self._lock_fd = _lock_root(self.instance.root)
-        self.lock = threading.RLock()
+        self.turns = Turns()
         self._drivers: dict[str, Driver] = {}
         try:
             self.store = Store(self.instance.root / "pynet.db")
             self.registry = Registry(self.store)
+            self.lock = self.registry.lock
             self.actions = HostActions(self.instance, firewall=firewall, proxy=proxy)
             self.applier = Applier(self.actions)
             self.addressing = Addressing(self.instance.digest)
@@ -117,15 +119,15 @@ class Controller:
 
     def serve_ports(self) -> None:
         """Give every published port to the proxy, in one message: after a forwarder was started anew."""
-        with self.lock:
+        with self.turns.alone():
             plans = [
                 resource
                 for endpoint in self.registry.endpoints.values()
                 for resource in self.publisher.plan(self.registry, self.driver, endpoint)
                 if isinstance(resource, ProxyPorts)
             ]
-        ports = tuple(p for plan in plans for p in plan.ports if p.id in self.actions.sockets)
-        self.actions.add_proxy_ports(ProxyPorts("", ports))
+            ports = tuple(p for plan in plans for p in plan.ports if p.id in self.actions.sockets)
+            self.actions.add_proxy_ports(ProxyPorts("", ports))
 
     def close(self) -> None:
         """Let go of the root directory; twice is fine.  What is in the kernel stays, and a later controller finds it."""
@@ -190,14 +192,18 @@ class Controller:
         if not ipv4 and not ipv6:
             raise InvalidArgument("IPv4 or IPv6 must be enabled")
         configs = [IpamConfig(subnet=subnet), *ipam] if subnet else list(ipam)
+        with self.turns.of(network_key(the_driver, record)):
+            return self._create_network(the_driver, record, configs)
+
+    def _create_network(self, the_driver: Driver, record: NetworkRecord, configs: Sequence[IpamConfig]) -> Network:
         avoid = host_avoids() if the_driver.needs_addresses else ()
         with self.lock:
-            if self.registry.has_network_named(name):
+            if self.registry.has_network_named(record.name):
                 self.registry.save(record)  # raises, with the one text for this
             if the_driver.needs_addresses:
                 record = replace(record, ipam=self.addressing.open(record, configs, avoid))
             elif configs:
-                raise InvalidArgument(f"the {driver} driver takes no subnets")
+                raise InvalidArgument(f"the {record.driver} driver takes no subnets")
             try:
                 self._check_conflicts(the_driver, record)
                 self.registry.save(record)
@@ -258,20 +264,21 @@ class Controller:
     def create_sandbox(self, id: str | None = None, *, host: bool = False) -> Sandbox:
         """Make a network namespace, pinned at ``sandbox.path``; with *host*, a sandbox that is the host's own."""
         id = id or new_id()
-        if not _NAME.fullmatch(id):
-            raise InvalidArgument(f"invalid sandbox id {id!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
-        path = "" if host else str(self.instance.netns_dir / id[:64])
+        if not _NAME.fullmatch(id) or len(id) > 64:
+            raise InvalidArgument(f"invalid sandbox id {id!r}: up to 64 of [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+        path = "" if host else str(self.instance.netns_dir / id)
         record = SandboxRecord(id=id, path=path)
-        with self.lock:
-            if id in self.registry.sandboxes:
-                raise Forbidden(f"container {id} is already present in sandbox {id}")
-            self.registry.save(record)
-        try:
-            self.applier.apply([Netns(path)] if path else [])
-        except BaseException:
+        with self.turns.of(sandbox_key(id)):
             with self.lock:
-                self.registry.remove(record)
-            raise
+                if id in self.registry.sandboxes:
+                    raise Forbidden(f"container {id} is already present in sandbox {id}")
+                self.registry.save(record)
+            try:
+                self.applier.apply([Netns(path)] if path else [])
+            except BaseException:
+                with self.lock:
+                    self.registry.remove(record)
+                raise
         return Sandbox(self, id)
 
     def sandbox(self, id: str) -> Sandbox:
@@ -285,16 +292,18 @@ class Controller:
     # -- what should be and what is --------------------------------------------------------------------------
 
     def check(self) -> list[Difference]:
-        """How the kernel differs from the store; changes nothing."""
+        """How the kernel differs from the store; changes nothing.  Waits for changes that are under way."""
         from .reconcile import check
 
-        return check(self)
+        with self.turns.alone():
+            return check(self)
 
     def repair(self) -> list[Difference]:
         """Make the kernel as the store says: add what is missing, remove strays; returns what was found."""
         from .reconcile import repair
 
-        return repair(self)
+        with self.turns.alone():
+            return repair(self)
 
 
 def _lock_root(root: Path) -> int:

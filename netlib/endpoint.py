@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from .errors import Forbidden, NotFound
+from .applier import Attempts
+from .errors import Forbidden, NotFound, PortInUse, PynetError
 from .gateway import Candidate, choose, free_ifname
 from .model import EndpointRecord, NetworkRecord, PublishedPort, SandboxRecord
 from .resources import DefaultRoute, Resource
@@ -26,7 +28,8 @@ class Endpoint:
     @property
     def record(self) -> EndpointRecord:
         """What is known of the endpoint; NotFound after it was deleted."""
-        record = self.controller.registry.endpoints.get(self.id)
+        with self.controller.lock:
+            record = self.controller.registry.endpoints.get(self.id)
         if record is None:
             raise NotFound(f"endpoint {self.id} not found")
         return record
@@ -80,6 +83,12 @@ class Endpoint:
 
         Forbidden when the endpoint is joined already; on any failure the endpoint is as it was.
         """
+        from .sandbox import sandbox_key
+
+        with self.controller.turns.of(self._key, sandbox_key(sandbox.id)):
+            self._join(sandbox, ifname)
+
+    def _join(self, sandbox: Sandbox, ifname: str) -> None:
         controller = self.controller
         with controller.lock:
             before, room = self.record, sandbox.record
@@ -105,14 +114,24 @@ class Endpoint:
             controller.registry.save(record, moved)
         try:
             controller.applier.apply(plan)
-        except BaseException:
+        except BaseException as error:
             with controller.lock:
                 controller.registry.save(before, room)
-            controller.applier.apply(back)
+            try:
+                controller.applier.apply(back)
+            except PynetError as problem:
+                error.add_note(f"while undoing: {problem}")
             raise
 
     def leave(self) -> None:
-        """Withdraw the ports and remove the interface; addresses stay reserved.  Nothing happens when not joined."""
+        """Withdraw the ports and remove the interface; addresses stay reserved.  Nothing happens when not joined.
+
+        Errors come at the end: the endpoint has left all the same, and ``repair`` removes what stayed in the kernel.
+        """
+        with self._turn():
+            self._leave()
+
+    def _leave(self) -> None:
         controller = self.controller
         with controller.lock:
             before = self.record
@@ -127,26 +146,56 @@ class Endpoint:
             moved = self._choose_gateways(room, peers)
             routes = _route_moves(controller, room, moved, peers)
             controller.registry.save(record, moved)
-        try:
-            controller.applier.undo(plan)
-        finally:
-            controller.publisher.release(self.id, before.ports)
-        controller.applier.apply(routes)
+        attempt = Attempts(f"could not remove everything of endpoint {before.name}")
+        attempt(controller.applier.undo, plan)
+        controller.publisher.release(self.id, before.ports)
+        attempt(controller.applier.apply, routes)
+        attempt.finish()
 
     def delete(self) -> None:
-        """Leave, and give the addresses back.  Nothing happens when it is gone already."""
+        """Leave, and give the addresses back.  Nothing happens when it is gone already.
+
+        As with ``leave``, the endpoint is gone even when an error says that something of it stayed in the kernel.
+        """
         controller = self.controller
-        if self.id not in controller.registry.endpoints:
-            return
-        self.leave()
-        if self.record.static:
-            # the next one with this very address must not meet the old interface on the bridge
-            controller.actions.settle()
-        with controller.lock:
-            record = controller.registry.endpoints.get(self.id)
-            if record is not None:
+        with self._turn():
+            with controller.lock:
+                record = controller.registry.endpoints.get(self.id)
+            if record is None:
+                return
+            attempt = Attempts(f"could not remove everything of endpoint {record.name}")
+            attempt(self._leave)
+            if record.static:
+                # the next one with this very address must not meet the old interface on the bridge
+                attempt(controller.actions.settle)
+            with controller.lock:
+                record = self.record
                 controller.registry.remove(record)
                 controller.addressing.release(record)
+            attempt.finish()
+
+    @property
+    def _key(self) -> str:
+        return f"endpoint {self.id}"
+
+    @contextmanager
+    def _turn(self) -> Generator[None]:
+        """The endpoint's turn, and inside it that of the sandbox it is joined to, if any (see turns.py)."""
+        from .sandbox import sandbox_key
+
+        controller = self.controller
+        with controller.turns.of(self._key):
+            with controller.lock:
+                record = controller.registry.endpoints.get(self.id)
+            while record is not None and record.sandbox:
+                sandbox = record.sandbox
+                with controller.turns.of(sandbox_key(sandbox)):
+                    with controller.lock:
+                        record = controller.registry.endpoints[self.id]
+                    if record.sandbox == sandbox:
+                        yield
+                        return
+            yield
 
     def _choose_gateways(self, room: SandboxRecord, endpoints: Sequence[EndpointRecord]) -> SandboxRecord:
         registry = self.controller.registry
@@ -165,6 +214,10 @@ class Endpoint:
 
         Returns one value for each host address and port; PortInUse when one is taken.
         """
+        with self._turn():
+            return self._publish(bindings)
+
+    def _publish(self, bindings: Sequence[PortBinding]) -> tuple[PublishedPort, ...]:
         controller = self.controller
         with controller.lock:
             before = self.record
@@ -173,23 +226,41 @@ class Endpoint:
                 raise Forbidden(f"endpoint {before.name} is not joined to a sandbox")
             if not controller.driver(network.driver).bridge(network) or network.internal:
                 return ()  # as Docker: ports of host, none and internal networks are exposed, not published
-        ports = controller.publisher.bind(before, network, bindings)
+        try:
+            ports = controller.publisher.bind(before, network, bindings)
+        except PortInUse as error:
+            self._name_holder(error)
+            raise
         try:
             with controller.lock:
-                record = replace(self.record, ports=self.record.ports + ports)
-                controller.registry.save(record)
-            plan = controller.publisher.plan(controller.registry, controller.driver, replace(record, ports=ports))
+                controller.registry.save(replace(before, ports=before.ports + ports))
+                plan = controller.publisher.plan(controller.registry, controller.driver, replace(before, ports=ports))
             controller.applier.apply(plan)
         except BaseException:
             with controller.lock:
-                record = self.record
-                controller.registry.save(replace(record, ports=tuple(p for p in record.ports if p not in ports)))
+                controller.registry.save(before)
             controller.publisher.release(self.id, ports)
             raise
         return ports
 
+    def _name_holder(self, error: PortInUse) -> None:
+        """Leases know ids; people know names."""
+        registry = self.controller.registry
+        with self.controller.lock:
+            holder = registry.endpoints.get(error.holder)
+            if holder is not None:
+                network = registry.networks[holder.network].name
+                error.hint = f"endpoint {holder.name} of network {network} holds it; {PortInUse.hint}"
+
     def unpublish(self, ports: Sequence[PublishedPort] | None = None) -> None:
-        """Withdraw some published ports, or all; those that are not published are passed over."""
+        """Withdraw some published ports, or all; those that are not published are passed over.
+
+        As with ``leave``, they are unpublished even when an error says that something stayed in the kernel or the proxy.
+        """
+        with self._turn():
+            self._unpublish(ports)
+
+    def _unpublish(self, ports: Sequence[PublishedPort] | None) -> None:
         controller = self.controller
         with controller.lock:
             before = self.record

@@ -37,7 +37,8 @@ class Network:
     @property
     def record(self) -> NetworkRecord:
         """What is known of the network; NotFound after it was deleted."""
-        record = self.controller.registry.networks.get(self.id)
+        with self.controller.lock:
+            record = self.controller.registry.networks.get(self.id)
         if record is None:
             raise NetworkNotFound(self.id)
         return record
@@ -78,7 +79,7 @@ class Network:
         if not name.strip():
             raise InvalidArgument("invalid endpoint name: name is empty")
         controller = self.controller
-        with controller.lock:
+        with controller.turns.of(network_key(self.driver, self.record)), controller.lock:
             network = self.record
             record = EndpointRecord(
                 id=id or secrets.token_hex(32),
@@ -108,7 +109,14 @@ class Network:
         return Endpoint(controller, made.id)
 
     def delete(self) -> None:
-        """Remove the network; ActiveEndpoints while it has endpoints."""
+        """Remove the network; ActiveEndpoints while it has endpoints.
+
+        When the kernel refuses a step, the rest is removed, the network is gone, and the error says what was left.
+        """
+        with self.controller.turns.of(network_key(self.driver, self.record)):
+            self._delete()
+
+    def _delete(self) -> None:
         controller = self.controller
         with controller.lock:
             record = self.record
@@ -121,6 +129,11 @@ class Network:
         finally:
             with controller.lock:
                 controller.addressing.close(record.id)
+
+
+def network_key(driver: Driver, record: NetworkRecord) -> str:
+    """Whose turn it is; see turns.py.  The interface's name, because two networks may ask for the same one."""
+    return f"network {driver.bridge(record) or record.id}"
 
 
 def _mac(asked: str | None, address: str) -> str:

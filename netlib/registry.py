@@ -4,13 +4,15 @@ The controller holds the lock of the root directory, so nobody else writes the s
 index is kept so that finding an endpoint by network, sandbox or name costs the same however many there are.  A change
 is one store transaction first, and memory after it: what raises has changed neither.
 
-Not thread-safe by itself: the controller's lock is held around every call.
+Every method may be called from any thread.  Who decides from several look-ups holds ``lock`` meanwhile.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Any
 
 from .errors import Conflict, Forbidden, InvalidArgument, NotFound
 from .model import EndpointRecord, NetworkRecord, SandboxRecord
@@ -46,6 +48,7 @@ class EndpointNameTaken(Forbidden):
 class Registry:
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.lock = threading.RLock()
         self.networks: dict[str, NetworkRecord] = {}
         self.endpoints: dict[str, EndpointRecord] = {}
         self.sandboxes: dict[str, SandboxRecord] = {}
@@ -62,25 +65,27 @@ class Registry:
 
     # -- changes ---------------------------------------------------------------------------------------------
 
-    def save(self, *records: Record) -> None:
-        """Create or replace records, all in one transaction."""
-        for record in records:
-            self._check_name(record)
-        with self._store.transaction():
+    def save(self, *records: Record, forget: Iterable[Record] = ()) -> None:
+        """Create or replace records, and forget others, all in one transaction; unknown ones are passed over."""
+        with self.lock:
+            forget = tuple(forget)
             for record in records:
-                kind, name = _kind(record), record.name if isinstance(record, NetworkRecord) else None
-                self._store.put(kind, record.id, record.to_body(), name)
-        for record in records:
-            self._drop(record)
-            self._add(record)
+                self._check_name(record)
+            with self._store.transaction():
+                for record in records:
+                    kind, name = _kind(record), record.name if isinstance(record, NetworkRecord) else None
+                    self._store.put(kind, record.id, record.to_body(), name)
+                for record in forget:
+                    self._store.delete(_kind(record), record.id)
+            for record in records:
+                self._unindex(record)
+                self._add(record)
+            for record in forget:
+                self._unindex(record)
+                self._table(record).pop(record.id, None)
 
     def remove(self, *records: Record) -> None:
-        """Forget records, all in one transaction; those that are not known are passed over."""
-        with self._store.transaction():
-            for record in records:
-                self._store.delete(_kind(record), record.id)
-        for record in records:
-            self._drop(record)
+        self.save(forget=records)
 
     def _check_name(self, record: Record) -> None:
         if isinstance(record, NetworkRecord) and self._network_names.get(record.name, record.id) != record.id:
@@ -103,19 +108,20 @@ class Registry:
         else:
             self.sandboxes[record.id] = record
 
-    def _drop(self, record: Record) -> None:
+    def _unindex(self, record: Record) -> None:
+        """The record itself stays where it is, so that one that is replaced is never missed by who looks it up by id."""
+        known = self._table(record).get(record.id)
+        if isinstance(known, NetworkRecord):
+            del self._network_names[known.name]
+        elif isinstance(known, EndpointRecord):
+            del self._endpoint_names[known.network, known.name]
+            _discard(self._of_network, known.network, known.id)
+            _discard(self._of_sandbox, known.sandbox, known.id)
+
+    def _table(self, record: Record) -> dict[str, Any]:
         if isinstance(record, NetworkRecord):
-            old = self.networks.pop(record.id, None)
-            if old is not None:
-                del self._network_names[old.name]
-        elif isinstance(record, EndpointRecord):
-            known = self.endpoints.pop(record.id, None)
-            if known is not None:
-                del self._endpoint_names[known.network, known.name]
-                _discard(self._of_network, known.network, known.id)
-                _discard(self._of_sandbox, known.sandbox, known.id)
-        else:
-            self.sandboxes.pop(record.id, None)
+            return self.networks
+        return self.endpoints if isinstance(record, EndpointRecord) else self.sandboxes
 
     # -- look-ups --------------------------------------------------------------------------------------------
 
@@ -123,11 +129,12 @@ class Registry:
         """By exact id, else exact name, else a prefix of the id that only one has."""
         if not ref:
             raise InvalidArgument("network name or id must not be empty")
-        if ref in self.networks:
-            return self.networks[ref]
-        if ref in self._network_names:
-            return self.networks[self._network_names[ref]]
-        matches = [record for record in self.networks.values() if record.id.startswith(ref)]
+        with self.lock:
+            if ref in self.networks:
+                return self.networks[ref]
+            if ref in self._network_names:
+                return self.networks[self._network_names[ref]]
+            matches = [record for record in self.networks.values() if record.id.startswith(ref)]
         if not matches:
             raise NetworkNotFound(ref)
         if len(matches) > 1:
@@ -139,14 +146,17 @@ class Registry:
 
     def endpoints_of_network(self, network: str) -> list[EndpointRecord]:
         """Sorted by name, so that listings are stable."""
-        return _sorted(self.endpoints[id] for id in self._of_network.get(network, ()))
+        with self.lock:
+            return _sorted(self.endpoints[id] for id in self._of_network.get(network, ()))
 
     def endpoints_of_sandbox(self, sandbox: str) -> list[EndpointRecord]:
-        return _sorted(self.endpoints[id] for id in self._of_sandbox.get(sandbox, ()))
+        with self.lock:
+            return _sorted(self.endpoints[id] for id in self._of_sandbox.get(sandbox, ()))
 
     def endpoint_named(self, network: str, name: str) -> EndpointRecord | None:
-        id = self._endpoint_names.get((network, name))
-        return self.endpoints[id] if id else None
+        with self.lock:
+            id = self._endpoint_names.get((network, name))
+            return self.endpoints[id] if id else None
 
 
 def _sorted(records: Iterable[EndpointRecord]) -> list[EndpointRecord]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from .endpoint import Endpoint
 from .errors import NotFound
 from .instance import veth_name
-from .model import EndpointRecord, SandboxRecord
+from .model import SandboxRecord
 from .resources import Netns, Resource
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ class Sandbox:
     @property
     def record(self) -> SandboxRecord:
         """What is known of the sandbox; NotFound after it was deleted."""
-        record = self.controller.registry.sandboxes.get(self.id)
+        with self.controller.lock:
+            record = self.controller.registry.sandboxes.get(self.id)
         if record is None:
             raise NotFound(f"sandbox {self.id} not found")
         return record
@@ -48,6 +49,10 @@ class Sandbox:
         The namespace takes the interfaces in it along, which is far cheaper than removing each first (the kernel waits
         tens of milliseconds a link); their host ends are removed in the background, see ``HostActions.reap_links``.
         """
+        with self.controller.turns.of(sandbox_key(self.id)):
+            self._delete()
+
+    def _delete(self) -> None:
         controller = self.controller
         with controller.lock:
             record = self.record
@@ -55,17 +60,20 @@ class Sandbox:
             plan: list[Resource] = [Netns(record.path)] if record.path else []
             for endpoint in joined:
                 plan += controller.publisher.plan(controller.registry, controller.driver, endpoint)
-            left = [replace(e, sandbox="", ifname="", ports=()) for e in joined]
-            with controller.store.transaction():
-                controller.registry.save(*left)
-                controller.registry.remove(record)
+        # by index: from the next line on the endpoints may join elsewhere, with links of the same names
+        dying = controller.actions.link_indices([veth_name(e.id) for e in joined if e.ifname])
+        with controller.lock:
+            controller.registry.save(
+                *(replace(e, sandbox="", ifname="", ports=()) for e in joined), forget=[record]
+            )  # fmt: skip
         try:
             controller.applier.undo(plan)
         finally:
             for endpoint in joined:
                 controller.publisher.release(endpoint.id, endpoint.ports)
-            controller.actions.reap_links([veth_name(e.id) for e in joined if has_link(e)])
+            controller.actions.reap_links(dying)
 
 
-def has_link(endpoint: EndpointRecord) -> bool:
-    return bool(endpoint.ifname)
+def sandbox_key(id: str) -> str:
+    """Whose turn it is; see turns.py."""
+    return f"sandbox {id}"

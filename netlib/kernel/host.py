@@ -53,7 +53,7 @@ class HostActions:
         self.netns = NetnsThread()
         self._home = open_netns("/proc/thread-self/ns/net")
         self._reaping = threading.Condition()  # over the three below
-        self._dying: list[str] = []
+        self._dying: list[int] = []
         self._closing = False
         self._reaper: threading.Thread | None = None
         self._deleting = threading.Lock()
@@ -264,16 +264,20 @@ class HostActions:
         finally:
             os.close(fd)
 
-    def reap_links(self, names: list[str]) -> None:
+    def link_indices(self, names: Iterable[str]) -> list[int]:
+        """Of those that there are."""
+        return [link.index for link in map(self.rtnl.link, names) if link is not None]
+
+    def reap_links(self, indices: list[int]) -> None:
         """See to it that host ends whose namespaces are going away go too: soon, in the background, many at once.
 
         The kernel deletes them itself when it takes a namespace apart, usually within milliseconds, but not while
         anything (a process, an orphaned connection) still holds the namespace.  Deleting at once would only make the
         next change wait for the kernel's one lock over all links (rtnl) twice.
         """
-        if names:
+        if indices:
             with self._reaping:
-                self._dying += names
+                self._dying += indices
                 if self._reaper is None:
                     self._reaper = threading.Thread(target=self._run_reaper, name="pynet-reaper", daemon=True)
                     self._reaper.start()
@@ -296,9 +300,9 @@ class HostActions:
     def _delete_dying(self) -> None:
         with self._deleting:
             with self._reaping:
-                names, self._dying = self._dying, []
+                indices, self._dying = self._dying, []
             group = self._instance.link_group
-            links = [self.rtnl.link(name) for name in names]
+            links = [self.rtnl.link(index) for index in indices]
             self.rtnl.delete_links([link.index for link in links if link is not None and link.group == group])
 
     # -- firewall and proxy ----------------------------------------------------------------------------------

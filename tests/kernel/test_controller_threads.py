@@ -1,0 +1,220 @@
+"""Many threads on one controller: whatever they do at the same moment, store and kernel agree at the end."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pynet.netlib.applier import Applier, StepFailed
+from pynet.netlib.controller import Controller
+from pynet.netlib.endpoint import Endpoint
+from pynet.netlib.errors import Conflict, Forbidden, NotFound
+from pynet.netlib.network import Network
+from pynet.netlib.portspec import parse_publish
+from pynet.netlib.resources import Resource
+from pynet.plugins.testhost import Host
+
+PATIENCE = 30
+
+
+@pytest.fixture
+def controller(tmp_path: Path, host: Host) -> Iterator[Controller]:
+    with Controller(tmp_path / "root", tmp_path / "run", firewall="nftables") as controller:
+        yield controller
+        for sandbox in controller.sandboxes():
+            sandbox.delete()
+        for network in controller.networks():
+            for endpoint in network.endpoints():
+                endpoint.delete()
+            network.delete()
+        assert controller.check() == []
+        controller.actions.firewall.destroy()
+
+
+class Slow(Applier):
+    """Lets a test act while a step of somebody's plan is under way."""
+
+    def __init__(self, inner: Applier, kind: str, *, fails: bool = False) -> None:
+        super().__init__(inner.actions)
+        self.reached, self.go_on = threading.Event(), threading.Event()
+        self._kind, self._fails = kind, fails
+        self._make = {k: self._slow(f) for k, f in self._make.items()}
+        self._unmake = {k: self._slow(f) for k, f in self._unmake.items()}
+
+    def _slow(self, act: Callable[[Resource], None]) -> Callable[[Resource], None]:
+        def slowly(resource: Resource) -> None:
+            if type(resource).__name__ == self._kind and not self.reached.is_set():
+                self.reached.set()
+                assert self.go_on.wait(PATIENCE)
+                if self._fails:
+                    raise OSError(5, "made to fail")
+            act(resource)
+
+        return slowly
+
+
+def in_the_middle(
+    controller: Controller, kind: str, first: Callable[[], object], second: Callable[[], object], *, fails: bool = False
+) -> list[BaseException | None]:
+    """Start *second* while *first* is at its step of *kind*; what they raised."""
+    slow = Slow(controller.applier, kind, fails=fails)
+    controller.applier, before = slow, controller.applier
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            one = pool.submit(first)
+            assert slow.reached.wait(PATIENCE)
+            two = pool.submit(second)
+            with pytest.raises(TimeoutError):
+                two.result(0.05)  # waits for its turn
+            slow.go_on.set()
+            return [future.exception(PATIENCE) for future in (one, two)]
+    finally:
+        controller.applier = before
+
+
+def test_threads_that_do_everything_at_once_end_consistent(controller: Controller) -> None:
+    controller.create_network("n0", subnet="10.1.0.0/24")
+    controller.create_sandbox("shared")
+    expected = (Forbidden, Conflict, NotFound)
+    done = [0]
+
+    def life(seed: int) -> None:
+        dice = random.Random(seed)
+        sandbox = controller.create_sandbox(f"s{seed}")
+        for step in range(8):
+            try:
+                number = dice.randrange(3)
+                if number and dice.random() < 0.5:
+                    controller.create_network(f"n{number}", subnet=f"10.{number + 1}.0.0/24")
+                network = controller.network(f"n{number}")
+                endpoint = network.create_endpoint(f"e{seed}-{step}")
+                room = sandbox if dice.random() < 0.5 else controller.sandbox("shared")
+                endpoint.join(room)
+                endpoint.publish(parse_publish("80"))
+                done[0] += 1
+                what = dice.randrange(5)
+                if what == 0:
+                    endpoint.leave()
+                elif what == 1:
+                    endpoint.delete()
+                elif what == 2:
+                    endpoint.unpublish()
+                elif what == 3:
+                    room.delete()
+                    again = controller.create_sandbox(room.id)
+                    sandbox = again if room == sandbox else sandbox
+                else:
+                    network.delete()
+            except expected:
+                continue
+
+    with ThreadPoolExecutor(12) as pool:
+        for result in [pool.submit(life, seed) for seed in range(12)]:
+            result.result(60)
+    assert done[0] > 12, "most of it is not refused"
+    assert controller.check() == []
+    assert {e.network for e in controller.registry.endpoints.values()} <= set(controller.registry.networks)
+    live = {
+        f"{p.proto}/{p.host_ip}/{p.host_port}" for n in controller.networks() for e in n.endpoints() for p in e.ports
+    }
+    assert set(controller.actions.sockets) == live, "a socket for each published port and no other"
+
+
+def test_joins_side_by_side_are_not_slower_than_one_by_one(controller: Controller) -> None:
+    network = controller.create_network("web", subnet="10.1.0.0/24")
+
+    def make(count: int, tag: str) -> list[tuple[Endpoint, str]]:
+        return [(network.create_endpoint(f"{tag}{i}"), controller.create_sandbox(f"{tag}{i}").id) for i in range(count)]
+
+    def join(pair: tuple[Endpoint, str]) -> None:
+        pair[0].join(controller.sandbox(pair[1]))
+
+    took: dict[str, float] = {}
+    serial, parallel = make(25, "a"), make(25, "b")
+    start = time.perf_counter()
+    for pair in serial:
+        join(pair)
+    took["serial"] = time.perf_counter() - start
+    start = time.perf_counter()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(join, parallel))
+    took["parallel"] = time.perf_counter() - start
+    print(took)
+    assert took["parallel"] < 3 * took["serial"] + 0.5, took
+    assert controller.check() == []
+
+
+def test_a_sandbox_that_is_deleted_while_an_endpoint_joins_stays_deleted(controller: Controller) -> None:
+    network = controller.create_network("web", subnet="10.1.0.0/24")
+    sandbox, endpoint = controller.create_sandbox("a"), network.create_endpoint("a")
+    assert in_the_middle(controller, "Veth", lambda: endpoint.join(sandbox), sandbox.delete) == [None, None]
+    assert controller.sandboxes() == []
+    assert endpoint.record.sandbox == ""
+    assert controller.check() == []
+
+
+def test_a_port_that_is_published_while_its_endpoint_leaves_is_refused(controller: Controller) -> None:
+    network = controller.create_network("web", subnet="10.1.0.0/24")
+    sandbox, endpoint = controller.create_sandbox("a"), network.create_endpoint("a")
+    endpoint.join(sandbox)
+    _, error = in_the_middle(
+        controller, "Veth", endpoint.leave, lambda: endpoint.publish(parse_publish("8080:80"))
+    )  # fmt: skip
+    assert isinstance(error, Forbidden)
+    assert endpoint.ports == ()
+    with socket.create_server(("0.0.0.0", 8080)):
+        pass
+
+
+def test_an_endpoint_can_not_be_made_on_a_network_whose_creation_fails(controller: Controller) -> None:
+    def endpoint() -> Endpoint:
+        return controller.network("web").create_endpoint("a")
+
+    def create() -> Network:
+        return controller.create_network("web", subnet="10.1.0.0/24")
+
+    first, second = in_the_middle(controller, "NetworkFirewall", create, endpoint, fails=True)
+    assert isinstance(first, StepFailed)
+    assert isinstance(second, NotFound)
+    assert controller.registry.endpoints == {}
+    assert controller.check() == []
+
+
+def test_a_bridge_that_is_going_is_not_taken_for_the_new_networks(controller: Controller) -> None:
+    def create() -> Network:
+        return controller.create_network("web", options={"bridge": "br0"})
+
+    network = create()
+    assert in_the_middle(controller, "Bridge", network.delete, create) == [None, None]
+    assert controller.check() == []
+    assert controller.actions.rtnl.link("br0") is not None
+
+
+def test_an_interface_outlives_the_clean_up_after_its_endpoints_last_sandbox(controller: Controller) -> None:
+    network = controller.create_network("web", subnet="10.1.0.0/24")
+    sandbox, endpoint = controller.create_sandbox("a"), network.create_endpoint("a")
+    endpoint.join(sandbox)
+    held = controller.actions.netns.open(sandbox.path)  # a process that is slow to die
+    sandbox.delete()
+    endpoint.join(controller.create_sandbox("b"))
+    controller.actions.settle()  # what the reaper does a second after the deletion
+    assert controller.check() == []
+    os.close(held)
+
+
+def test_comparing_waits_for_what_is_being_made(controller: Controller) -> None:
+    network = controller.create_network("web", subnet="10.1.0.0/24")
+    sandbox, endpoint = controller.create_sandbox("a"), network.create_endpoint("a")
+    found: list[object] = []
+    in_the_middle(
+        controller, "Veth", lambda: endpoint.join(sandbox), lambda: found.extend(controller.repair())
+    )  # fmt: skip
+    assert found == []
