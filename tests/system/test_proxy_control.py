@@ -156,31 +156,110 @@ def _frame(payload: bytes, length: int | None = None, count: int = 0) -> bytes:
     return struct.pack("!II", len(payload) if length is None else length, count) + payload
 
 
+_PORT = st.fixed_dictionaries(
+    {
+        "id": st.text(min_size=1, max_size=3),
+        "proto": st.sampled_from(["tcp", "udp", "sctp"]),
+        "target": st.just([HOST, 9]),
+    },
+    optional={
+        "drain": st.floats() | st.just(0),
+        "proxy_protocol": st.integers(-1, 3) | st.booleans() | st.none(),
+        "transparent": st.booleans() | st.integers(0, 1),
+    },
+)
 _VALUE = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "target"]), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "target"]), inner, max_size=2) | _PORT
+    ),
     max_leaves=6,
 )
 # not shutdown, which it obeys, and no pid and argv that could be real
 _MESSAGE = st.fixed_dictionaries(
-    {"op": st.sampled_from(["listen", "retarget", "withdraw", "fetch", "stats", "unwatch", "ping", ""]) | _VALUE},
-    optional={"ports": _VALUE, "ids": _VALUE, "drain": _VALUE, "start": _VALUE},
+    {
+        "op": st.sampled_from(
+            ["listen", "retarget", "withdraw", "fetch", "stats", "connections", "metrics", "unwatch", "ping", ""]
+        )
+        | _VALUE
+    },
+    optional={
+        "ports": st.lists(_PORT, max_size=2) | _VALUE,
+        "ids": _VALUE,
+        "id": _VALUE,
+        "limit": _VALUE,
+        "drain": _VALUE,
+        "start": _VALUE,
+        "tag": _VALUE,
+    },
 )
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(message=_MESSAGE, count=st.integers(0, 2))
-def test_any_object_gets_an_answer(run: Path, message: dict[str, Any], count: int) -> None:
+@given(message=_MESSAGE, kinds=st.lists(st.sampled_from(["null", "tcp", "udp", "unix"]), max_size=2))
+def test_any_object_gets_an_answer(run: Path, message: dict[str, Any], kinds: list[str]) -> None:
     channel = ipc.connect(str(run / "forwarder.sock"), 20)
-    try:
-        channel.send(message, [0] * count)
+    with contextlib.ExitStack() as stack:
+        stack.callback(channel.close)
+        fds: list[int] = []
+        for kind in kinds:
+            if kind == "null":
+                fds.append(os.open("/dev/null", os.O_RDONLY))
+            elif kind == "unix":
+                with socket.socket(socket.AF_UNIX) as sock:
+                    fds.append(sock.detach())
+            else:
+                with bound(socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM) as sock:
+                    fds.append(sock.detach())
+            stack.callback(os.close, fds[-1])
+        channel.send(message, fds)
         reply = channel.receive()
         assert reply is not None
         assert isinstance(reply[0]["ok"], bool)
+        assert reply[0].get("class") != "InternalError", reply[0]
+        assert ("tag" in reply[0]) is ("tag" in message)
         for fd in reply[1]:
             os.close(fd)
-    finally:
-        channel.close()
+
+
+def test_what_the_fuzz_left_can_be_withdrawn_and_leaves_no_descriptor(client: ForwarderClient) -> None:
+    for listen in (held := client.fetch()):
+        assert isinstance(listen.sock, socket.socket)
+        listen.sock.close()
+    client.withdraw([listen.id for listen in held])
+    client.metrics(None)
+    before = descriptors(client)
+    with bound() as sock:
+        for _ in range(20):
+            client.listen([Listen("again", "tcp", HOST, 9, sock)])
+            client.withdraw(["again"])
+    assert descriptors(client) == before
+
+
+def test_a_huge_message_is_refused_whole(client: ForwarderClient) -> None:
+    before = descriptors(client)
+    with bound() as sock, pytest.raises(InvalidArgument, match="came with 1 descriptors"):
+        client._request(
+            {"op": "listen", "ports": [{"id": f"h{n}", "proto": "tcp", "target": [HOST, 9]} for n in range(100_000)]},
+            [sock.fileno()],
+        )
+    with pytest.raises(InvalidArgument, match="1 to 256 characters"):
+        client._request({"op": "withdraw", "ids": ["x" * (8 << 20)]})
+    assert client.fetch() == []
+    assert descriptors(client) == before
+
+
+def test_the_answers_of_one_connection_come_in_order(run: Path) -> None:
+    """Also tags come back, whatever they are."""
+    channel = ipc.connect(str(run / "forwarder.sock"), 20)
+    tags: list[Any] = [1, "two", None, [3], {"four": 4}]
+    for tag in tags:
+        channel.send({"op": "ping", "tag": tag})
+    for tag in tags:
+        reply = channel.receive()
+        assert reply is not None
+        assert reply[0]["tag"] == tag
+    channel.close()
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -34,7 +34,7 @@ class _Echo(asyncio.Protocol):
         assert isinstance(self._transport, asyncio.Transport)
         self._transport.write(data)
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         self._live.discard(self._transport)
 
 
@@ -112,13 +112,6 @@ def _listen(run: Path, echo: Target, *extra: str) -> tuple[subprocess.Popen[byte
     with socket.create_server((HOST, 0), backlog=4096) as sock:
         client.listen([Listen("p", "tcp", *echo, sock)])
         return process, client, sock.getsockname()
-
-
-async def _until(condition: Callable[[], bool], what: str) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0)
-    assert condition(), what
 
 
 # -- one after the other -------------------------------------------------------------------------------------------
