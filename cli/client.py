@@ -29,14 +29,49 @@ API_VERSION = "1.51"
 _HINTS = (
     ("No such image", "`pynet images` lists what is there; `pynet image bootstrap` makes busybox:latest"),
     ("No such container", "`pynet ps -a` lists all containers"),
-    ("network ", "`pynet network ls` lists all networks"),
+    ("Invalid container name", "two characters or more: letters, digits, _ . and -, a letter or a digit first"),
     ("is already in use by container", "choose another --name, or remove that container"),
     ("already allocated", "`pynet ps` shows which container has the port; publish another one"),
     ("address already in use", "another program on this host has the port; publish another one"),
     ("executable file not found", "look for the command in the image: `pynet run --rm IMAGE ls /bin`"),
+    (": permission denied", "is it executable? `pynet run --rm IMAGE ls -l FILE` shows it"),
+    ("unable to find user", "the image's /etc/passwd and /etc/group have the names; numbers always do: -u 1000:1000"),
     ("must be forced", "stop the container first, or use -f"),
+    ("container is paused", "`pynet unpause` it first"),
+    ("cannot remove container", "`pynet stop` it first, or use `pynet rm -f`"),
+    ("is paused", "`pynet unpause` it first"),
+    ("is restarting", "wait until it runs, or `pynet stop` it"),
+    ("is not running", "`pynet start` it first; `pynet ps -a` shows its state"),
+    ("invalid signal", "give a name or a number that signal(7) lists, for example TERM or 9"),
+    ("invalid filter", "write NAME=VALUE; docs/cli.md and Docker's manual list the names"),
+    ("Minimum memory", "give at least -m 6m"),
+    ("Range of CPUs", "give --cpus no more than there are"),
+    ("invalid capability", "capabilities(7) lists them; ALL means all"),
+    ("local volume name", "a volume's name has letters, digits, _ . and -; a directory of the host begins with /"),
+    ("bind source path does not exist", "make it first, or use -v, which makes a directory"),
+    ("working directory", "give a directory of the container that begins with /"),
+    ("namespace of container", "`pynet ps` lists the containers that run"),
+    ("separate kernel namespace", "set it for the whole host, with sysctl(8)"),
+    ("invalid --security-opt", "no-new-privileges, seccomp=unconfined and seccomp=builtin are known"),
+    ("log driver", "json-file and none are known"),
+    ("runtime name", "leave --runtime out"),
+    ("predefined", "bridge, host and none are always there; choose another name"),
+    ("pre-defined", "bridge, host and none are always there"),
+    ("user-defined networks only", "make one with `pynet network create --subnet CIDR NAME`, and use --network NAME"),
+    ("already exists in network", "it is connected; `pynet network disconnect` undoes that"),
+    ("is not connected to", "`pynet inspect` shows the networks of a container"),
+    ("device /dev", "`ls -l /dev` shows the devices of this host"),
+    ("has active endpoints", "stop or disconnect the containers on it first"),
 )
-"""What to do, for answers of engines that send no hint of their own: (part of the message, hint)."""
+"""What to do, for answers without a hint of their own: (part of the message, hint); the first that fits."""
+_BY_STATUS = {
+    400: "check what was asked for: `pynet COMMAND --help` lists the options",
+    403: "`pynet inspect` shows the object",
+    404: "`pynet ps -a`, `pynet images` and `pynet network ls` list what there is",
+    409: "`pynet ps -a` shows the states of containers",
+    501: "docs/engine-api.md lists what this engine does",
+}
+_ELSE = "the engine's log may say more: pynetd.log in its run directory"
 
 
 class DaemonError(PynetError):
@@ -44,7 +79,7 @@ class DaemonError(PynetError):
 
     def __init__(self, status: int, message: str, hint: str = "") -> None:
         if not hint:
-            hint = next((text for part, text in _HINTS if part in message), "")
+            hint = next((text for part, text in _HINTS if part in message), _BY_STATUS.get(status, _ELSE))
         super().__init__(f"Error response from daemon: {message}", hint=hint)
         self.http_status, self.text = status, message
 

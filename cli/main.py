@@ -210,7 +210,7 @@ def _command(title: str, module: str, text: str, arguments: list[str], options: 
     """Import *module*, parse *arguments* as it says, run it, and report what goes wrong."""
     from importlib import import_module
 
-    from ..netlib.errors import PynetError
+    from ..netlib.errors import InvalidArgument, PynetError
     from .parser import Parser, UsageError
     from .settings import Settings
 
@@ -229,7 +229,8 @@ def _command(title: str, module: str, text: str, arguments: list[str], options: 
         return _usage(str(error), f"`pynet {title} --help` lists the options")
     except PynetError as error:
         sys.stdout.flush()
-        return report(error)
+        # the command's own InvalidArgument is about its words; what the engine says is a DaemonError
+        return report(error, USAGE_ERROR if isinstance(error, InvalidArgument) else None)
 
 
 def report(error: Exception, code: int | None = None) -> int:

@@ -91,7 +91,7 @@ def configure(parser: Parser) -> None:
     option("--uts", metavar="MODE", help="uts namespace: host")
     option("--userns", metavar="MODE", help="user namespace: host")
     option("--cgroup-parent", metavar="PATH", help="parent cgroup")
-    option("--runtime", help="accepted; there is one runtime")
+    option("--runtime", metavar="NAME", help="there is one: pynet")
     option("--log-driver", metavar="NAME", help="json-file or none")
     repeated("--log-opt", metavar="NAME=VALUE", help="option of the log driver")
     option("--platform", help="accepted; images are local")
@@ -178,8 +178,11 @@ def container_config(args: Arguments) -> dict[str, Any]:
         "UTSMode": args.uts or "",
         "UsernsMode": args.userns or "",
         "Init": True if args.init else None,
+        "Runtime": args.runtime or "",
         "LogConfig": {"Type": args.log_driver or "", "Config": dict(_pair(word) for word in args.log_opt)},
     }
+    if len(networks) == 1 and not networks[mode]:
+        networks = {}  # the mode says it all, and "container:X" can have no settings (Docker's client does the same)
     body["NetworkingConfig"] = {"EndpointsConfig": networks}
     return body
 

@@ -163,7 +163,8 @@ class Execs:
             self._check(container)
             started = self._engine.supervisor.exec(container.id, made.process, made.id)
         except BaseException as error:
-            made.exit_code = error.exit_code if isinstance(error, StartFailed) else 126
+            # what is neither 126 nor 127 is 126 as well (moby, daemon/exec.go)
+            made.exit_code = 127 if isinstance(error, StartFailed) and error.exit_code == 127 else 126
             self._finish(made)
             raise
         made.pid = started.pid

@@ -7,6 +7,7 @@ warning of the create answer when it is a mere preference.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from ..runtime.spec import DEFAULT_CAPABILITIES
 from .fields import Fields
 
 MIN_MEMORY = 6 << 20
+RUNTIME = "pynet"
 RESTART_NAMES = ("no", "on-failure", "always", "unless-stopped")
 ALL_CAPABILITIES = (
     *DEFAULT_CAPABILITIES, "DAC_READ_SEARCH", "LINUX_IMMUTABLE", "NET_BROADCAST", "NET_ADMIN", "IPC_LOCK", "IPC_OWNER",
@@ -135,6 +137,9 @@ def _limits(host: Fields) -> dict[str, Any]:
         raise InvalidArgument("Minimum memoryswap limit should be larger than memory limit, see usage")
     if nano < 0:
         raise InvalidArgument("NanoCPUs cannot be negative")
+    cpus = os.cpu_count() or 1
+    if nano > cpus * 1_000_000_000:
+        raise InvalidArgument(f"Range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available")
     if nano and (quota or period):
         raise InvalidArgument("Conflicting options: Nano CPUs and CPU quota or period cannot both be set")
     if period and not 1000 <= period <= 1_000_000:
@@ -183,6 +188,9 @@ def complete_host_config(body: Any) -> tuple[dict[str, Any], list[str]]:
     log_type = log.text("Type") or "json-file"
     if log_type not in ("json-file", "none"):
         raise InvalidArgument(f"logger: no log driver named '{log_type}' is registered")
+    runtime = host.text("Runtime") or RUNTIME
+    if runtime not in (RUNTIME, "runc"):  # runc: what Docker's clients name when they mean the usual one
+        raise InvalidArgument(f"unknown or invalid runtime name: {runtime}")
     _, _, warnings = security(host.strings("SecurityOpt"))
     capabilities(host.strings("CapAdd"), host.strings("CapDrop"))
     sysctls = host.string_map("Sysctls")
@@ -231,7 +239,7 @@ def complete_host_config(body: Any) -> tuple[dict[str, Any], list[str]]:
         "UTSMode": _namespace(host, "UTSMode", ("",)),
         "UsernsMode": _namespace(host, "UsernsMode", ("", "host")),
         "ShmSize": shm or 64 << 20,
-        "Runtime": "pynet",
+        "Runtime": RUNTIME,
         "Isolation": "",
         "CgroupParent": "",
         "BlkioWeight": 0,

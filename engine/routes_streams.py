@@ -167,6 +167,7 @@ async def exec_start(call: Call) -> web.StreamResponse:
     if console_size(body.body.get("ConsoleSize")):
         made.console = console_size(body.body["ConsoleSize"])
     keys = parse_keys(made.detach_keys)
+    fds: list[int] | None = None
     if body.boolean("Detach"):
         try:
             fds = await call.work(call.engine.execs.start, made)
@@ -175,10 +176,21 @@ async def exec_start(call: Call) -> web.StreamResponse:
         call.engine.background(ExecStreams(made, fds).discard())
         return call.empty(200)
     call.engine.execs.check(made)
-    stream = take_over(call, framed=not made.tty)
-    try:
+    if call.text("errors") == "status":  # pynet's own: the client wants to hear before it has a stream
         try:
             fds = await call.work(call.engine.execs.start, made)
+        except StartFailed as error:
+            raise exec_error(error) from error
+    try:
+        stream = take_over(call, framed=not made.tty)
+    except BaseException:
+        if fds is not None:
+            call.engine.background(ExecStreams(made, fds).discard())
+        raise
+    try:
+        try:
+            if fds is None:
+                fds = await call.work(call.engine.execs.start, made)
         except PynetError as error:
             # the client has its stream already: the reason goes there, the exit code into the inspect (as moby does)
             text = f"{exec_error(error) if isinstance(error, StartFailed) else error}\r\n".encode()

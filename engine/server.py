@@ -17,7 +17,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -92,25 +92,47 @@ def error_response(error: BaseException, root: Path) -> web.Response:
     return json_response(body, status)
 
 
+class _Protocol(web.RequestHandler):
+    """A connection.  What is not HTTP is answered as every error is, and is no news for the log."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if status != 400:
+            return super().handle_error(request, status, exc, message)
+        text = (getattr(exc, "message", "") or message or "not HTTP").splitlines()[0].rstrip(":")
+        response = json_response(error_body(f"malformed request: {text}"), status)
+        response.force_close()
+        return response
+
+
 class Server:
     """The listening side: give it a bound socket."""
 
     def __init__(self, engine: Engine, routes: list[Route]) -> None:
         self.engine = engine
         self._router = Router(routes)
-        self._server = web.Server(
-            self._handle,
-            handler_cancellation=True,
-            access_log=None,
-            keepalive_timeout=300,
-            tcp_keepalive=False,
-            max_line_size=64 << 10,
-            max_field_size=64 << 10,
-        )
+        self._server = web.Server(self._handle, handler_cancellation=True)
 
     async def start(self, sock: object) -> asyncio.AbstractServer:
         loop = asyncio.get_running_loop()
-        return await loop.create_unix_server(self._server, sock=sock, backlog=1024)  # type: ignore[arg-type]
+
+        options: dict[str, Any] = {
+            "access_log": None,
+            "keepalive_timeout": 300,
+            "tcp_keepalive": False,
+            "max_line_size": 64 << 10,
+            "max_field_size": 64 << 10,
+        }
+
+        def connection() -> _Protocol:
+            return _Protocol(self._server, loop=loop, **options)
+
+        return await loop.create_unix_server(connection, sock=sock, backlog=1024)  # type: ignore[arg-type]
 
     async def stop(self) -> None:
         """Drop every connection, streams included."""

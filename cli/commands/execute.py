@@ -76,7 +76,7 @@ def _attached(client: Client, args: Arguments, where: str, start: dict[str, obje
     session = session_for(client, where, args, tty=args.tty, stdin=args.interactive, signals=False)
     try:
         with session:
-            sock, first = client.upgrade(f"{where}/start", body=start)
+            sock, first = client.upgrade(f"{where}/start", {"errors": "status"}, start)
             session.resize()
             if not session.run(sock, first):
                 return 0
@@ -89,4 +89,4 @@ def _exit_code(error: PynetError) -> int:
     text = str(error)
     if "executable file not found" in text or "no such file or directory" in text:
         return 127
-    return 126 if "permission denied" in text else 1
+    return 126 if "OCI runtime exec failed" in text else 1

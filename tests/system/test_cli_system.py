@@ -122,7 +122,7 @@ def test_a_signal_that_ends_the_container_shows_in_the_exit_code(inside: Inside)
         ("pynet inspect --type network nosuch", 1, "network nosuch not found"),
         ("pynet exec nosuch true", 1, "No such container: nosuch"),
         ("pynet network rm bridge", 1, "bridge"),
-        ("pynet ps --format '{{.Nope}'", 1, "unclosed action"),
+        ("pynet ps --format '{{.Nope}'", 125, "unclosed action"),
         ("pynet ps --filter odd=1", 1, "invalid filter"),
     ],
 )
@@ -300,7 +300,7 @@ def test_events(inside: Inside) -> None:
 
 def test_prune(inside: Inside) -> None:
     inside.ok("pynet create --name old busybox true && pynet network create unused")
-    assert inside.run("pynet system prune", "").code == 1
+    assert inside.run("pynet system prune", "").code == 125
     out = inside.ok("pynet system prune -f")
     assert re.search(r"Deleted Networks:\n(.*\n)*unused", out)
     assert "Deleted Containers:" in out
