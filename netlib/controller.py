@@ -26,12 +26,13 @@ import secrets
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from .addressing import Addressing, host_avoids
-from .applier import Applier
+from .applier import Applier, step
 from .driver import Driver, load_driver
 from .errors import Forbidden, InvalidArgument, RootBusy
 from .instance import Instance
@@ -78,17 +79,20 @@ class Controller:
         from .kernel.host import HostActions
 
         self.instance = Instance.at(root, run)
-        for directory in (self.instance.root, self.instance.run, self.instance.netns_dir):
-            directory.mkdir(parents=True, exist_ok=True, mode=0o711)
-        self.closed = False
-        self._lock_fd = _lock_root(self.instance.root)
         self.turns = Turns()
         self._drivers: dict[str, Driver] = {}
-        try:
+        with ExitStack() as opened:
+            for directory in (self.instance.root, self.instance.run, self.instance.netns_dir):
+                with step("make", f"directory {directory}"):
+                    directory.mkdir(parents=True, exist_ok=True, mode=0o711)
+            with step("lock", self.instance.root):
+                opened.callback(os.close, _lock_root(self.instance.root))
             self.store = Store(self.instance.root / "pynet.db")
+            opened.callback(self.store.close)
             self.registry = Registry(self.store)
             self.lock = self.registry.lock
             self.actions = HostActions(self.instance, firewall=firewall, proxy=proxy)
+            opened.callback(self.actions.close)
             self.applier = Applier(self.actions)
             self.addressing = Addressing(self.instance.digest)
             self.publisher = Publisher(self.actions.sockets, has_proxy=proxy is not None)
@@ -97,25 +101,24 @@ class Controller:
                 self.addressing.restore(network, endpoints)
                 for endpoint in endpoints:
                     self.publisher.restore(endpoint.id, endpoint.ports)
-            self.lost_ports = self._recover_sockets(proxy)
+            self.lost_ports: list[PublishedPort] = []
             """Published ports that another program took while nobody held their sockets."""
-        except BaseException:
-            os.close(self._lock_fd)
-            raise
+            self.recover_sockets(proxy)
+            self._opened = opened.pop_all()
 
-    def _recover_sockets(self, proxy: Proxy | None) -> list[PublishedPort]:
-        """The listening sockets of published ports: from a forwarder that outlived the last controller, else bound anew."""
+    def recover_sockets(self, proxy: Proxy | None = None) -> None:
+        """The listening sockets of published ports that we have none of: from a *proxy* that outlived the last controller,
+        else bound anew; ``lost_ports`` are those that could not be."""
         ports = [port for endpoint in self.registry.endpoints.values() for port in endpoint.ports]
         if not ports:
-            return []
+            return
         found: dict[str, socket.socket] = {}
         for listening in proxy.fetch() if proxy is not None else ():
             sock = listening.sock
             found[listening.id] = socket.socket(fileno=sock) if isinstance(sock, int) else sock
-        lost = self.publisher.adopt(ports, found)
+        self.lost_ports = self.publisher.adopt(ports, found)
         for stray in found.values():
             stray.close()
-        return lost
 
     def serve_ports(self) -> None:
         """Give every published port to the proxy, in one message: after a forwarder was started anew."""
@@ -131,12 +134,7 @@ class Controller:
 
     def close(self) -> None:
         """Let go of the root directory; twice is fine.  What is in the kernel stays, and a later controller finds it."""
-        if self.closed:
-            return
-        self.closed = True
-        self.actions.close()
-        self.store.close()
-        os.close(self._lock_fd)
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self

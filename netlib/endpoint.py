@@ -109,8 +109,8 @@ class Endpoint:
                 moved, gateway="" if room.gateway else moved.gateway, gateway6="" if room.gateway6 else moved.gateway6
             )
             plan = list(driver.endpoint_plan(network, record, brings))
-            plan += _route_moves(controller, room, moved, [*peers, record], skip=record.id)
-            back = _route_moves(controller, moved, room, peers)
+            plan += route_moves(controller, room, moved, [*peers, record], skip=record.id)
+            back = route_moves(controller, moved, room, peers)
             controller.registry.save(record, moved)
         try:
             controller.applier.apply(plan)
@@ -144,7 +144,7 @@ class Endpoint:
             record = replace(before, sandbox="", ifname="", ports=())
             peers = [p for p in controller.registry.endpoints_of_sandbox(room.id) if p.id != self.id]
             moved = self._choose_gateways(room, peers)
-            routes = _route_moves(controller, room, moved, peers)
+            routes = route_moves(controller, room, moved, peers)
             controller.registry.save(record, moved)
         attempt = Attempts(f"could not remove everything of endpoint {before.name}")
         attempt(controller.applier.undo, plan)
@@ -279,7 +279,7 @@ def _prefix(network: NetworkRecord) -> str:
     return network.options.get("com.docker.network.container_iface_prefix", "eth")
 
 
-def _route_moves(
+def route_moves(
     controller: Controller,
     before: SandboxRecord,
     after: SandboxRecord,

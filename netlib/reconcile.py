@@ -7,19 +7,39 @@
 dump of each kind, however many objects there are.  Used at start (a process or the whole host may have died half-way), after a
 firewall was flushed, and on demand (``pynet check``, ``pynet repair``).
 
-Runs beside other changes: an object that is being made may show as missing.  The daemon therefore repairs before it serves.
+Nothing else changes meanwhile: the controller calls both with every turn in its hand (turns.py).
+
+Links are looked at through what one dump shows: a host end that is on its bridge and in operation has a peer that was
+configured, because that is the last step of making it.  Default routes are compared where there is a choice, in sandboxes
+with several endpoints; that takes a look into each of them.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from .errors import MultipleErrors, PynetError
-from .kernel.netns import delete_netns, open_netns
-from .model import EndpointRecord
-from .resources import Bridge, Netns, NetworkFirewall, PortForwards, ProxyPorts, Resource, Sysctl, Veth
+from .applier import Attempts, step
+from .endpoint import route_moves
+from .errors import PortInUse
+from .kernel.netns import delete_netns, is_netns
+from .kernel.rtnl_messages import OPERSTATE_UP
+from .model import EndpointRecord, PublishedPort, SandboxRecord
+from .publishing import socket_id
+from .resources import (
+    Bridge,
+    DefaultRoute,
+    Netns,
+    NetworkFirewall,
+    PortForwards,
+    ProxyPorts,
+    Resource,
+    Sysctl,
+    Veth,
+    joined,
+)
 
 if TYPE_CHECKING:
     from .controller import Controller
@@ -31,7 +51,7 @@ class Difference:
     """One thing that is not as it should be."""
 
     state: Literal["missing", "stray"]
-    kind: Literal["link", "netns", "rule", "port", "sysctl"]
+    kind: Literal["link", "netns", "route", "rule", "port"]
     name: str
 
     def __str__(self) -> str:
@@ -50,33 +70,34 @@ class _Survey:
         actions.settle()
         group = controller.instance.link_group
         self.links = {link.name: link for link in actions.rtnl.links()}
+        self.addresses = {(a.index, f"{a.address}/{a.prefix}") for a in actions.rtnl.addresses()}
         self.own_links = {name for name, link in self.links.items() if link.group == group}
         directory = controller.instance.netns_dir
         self.pins = {str(directory / name) for name in os.listdir(directory)} if directory.exists() else set[str]()
-        self.whole_pins = {path for path in self.pins if _is_pin(path)}
+        self.whole_pins = {path for path in self.pins if is_netns(path)}
         self.rules = {actions.complete_rules(r.rules) for r in self.plan if isinstance(r, NetworkFirewall)}
         self.ports: set[PortRule] = {rule for r in self.plan if isinstance(r, PortForwards) for rule in r.rules}
-        self.kernel_rules: set[NetworkRules] = set()
-        self.kernel_ports: set[PortRule] = set()
-        self.firewall_read = bool(self.rules or controller.actions.has_firewall)
-        if self.firewall_read:
-            networks, ports = actions.firewall.state()
-            self.kernel_rules = set(networks)
-            self.kernel_ports = set(ports)
+        networks, ports = actions.firewall_state(needed=bool(self.rules))
+        self.kernel_rules: set[NetworkRules] = set(networks)
+        self.kernel_ports: set[PortRule] = set(ports)
         self.proxied: set[str] = set(actions.proxy.stats()["ports"]) if actions.proxy else set()
 
     def missing(self) -> list[tuple[Difference, Resource]]:
         found: list[tuple[Difference, Resource]] = []
         actions = self.controller.actions
         gone_pins = {r.path for r in self.plan if isinstance(r, Netns) and r.path not in self.whole_pins}
+        new_links = {r.netns for r in self.plan if isinstance(r, Veth) and not self._attached(r)}
         for resource in self.plan:
             match resource:
                 case Netns(path=path) if path in gone_pins:
                     found.append((Difference("missing", "netns", path), resource))
-                case Bridge(name=name) if name not in self.links:
+                case Bridge(name=name) if not self._whole(resource):
                     found.append((Difference("missing", "link", name), resource))
                 case Veth(host=name, netns=netns) if not self._attached(resource) or netns in gone_pins:
                     found.append((Difference("missing", "link", name), resource))
+                case DefaultRoute(netns=netns, gateway=gateway):
+                    if netns in gone_pins | new_links or gateway not in actions.default_gateways(netns):
+                        found.append((Difference("missing", "route", f"{gateway} in {netns}"), resource))
                 case NetworkFirewall(rules=rules) if actions.complete_rules(rules) not in self.kernel_rules:
                     found.append((Difference("missing", "rule", rules.bridge), resource))
                 case PortForwards(rules=rules) if not self.kernel_ports.issuperset(rules):
@@ -84,7 +105,7 @@ class _Survey:
                         found.append((Difference("missing", "rule", _port_name(rule)), resource))
                 case ProxyPorts(ports=ports) if actions.proxy:
                     for port in ports:
-                        if port.id not in self.proxied:
+                        if port.id not in self.proxied and port.id in actions.sockets:
                             found.append((Difference("missing", "port", port.id), resource))
                 case _:
                     pass
@@ -92,7 +113,17 @@ class _Survey:
 
     def _attached(self, veth: Veth) -> bool:
         link, bridge = self.links.get(veth.host), self.links.get(veth.bridge)
-        return link is not None and bridge is not None and link.master == bridge.index
+        if link is None or bridge is None or link.master != bridge.index:
+            return False
+        return link.operstate == OPERSTATE_UP
+
+    def _whole(self, bridge: Bridge) -> bool:
+        link = self.links.get(bridge.name)
+        return link is not None and link.up and all((link.index, a) in self.addresses for a in bridge.addresses)
+
+    def lost(self) -> list[Difference]:
+        """Published ports whose sockets another program took while nobody held them."""
+        return [Difference("missing", "port", socket_id(port)) for port in _lost_ports(self.controller)]
 
     def stray(self) -> list[Difference]:
         wanted_links = {r.name if isinstance(r, Bridge) else r.host for r in self.plan if isinstance(r, Bridge | Veth)}
@@ -111,31 +142,30 @@ class _Survey:
 
 
 def check(controller: Controller) -> list[Difference]:
-    survey = _Survey(controller)
-    return [difference for difference, _ in survey.missing()] + survey.stray()
+    with step("read", "the kernel's state"):
+        survey = _Survey(controller)
+        return [difference for difference, _ in survey.missing()] + survey.lost() + survey.stray()
 
 
 def repair(controller: Controller) -> list[Difference]:
     """Strays go first: a stale link may stand where a missing one belongs.  Goes on after failures, raises them together."""
-    survey = _Survey(controller)
     actions, applier = controller.actions, controller.applier
-    problems: list[BaseException] = []
-
-    def attempt(act: object, *arguments: object) -> None:
-        try:
-            act(*arguments)  # type: ignore[operator]
-        except (PynetError, OSError) as error:
-            problems.append(error)
-
-    strays = survey.stray()
+    attempt = Attempts("could not repair everything")
+    found_again = [Difference("missing", "port", socket_id(port)) for port in _lost_ports(controller)]
+    controller.recover_sockets()
+    with step("read", "the kernel's state"):
+        survey = _Survey(controller)
+        strays = survey.stray()
+        missing = survey.missing()
+    for port in controller.lost_ports:
+        attempt.problems.append(PortInUse(port.host_ip, port.host_port, port.proto))
     # links in a namespace that is made anew went with the old one, but the host end may still be dying
-    missing = survey.missing()
     stale = {r.host for _, r in missing if isinstance(r, Veth)} & survey.own_links
     names = {d.name for d in strays if d.kind == "link"} | stale
-    attempt(actions.rtnl.delete_links, [survey.links[name].index for name in sorted(names)])
+    attempt(_removing, "stray links", actions.rtnl.delete_links, [survey.links[name].index for name in sorted(names)])
     for difference in strays:
         if difference.kind == "netns":
-            attempt(delete_netns, difference.name)
+            attempt(_removing, difference, delete_netns, difference.name)
     if actions.proxy is not None and any(d.kind == "port" for d in strays):
         attempt(actions.proxy.withdraw, [d.name for d in strays if d.kind == "port"])
 
@@ -143,7 +173,8 @@ def repair(controller: Controller) -> list[Difference]:
     rules_differ = any(d.kind == "rule" for d in strays)
     for difference, resource in missing:
         if difference.kind == "netns" and difference.name in survey.pins:
-            attempt(delete_netns, difference.name)  # a file where the pin was: its mount table has gone
+            # a file where the pin was: its mount table has gone
+            attempt(_removing, difference, delete_netns, difference.name)
         if isinstance(resource, NetworkFirewall | PortForwards):
             rules_differ = True
         elif id(resource) not in done:
@@ -151,10 +182,24 @@ def repair(controller: Controller) -> list[Difference]:
             attempt(applier.apply, [*_sysctls_before(survey.plan, resource), resource])
             rules_differ |= isinstance(resource, Bridge)  # its sysctls went with it
     if rules_differ:
-        attempt(actions.replace_rules, sorted(survey.rules, key=str), sorted(survey.ports, key=str))
-    if problems:
-        raise problems[0] if len(problems) == 1 else MultipleErrors("could not repair everything", problems)
-    return [difference for difference, _ in missing] + strays
+        attempt(_replace_rules, controller, survey)
+    attempt.finish()
+    return [difference for difference, _ in missing] + found_again + strays
+
+
+def _removing(what: object, act: Callable[[Any], None], argument: object) -> None:
+    with step("remove", what):
+        act(argument)
+
+
+def _replace_rules(controller: Controller, survey: _Survey) -> None:
+    with step("write", "the firewall's rules"):
+        controller.actions.replace_rules(sorted(survey.rules, key=str), sorted(survey.ports, key=str))
+
+
+def _lost_ports(controller: Controller) -> list[PublishedPort]:
+    ports = (port for endpoint in controller.registry.endpoints.values() for port in endpoint.ports)
+    return [port for port in ports if socket_id(port) not in controller.actions.sockets]
 
 
 def _whole_plan(controller: Controller) -> list[Resource]:
@@ -165,16 +210,21 @@ def _whole_plan(controller: Controller) -> list[Resource]:
     for sandbox in registry.sandboxes.values():
         if sandbox.path:
             plan.append(Netns(sandbox.path))
-        for endpoint in registry.endpoints_of_sandbox(sandbox.id):
-            plan += _endpoint_plan(controller, endpoint)
+        endpoints = registry.endpoints_of_sandbox(sandbox.id)
+        # among several, the default route may have moved: an interface that is made again must not bring its own
+        alone = SandboxRecord(sandbox.id, sandbox.path)
+        for endpoint in endpoints:
+            plan += _endpoint_plan(controller, endpoint, sandbox if len(endpoints) == 1 else alone)
+        if len(endpoints) > 1:
+            plan += route_moves(controller, alone, sandbox, endpoints)
     return plan
 
 
-def _endpoint_plan(controller: Controller, endpoint: EndpointRecord) -> list[Resource]:
+def _endpoint_plan(controller: Controller, endpoint: EndpointRecord, sandbox: SandboxRecord) -> list[Resource]:
     registry = controller.registry
     network = registry.networks[endpoint.network]
     driver = controller.driver(network.driver)
-    plan = list(driver.endpoint_plan(network, endpoint, registry.sandboxes[endpoint.sandbox]))
+    plan = list(driver.endpoint_plan(network, endpoint, sandbox))
     plan += controller.publisher.plan(registry, controller.driver, endpoint)
     return plan
 
@@ -189,13 +239,4 @@ def _sysctls_before(plan: list[Resource], resource: Resource) -> list[Resource]:
 
 
 def _port_name(rule: PortRule) -> str:
-    host = f"[{rule.host_ip}]" if ":" in rule.host_ip else rule.host_ip
-    return f"{host}:{rule.host_port}/{rule.proto}"
-
-
-def _is_pin(path: str) -> bool:
-    try:
-        os.close(open_netns(path))
-    except OSError:
-        return False
-    return True
+    return f"{joined(rule.host_ip, rule.host_port)}/{rule.proto}"

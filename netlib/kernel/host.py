@@ -47,6 +47,7 @@ class HostActions:
         self._firewall_name = firewall
         self._lock = threading.Lock()
         self._backend: FirewallBackend | None = None
+        self._backend_ready = False
         self.sockets: dict[str, socket.socket] = {}
         """Listening sockets of published ports by "proto/address/port"; kept here too, so a lost forwarder loses none."""
         self.rtnl = Rtnetlink()
@@ -75,17 +76,34 @@ class HostActions:
 
     @property
     def firewall(self) -> FirewallBackend:
+        """The back end, with its tables made."""
         with self._lock:
-            if self._backend is None:
-                backend = select_backend(self._firewall_name, instance=self._instance.suffix)
+            backend = self._choose_firewall()
+            if not self._backend_ready:
                 backend.ensure()
-                self._backend = backend
-            return self._backend
+                self._backend_ready = True
+            return backend
+
+    def _choose_firewall(self) -> FirewallBackend:
+        if self._backend is None:
+            self._backend = select_backend(self._firewall_name, instance=self._instance.suffix)
+        return self._backend
 
     @property
     def has_firewall(self) -> bool:
-        """Whether the back end was chosen already; asking for ``firewall`` chooses it."""
-        return self._backend is not None
+        """Whether the back end was needed already; asking for ``firewall`` makes its tables."""
+        return self._backend_ready
+
+    def firewall_state(self, *, needed: bool) -> tuple[list[NetworkRules], list[PortRule]]:
+        """What the kernel's tables hold for us.  Makes none; a host without a firewall has nothing, unless it is *needed*."""
+        try:
+            with self._lock:
+                backend = self._choose_firewall()
+        except NotSupported:
+            if needed:
+                raise
+            return [], []
+        return backend.state()
 
     @property
     def proxy(self) -> Proxy | None:
@@ -117,14 +135,7 @@ class HostActions:
 
     def make_netns(self, resource: Netns) -> None:
         os.makedirs(os.path.dirname(resource.path), mode=0o711, exist_ok=True)
-        fd = self.netns.create(resource.path)
-        try:
-            self.netns.call(fd, _prepare_namespace)
-        except BaseException:
-            self.netns.delete(resource.path)
-            raise
-        finally:
-            os.close(fd)
+        os.close(self.netns.create(resource.path, prepare=_prepare_namespace))
 
     def drop_netns(self, resource: Netns) -> None:
         self.netns.delete(resource.path)
@@ -257,6 +268,11 @@ class HostActions:
         with self._in_sandbox(resource.netns) as inside:
             inside.delete_route(RouteInfo(gateway=resource.gateway))
 
+    def default_gateways(self, path: str) -> set[str]:
+        """The next hops of a sandbox's default routes."""
+        with self._in_sandbox(path) as inside:
+            return {r.gateway for version in (4, 6) for r in inside.routes(version) if r.destination == "default"}
+
     def _in_sandbox(self, path: str) -> Rtnetlink:
         fd = self.netns.open(path)
         try:
@@ -293,7 +309,10 @@ class HostActions:
                 self._reaping.wait_for(lambda: self._dying or self._closing)
                 if not self._closing:
                     self._reaping.wait_for(lambda: self._closing, timeout=REAP_AFTER)
-            self._delete_dying()
+            try:
+                self._delete_dying()
+            except OSError:
+                pass  # nobody is there to be told; ``repair`` removes what stays
             if self._closing:
                 return
 
@@ -351,6 +370,7 @@ class HostActions:
         return [
             ServedPort(port.id, port.proto, port.target_ip, port.target_port, self.sockets[port.id])
             for port in resource.ports
+            if port.id in self.sockets  # one that another program took while nobody held it can not be served
         ]
 
     def remove_proxy_ports(self, resource: ProxyPorts) -> None:

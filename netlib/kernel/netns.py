@@ -72,7 +72,7 @@ def delete_netns(path: str) -> None:
         found = os.stat(path)
     except FileNotFoundError:
         return
-    if not _is_netns(path) and (found.st_size or not os.path.isfile(path)):
+    if not is_netns(path) and (found.st_size or not os.path.isfile(path)):
         raise OSError(errno.EINVAL, "Not a network namespace", path)
     try:
         while True:  # pins can be stacked; the last one gives EINVAL, as does a mount table without ours
@@ -86,7 +86,8 @@ def delete_netns(path: str) -> None:
         pass
 
 
-def _is_netns(path: str) -> bool:
+def is_netns(path: str) -> bool:
+    """Whether a network namespace is pinned at *path*."""
     try:
         os.close(open_netns(path))
     except OSError:
@@ -107,14 +108,21 @@ class NetnsThread:
 
     # -- what callers use ---------------------------------------------------------------------------------------
 
-    def create(self, path: str, *, sysctls: Mapping[sysctl.Name, str | int] | None = None) -> int:
+    def create(
+        self,
+        path: str,
+        *,
+        sysctls: Mapping[sysctl.Name, str | int] | None = None,
+        prepare: Callable[[], object] | None = None,
+    ) -> int:
         """Make a namespace, pin it at *path* (its directory must exist), return a descriptor of it.
 
         *sysctls* are set before anything else happens inside (``disable_ipv6`` keeps a namespace of an IPv4 network
-        from taking part in neighbour discovery).  FileExistsError if something stands at *path*; on any error
-        nothing is left there.
+        from taking part in neighbour discovery), then *prepare* runs inside, and only then is there a pin: what stands
+        at *path* is whole, wherever this process is killed.  FileExistsError if something stands there already; on any
+        error nothing is left.
         """
-        return self._submit(lambda: self._create(path, sysctls or {}))
+        return self._submit(lambda: self._create(path, sysctls or {}, prepare))
 
     def open(self, path: str) -> int:
         """See open_netns."""
@@ -205,7 +213,7 @@ class NetnsThread:
         except OSError as error:
             raise NetnsThreadLost(f"it could not return to its own namespace: {error}") from error
 
-    def _create(self, path: str, sysctls: Mapping[sysctl.Name, str | int]) -> int:
+    def _create(self, path: str, sysctls: Mapping[sysctl.Name, str | int], prepare: Callable[[], object] | None) -> int:
         os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
         fd = -1
         try:
@@ -213,6 +221,8 @@ class NetnsThread:
             try:
                 for name, value in sysctls.items():
                     sysctl.write(name, value)
+                if prepare is not None:
+                    prepare()
                 fd = open_netns(_OWN)
                 mount(_OWN, path, None, MS_BIND)
             finally:

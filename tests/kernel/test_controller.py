@@ -62,8 +62,7 @@ def empty(controller: Controller) -> None:
 
 def crash(controller: Controller) -> None:
     """What the kernel does at kill -9: descriptors close, nothing is undone."""
-    if not controller.closed:
-        controller.close()
+    controller.close()
 
 
 def joined(network: Network, name: str, **options: Any) -> tuple[Sandbox, Endpoint]:

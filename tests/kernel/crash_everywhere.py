@@ -1,0 +1,162 @@
+"""Kills a controller at every point of a life, and looks at what the next one makes of it.
+
+    crash_everywhere.py DIRECTORY nftables|iptables every|steps STRIDE
+
+Run by test_controller_crashes.py in a namespace of its own.  This process stays without threads and forks twice a point:
+a child that lives until the point and vanishes there (os._exit: nothing is undone, as with kill -9), and one that starts a
+controller on the same root, repairs, and proves that store and kernel agree.  With "every" a point is before each single
+change that the kernel is asked for; with "steps" before each step of a plan.  STRIDE leaves points out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pynet.drivers import bridge
+from pynet.netlib import reconcile
+from pynet.netlib.applier import Applier
+from pynet.netlib.controller import Controller
+from pynet.netlib.kernel import host, iptables, netns, nftables, sysctl
+from pynet.netlib.kernel.libnftables import Nft
+from pynet.netlib.kernel.netlink import NetlinkSocket
+from pynet.netlib.model import EndpointRecord, IpamConfig
+from pynet.netlib.portspec import parse_publish
+
+DIED, LIVED = 9, 0
+LOADED = host, iptables, nftables, reconcile, bridge
+"""What the children would otherwise import again and again."""
+
+
+class Fuse:
+    """Ends the process when so many points were passed."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def before(self, act: Callable[..., Any]) -> Callable[..., Any]:
+        def acting(*arguments: Any, **options: Any) -> Any:
+            self.left -= 1
+            if self.left < 0:
+                os._exit(DIED)
+            return act(*arguments, **options)
+
+        return acting
+
+
+def arm_every(left: int) -> None:
+    fuse = Fuse(left)
+    for owner, name in (
+        (NetlinkSocket, "transact"),
+        (Nft, "run"),
+        (sysctl, "write"),
+        (netns, "mount"),
+        (netns, "umount2"),
+        (netns, "delete_netns"),
+    ):
+        setattr(owner, name, fuse.before(getattr(owner, name)))
+
+
+class Mortal(Applier):
+    def __init__(self, inner: Applier, fuse: Fuse) -> None:
+        super().__init__(inner.actions)
+        self._make = {kind: fuse.before(act) for kind, act in self._make.items()}
+        self._unmake = {kind: fuse.before(act) for kind, act in self._unmake.items()}
+
+
+def life(controller: Controller) -> None:
+    web = controller.create_network(
+        "web", ipam=[IpamConfig(subnet="10.1.0.0/24"), IpamConfig(subnet="fd00:1::/64")], ipv6=True
+    )
+    other = controller.create_network("other", subnet="10.2.0.0/24")
+    sandbox = controller.create_sandbox("s")
+    first, second = web.create_endpoint("a"), other.create_endpoint("a", gw_priority=10)
+    first.join(sandbox)
+    first.publish([*parse_publish("8080:80"), *parse_publish("5353:53/udp")])
+    second.join(sandbox)  # takes the default route
+    second.leave()
+    first.unpublish()
+    second.join(sandbox)
+    first.leave()
+    first.join(sandbox)
+    first.publish(parse_publish("8081:80"))
+    sandbox.delete()
+    for network in (web, other):
+        for endpoint in network.endpoints():
+            endpoint.delete()
+        network.delete()
+
+
+def endpoints(controller: Controller) -> list[EndpointRecord]:
+    return list(controller.registry.endpoints.values())
+
+
+def in_child(act: Callable[[int], None], point: int) -> int:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            act(point)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(LIVED)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def follow(controller: Controller) -> None:
+    controller.repair()
+    assert controller.check() == [], controller.check()
+    wanted = {n.bridge for n in controller.networks()}
+    wanted |= {f"pv{e.id[:12]}" for e in endpoints(controller) if e.sandbox}
+    links = controller.actions.rtnl.links(group=controller.instance.link_group)
+    assert {link.name for link in links} == wanted
+    for network in controller.networks():
+        (link,) = (link for link in links if link.name == network.bridge)
+        held = {f"{a.address}/{a.prefix}" for a in controller.actions.rtnl.addresses(link.index)}
+        assert held >= {f"{config.gateway}/{config.prefix}" for config in network.record.ipam}, held
+    rules, ports = controller.actions.firewall.state()
+    assert {rule.bridge for rule in rules} == {n.bridge for n in controller.networks()}
+    assert {r.host_port for r in ports} == {p.host_port for e in endpoints(controller) for p in e.ports}
+    for sandbox in controller.sandboxes():
+        offered = [e.gateway for e in sandbox.endpoints()]
+        gateways = controller.actions.default_gateways(sandbox.path)
+        assert bool(gateways) == bool(offered), (gateways, offered)
+        sandbox.delete()
+    controller.actions.rtnl.delete_links([link.index for link in links])  # the next life has another root
+    controller.actions.firewall.destroy()
+
+
+def main(directory: Path, firewall: str, points: str, stride: int) -> int:
+    def start(point: int) -> Controller:
+        return Controller(directory / str(point), directory / "run", firewall=firewall)
+
+    def die(point: int) -> None:
+        if points == "every":
+            arm_every(point)
+        with start(point) as controller:
+            if points == "steps":
+                controller.applier = Mortal(controller.applier, Fuse(point))
+            life(controller)
+
+    def mend(point: int) -> None:
+        with start(point) as controller:
+            follow(controller)
+
+    for point in itertools.count(0, stride):
+        ended = in_child(die, point)
+        if DIED != ended != LIVED or in_child(mend, point) != LIVED:
+            print(f"after dying at point {point}")
+            return 1
+        if ended == LIVED:
+            print(point)
+            return 0
+    raise AssertionError
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])))
