@@ -1,0 +1,236 @@
+"""What fails on the way out, a proxy that is away, ports that were lost, and what a controller leaves that can not start."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pynet.netlib.applier import Applier, StepFailed
+from pynet.netlib.controller import Controller
+from pynet.netlib.endpoint import Endpoint
+from pynet.netlib.errors import MultipleErrors, PortInUse, PynetError, Unavailable
+from pynet.netlib.portspec import parse_publish
+from pynet.netlib.proxying import Listening, ServedPort
+from pynet.netlib.resources import Bridge, DefaultRoute, NetworkFirewall, PortForwards, Veth
+from pynet.plugins.testhost import Host
+
+
+@dataclass
+class KeptInHand:
+    """A proxy that serves nobody, and can be away."""
+
+    away: bool = False
+    ports: dict[str, ServedPort] = field(default_factory=dict)
+
+    def _reach(self) -> None:
+        if self.away:
+            raise Unavailable("the forwarder is away")
+
+    def listen(self, ports: Iterable[ServedPort]) -> None:
+        self._reach()
+        self.ports.update({port.id: port for port in ports})
+
+    def withdraw(self, ids: Iterable[str]) -> None:
+        self._reach()
+        for id in ids:
+            self.ports.pop(id, None)
+
+    def fetch(self) -> Sequence[Listening]:
+        self._reach()
+        return ()
+
+    def stats(self) -> dict[str, Any]:
+        self._reach()
+        return {"ports": dict.fromkeys(self.ports)}
+
+
+@pytest.fixture
+def proxy() -> KeptInHand:
+    return KeptInHand()
+
+
+@pytest.fixture
+def controller(tmp_path: Path, host: Host, proxy: KeptInHand) -> Iterator[Controller]:
+    with Controller(tmp_path / "root", tmp_path / "run", firewall="nftables", proxy=proxy) as controller:
+        yield controller
+        for sandbox in controller.sandboxes():
+            sandbox.delete()
+        for network in controller.networks():
+            for endpoint in network.endpoints():
+                endpoint.delete()
+            network.delete()
+        assert controller.check() == []
+        controller.actions.firewall.destroy()
+
+
+@pytest.fixture
+def endpoint(controller: Controller) -> Endpoint:
+    endpoint = controller.create_network("web", subnet="10.1.0.0/24").create_endpoint("a")
+    endpoint.join(controller.create_sandbox("a"))
+    return endpoint
+
+
+class Refusing(Applier):
+    """The kernel refuses to make or unmake these."""
+
+    def __init__(self, inner: Applier, *kinds: type) -> None:
+        super().__init__(inner.actions)
+        for table in (self._make, self._unmake):
+            table.update({kind: self._refuse for kind in kinds if kind in table})
+
+    def _refuse(self, _: object) -> None:
+        raise OSError(16, "Device or resource busy")
+
+
+def test_publishing_while_the_proxy_is_away_fails_and_leaves_nothing(
+    controller: Controller, proxy: KeptInHand, endpoint: Endpoint
+) -> None:
+    proxy.away = True
+    with pytest.raises(Unavailable):
+        endpoint.publish(parse_publish("8080:80"))
+    proxy.away = False
+    assert endpoint.ports == ()
+    assert controller.check() == []
+    with socket.create_server(("0.0.0.0", 8080)):
+        pass
+
+
+@pytest.mark.parametrize("how", ["unpublish", "leave", "delete", "sandbox"])
+def test_what_ends_while_the_proxy_is_away_ends_all_the_same(
+    controller: Controller, proxy: KeptInHand, endpoint: Endpoint, how: str
+) -> None:
+    endpoint.publish(parse_publish("8080:80"))
+    proxy.away = True
+    with pytest.raises(Unavailable):
+        controller.sandbox("a").delete() if how == "sandbox" else getattr(endpoint, how)()
+    proxy.away = False
+    assert (how == "delete") == (endpoint.id not in controller.registry.endpoints)
+    assert controller.actions.sockets == {}
+    assert {str(difference) for difference in controller.check()} == {
+        "stray port tcp/0.0.0.0/8080",
+        "stray port tcp/::/8080",
+    }
+    controller.repair()
+    assert proxy.ports == {}
+    assert controller.check() == []
+
+
+def test_a_leave_whose_undo_fails_still_moves_the_default_route(controller: Controller, endpoint: Endpoint) -> None:
+    sandbox = controller.sandbox("a")
+    second = controller.create_network("other", subnet="10.2.0.0/24").create_endpoint("a", gw_priority=1)
+    second.join(sandbox)
+    controller.applier, working = Refusing(controller.applier, Veth), controller.applier
+    with pytest.raises(StepFailed, match=r"can not remove interface eth1 in .*: .*busy") as caught:
+        second.leave()
+    controller.applier = working
+    assert "pynet repair" in caught.value.hint
+    assert controller.actions.default_gateways(sandbox.path) == {"10.1.0.1"}
+    assert [str(d) for d in controller.check()] == [f"stray link pv{second.id[:12]}"]
+    controller.repair()
+    assert controller.check() == []
+
+
+def test_a_delete_whose_undo_fails_gives_the_addresses_back(controller: Controller, endpoint: Endpoint) -> None:
+    endpoint.publish(parse_publish("8080:80"))
+    controller.applier, working = Refusing(controller.applier, Veth, PortForwards), controller.applier
+    with pytest.raises(MultipleErrors, match=r"endpoint a: .*NAT of the published ports.*; .*interface eth0") as caught:
+        endpoint.delete()
+    controller.applier = working
+    assert len(caught.value.errors) == 2
+    assert "pynet repair" in caught.value.hint
+    again = controller.network("web").create_endpoint("b", ip="10.1.0.2")
+    controller.repair()
+    assert again.address == "10.1.0.2/24"
+
+
+def test_a_network_whose_undo_fails_is_gone_and_repair_removes_the_rest(controller: Controller) -> None:
+    network = controller.create_network("web", subnet="10.1.0.0/24")
+    bridge = network.bridge
+    controller.applier, working = Refusing(controller.applier, Bridge, NetworkFirewall), controller.applier
+    with pytest.raises(MultipleErrors, match=rf"can not remove firewall rules of {bridge}.*; can not remove bridge"):
+        network.delete()
+    controller.applier = working
+    assert controller.networks() == []
+    assert {str(d) for d in controller.check()} == {f"stray link {bridge}", f"stray rule {bridge}"}
+    controller.repair()
+    assert controller.check() == []
+    controller.create_network("web", subnet="10.1.0.0/24")
+
+
+def test_a_join_whose_undo_fails_tells_both(controller: Controller, endpoint: Endpoint) -> None:
+    second = controller.create_network("other", subnet="10.2.0.0/24").create_endpoint("a", gw_priority=1)
+    controller.applier, working = Refusing(controller.applier, DefaultRoute), controller.applier
+    with pytest.raises(StepFailed, match="can not make default route") as caught:
+        second.join(controller.sandbox("a"))
+    controller.applier = working
+    assert any("while undoing: can not make default route" in note for note in caught.value.__notes__)
+    assert second.record.sandbox == ""
+    assert controller.actions.default_gateways(controller.sandbox("a").path) == {"10.1.0.1"}
+    assert controller.check() == []
+
+
+def test_a_port_that_was_taken_meanwhile_is_told_and_comes_back_when_it_is_free(tmp_path: Path, host: Host) -> None:
+    def start() -> Controller:
+        return Controller(tmp_path / "root", tmp_path / "run", firewall="nftables")
+
+    with start() as controller:
+        endpoint = controller.create_network("web", subnet="10.1.0.0/24").create_endpoint("a")
+        endpoint.join(controller.create_sandbox("a"))
+        endpoint.publish(parse_publish("8080:80"))
+    thief = socket.create_server(("0.0.0.0", 8080))
+    with start() as controller:
+        assert [str(d) for d in controller.check()] == ["missing port tcp/0.0.0.0/8080"]
+        with pytest.raises(PortInUse):
+            controller.repair()
+        thief.close()
+        assert [str(d) for d in controller.repair()] == ["missing port tcp/0.0.0.0/8080"]
+        assert controller.lost_ports == controller.check() == []
+        with pytest.raises(OSError):
+            socket.create_server(("0.0.0.0", 8080))
+        controller.sandbox("a").delete()
+        endpoint = controller.network("web").endpoints()[0]
+        endpoint.delete()
+        controller.network("web").delete()
+        controller.actions.firewall.destroy()
+
+
+def test_a_port_in_use_names_the_endpoint_that_holds_it(controller: Controller, endpoint: Endpoint) -> None:
+    endpoint.publish(parse_publish("8080:80"))
+    with pytest.raises(PortInUse) as caught:
+        endpoint.publish(parse_publish("8080:81"))
+    assert caught.value.hint.startswith("endpoint a of network web holds it; ")
+
+
+def test_a_controller_that_can_not_start_leaves_no_thread_and_no_descriptor(
+    tmp_path: Path, host: Host, controller: Controller, proxy: KeptInHand, endpoint: Endpoint
+) -> None:
+    root = tmp_path / "second"
+    with Controller(root, tmp_path / "run2", firewall="nftables", proxy=proxy) as other:
+        a = other.create_network("n", subnet="10.9.0.0/24").create_endpoint("a")
+        a.join(other.create_sandbox("x"))
+        a.publish(parse_publish("9000:80"))
+    proxy.away = True
+    before, threads = len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            Controller(root, tmp_path / "run2", firewall="nftables", proxy=proxy)
+    proxy.away = False
+    assert (len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))) == (before, threads)
+    with Controller(root, tmp_path / "run2", firewall="nftables", proxy=proxy) as other:
+        other.sandbox("x").delete()
+        for each in other.network("n").endpoints():
+            each.delete()
+        other.network("n").delete()
+        other.actions.firewall.destroy()
+
+
+def test_directories_that_can_not_be_made_are_an_error_of_the_tree(tmp_path: Path, host: Host) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(PynetError, match=r"can not make directory .*file/root: .*Not a directory"):
+        Controller(tmp_path / "file" / "root", tmp_path / "run")
