@@ -28,7 +28,7 @@ def _nginx(directory: Path, port: int) -> list[str]:
         f"{name}_temp_path {directory}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     (directory / "nginx.conf").write_text(f"""
-daemon off; master_process off; pid {directory}/pid; error_log stderr;
+user root root; daemon off; master_process off; pid {directory}/pid; error_log stderr;
 events {{ }}
 http {{
     access_log off; {temporary}
