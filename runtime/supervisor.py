@@ -79,6 +79,7 @@ class Supervisor:
         self.context.forget = self._forget
         self._backlog: list[Fields] = []
         self._parents: set[str] = set()
+        self._parents_file = f"{run}/cgroups"
         self._parents_timer: Timer | None = None
         self._watchdog = Watchdog(self.loop)
         self._operations: dict[str, Callable[[Request], None]] = {
@@ -121,6 +122,12 @@ class Supervisor:
                 container.restore(state)
             except (OSError, KeyError) as error:
                 print(f"container {name} can not be taken over: {error}", file=sys.stderr, flush=True)
+        try:
+            with open(self._parents_file, encoding="utf-8") as file:
+                self._parents.update(file.read().splitlines())
+        except OSError:
+            pass
+        self._forget_parents_later()
 
     def _remove_torso(self, record: Record, spec: ContainerSpec | None) -> None:
         """A record without a state: its first process was never let go."""
@@ -210,7 +217,7 @@ class Supervisor:
     def _start_fresh(self, request: Request, id: str, spec: ContainerSpec) -> None:
         container = Container(self.context, Record(f"{self.run_directory}/containers/{id}"), spec)
         self.containers[id] = container
-        self._parents.add(spec["cgroup"])
+        self._remember_parent(spec["cgroup"])
 
         def done(error: spawn.StartError | None) -> None:
             if error is not None:
@@ -235,7 +242,21 @@ class Supervisor:
     def _forget(self, container: Container) -> None:
         if self.containers.get(container.id) is container:
             del self.containers[container.id]
-        if not self.containers and self._parents_timer is None:
+        self._forget_parents_later()
+
+    def _remember_parent(self, name: str) -> None:
+        """That there is a group above *name*, on disk too: a successor that finds no container has to remove it."""
+        parents = {os.path.dirname(known) for known in self._parents}
+        self._parents.add(name)
+        if os.path.dirname(name) not in parents:
+            try:
+                with open(self._parents_file, "a", encoding="utf-8") as file:
+                    file.write(f"{name}\n")
+            except OSError:
+                pass  # a full disk: then an empty directory may stay
+
+    def _forget_parents_later(self) -> None:
+        if self._parents and not self.containers and self._parents_timer is None:
             self._parents_timer = self.loop.later(_PARENT_IDLE, self._remove_parents)
 
     def _remove_parents(self) -> None:
@@ -244,6 +265,10 @@ class Supervisor:
             for name in self._parents:
                 self.context.cgroups.remove_parents(name)
             self._parents.clear()
+            try:
+                os.unlink(self._parents_file)
+            except OSError:
+                pass
 
     def _kill(self, request: Request) -> None:
         self._find(request).kill(request.number("signal"))

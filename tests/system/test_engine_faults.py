@@ -8,10 +8,12 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from pynet.engine.testing import Daemon
+from pynet.netlib.instance import Instance
 from pynet.plugins.testhost import Host
 
 COUNTER = "i=0; while [ $i -lt 200 ]; do echo line $i; i=$((i+1)); usleep 5000; done; exit 42"
@@ -229,3 +231,21 @@ def test_the_supervisor_dies_again_and_again_during_starts(daemon: Daemon) -> No
         daemon.eventually(lambda name=name: daemon.post(f"/containers/{name}/start").status in (204, 304))
         assert daemon.post(f"/containers/{name}/exec", {"Cmd": ["true"]}).status == 201
     assert daemon.get("/pynet/check").body == []
+
+
+def test_a_supervisor_that_finds_no_container_removes_the_cgroups_of_its_predecessor(daemon: Daemon) -> None:
+    parent = Instance.at(str(daemon.root), str(daemon.run)).cgroup
+    run(daemon, "box", "sleep 1000")
+    if not _groups(parent):
+        pytest.skip("cgroups may not be made here")
+    assert daemon.delete("/containers/box", force=1).status == 204
+    daemon.kill("supervisor")
+    daemon.eventually(lambda: not _groups(parent), "the empty parent cgroup stays")
+
+
+def _groups(parent: str) -> list[str]:
+    return [
+        line.split()[1]
+        for line in Path("/proc/mounts").read_text().splitlines()
+        if line.split()[2].startswith("cgroup") and os.path.isdir(f"{line.split()[1]}/{parent}")
+    ]
