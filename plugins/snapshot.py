@@ -122,7 +122,8 @@ def _iptables(names: str, program: str) -> list[str]:
     except OSError:
         present = []
     lines = _listing(f"{program}-legacy-save").splitlines() if present else []
-    return [f"{program} {line}" for line in lines if re.match(r"-A|:\S+ (-|DROP)", line)]
+    rules = (re.sub(r" \[\d+:\d+\]$", "", line) for line in lines)  # a policy's counters
+    return [f"{program} {line}" for line in rules if re.match(r"-A|:\S+ (-|DROP)", line)]
 
 
 def _listing(name: str, *arguments: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -175,6 +176,19 @@ def test_iptables_nft_leaves_husks_that_do_not_count(host: Host) -> None:
     host.run(["iptables-nft", "-P", "FORWARD", "DROP"])
     assert "FORWARD" in before.difference(host.snapshot())
     host.run(["iptables-nft", "-P", "FORWARD", "ACCEPT"])
+
+
+def test_packets_that_a_legacy_policy_counts_are_no_difference(host: Host) -> None:
+    tables = Path("/proc/thread-self/net/ip_tables_names")
+    done = host.run(["iptables-legacy", "-P", "OUTPUT", "DROP"], check=False)
+    if done.returncode or not tables.exists():
+        pytest.skip(f"legacy iptables do not work here: {done.stderr}")
+    before = host.snapshot()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, pytest.raises(PermissionError):
+        sock.sendto(b"counted", ("127.0.0.1", 9))
+    assert "OUTPUT DROP [1:" in host.run(["iptables-legacy-save"]).stdout
+    assert host.snapshot() == before
+    host.run(["iptables-legacy", "-P", "OUTPUT", "ACCEPT"])
 
 
 def test_hosts_can_be_nested_and_end_where_they_began() -> None:
