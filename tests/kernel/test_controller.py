@@ -13,7 +13,16 @@ import pytest
 from pynet.netlib.applier import Applier, StepFailed
 from pynet.netlib.controller import Controller
 from pynet.netlib.endpoint import Endpoint
-from pynet.netlib.errors import Conflict, Forbidden, InvalidArgument, NotFound, PortInUse, PynetError, RootBusy
+from pynet.netlib.errors import (
+    Conflict,
+    Forbidden,
+    InvalidArgument,
+    NotFound,
+    NotSupported,
+    PortInUse,
+    PynetError,
+    RootBusy,
+)
 from pynet.netlib.kernel.netlink import NetlinkError
 from pynet.netlib.model import IpamConfig
 from pynet.netlib.network import Network
@@ -22,17 +31,19 @@ from pynet.netlib.resources import Resource
 from pynet.netlib.sandbox import Sandbox
 from pynet.plugins.testhost import Host, Lan
 
-FIREWALL = "nftables"
 
-
-@pytest.fixture
-def start(tmp_path: Path, host: Host) -> Iterator[Callable[[], Controller]]:
+@pytest.fixture(params=["nftables", "iptables"])
+def start(request: pytest.FixtureRequest, tmp_path: Path, host: Host) -> Iterator[Callable[[], Controller]]:
     """Starts controllers on one root; the last one is emptied and closed at the end."""
     running: list[Controller] = []
 
     def start() -> Controller:
-        controller = Controller(tmp_path / "root", tmp_path / "run", firewall=FIREWALL)
+        controller = Controller(tmp_path / "root", tmp_path / "run", firewall=request.param)
         running.append(controller)
+        try:
+            controller.actions.firewall_state(needed=True)
+        except NotSupported as error:
+            pytest.skip(str(error))
         return controller
 
     yield start
