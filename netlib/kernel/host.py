@@ -165,6 +165,8 @@ class HostActions:
             index = link.index
         try:
             if any(":" in address for address in resource.addresses):
+                # new interfaces may have IPv6 switched off on this host; this one was asked to have it
+                self.set_sysctl(Sysctl(("net", "ipv6", "conf", resource.name, "disable_ipv6"), "0"))
                 # while its link-local address is tentative (RFC 4862) the host asks for no neighbour, and the first
                 # forwarded packets wait a second; nobody else on our own bridge can have the address
                 self.set_sysctl(Sysctl(("net", "ipv6", "conf", resource.name, "accept_dad"), "0"))

@@ -1,0 +1,149 @@
+"""What a network and an endpoint were asked for, as the kernel has it: MTU, MAC, gateway, ranges, families."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pynet.netlib.addressing import NoAddressLeft
+from pynet.netlib.controller import Controller
+from pynet.netlib.errors import NotSupported
+from pynet.netlib.kernel.rtnetlink import Rtnetlink
+from pynet.netlib.model import IpamConfig
+from pynet.netlib.portspec import parse_publish
+from pynet.netlib.sandbox import Sandbox
+from pynet.plugins.testhost import Host, Lan
+
+
+@pytest.fixture(params=["nftables", "iptables"])
+def controller(request: pytest.FixtureRequest, tmp_path: Path, host: Host) -> Iterator[Controller]:
+    with Controller(tmp_path / "root", tmp_path / "run", firewall=request.param) as controller:
+        try:
+            controller.actions.firewall_state(needed=True)
+        except NotSupported as error:
+            pytest.skip(str(error))
+        yield controller
+        for sandbox in controller.sandboxes():
+            sandbox.delete()
+        for network in controller.networks():
+            for endpoint in network.endpoints():
+                endpoint.delete()
+            network.delete()
+        assert controller.check() == []
+        if controller.actions.has_firewall:
+            controller.actions.firewall.destroy()
+
+
+def inside(controller: Controller, sandbox: Sandbox, function: Callable[..., Any], *arguments: Any) -> Any:
+    fd = controller.actions.netns.open(sandbox.path)
+    try:
+        return controller.actions.netns.call(fd, function, *arguments)
+    finally:
+        os.close(fd)
+
+
+def serve6(controller: Controller, sandbox: Sandbox) -> socket.socket:
+    return inside(
+        controller, sandbox, lambda: socket.create_server(("::", 80), family=socket.AF_INET6, dualstack_ipv6=True)
+    )  # type: ignore[no-any-return]
+
+
+def answers(client: socket.socket, server: socket.socket) -> str:
+    """Both ways through the connection; the client's address as the server sees it."""
+    server.settimeout(5)
+    with client, server.accept()[0] as accepted:
+        accepted.sendall(b"pong")
+        assert client.recv(4) == b"pong"
+        return str(accepted.getpeername()[0])
+
+
+def test_links_have_the_mtu_and_the_mac_that_were_asked_for(controller: Controller) -> None:
+    network = controller.create_network("web", subnet="10.1.0.0/24", options={"mtu": "1400"})
+    sandbox, endpoint = controller.create_sandbox("a"), network.create_endpoint("a", mac="02-00-00-00-AB-01")
+    endpoint.join(sandbox)
+
+    def look() -> tuple[int, str]:
+        with Rtnetlink() as rtnl:
+            link = rtnl.link("eth0")
+            assert link is not None
+            return link.mtu, link.mac
+
+    assert inside(controller, sandbox, look) == (1400, "02:00:00:00:ab:01")
+    bridge = controller.actions.rtnl.link(network.bridge)
+    veth = controller.actions.rtnl.link(f"pv{endpoint.id[:12]}")
+    assert bridge is not None
+    assert veth is not None
+    assert (bridge.mtu, veth.mtu) == (1400, 1400)
+
+
+def test_a_gateway_of_choice_is_the_bridges_address_and_the_next_hop(controller: Controller) -> None:
+    config = IpamConfig(
+        subnet="10.1.0.0/24", ip_range="10.1.0.64/30", gateway="10.1.0.254", aux={"printer": "10.1.0.65"}
+    )
+    network = controller.create_network("web", ipam=[config])
+    endpoints = [network.create_endpoint(name) for name in "abc"]
+    assert [e.address for e in endpoints] == ["10.1.0.64/24", "10.1.0.66/24", "10.1.0.67/24"], "less the auxiliary one"
+    with pytest.raises(NoAddressLeft, match="no available IPv4 addresses"):
+        network.create_endpoint("d")
+    outside = network.create_endpoint("e", ip="10.1.0.200")
+    sandbox = controller.create_sandbox("e")
+    outside.join(sandbox)
+    assert controller.actions.default_gateways(sandbox.path) == {"10.1.0.254"}
+    with socket.create_server(("10.1.0.254", 7000)) as server:
+        assert answers(inside(controller, sandbox, socket.create_connection, ("10.1.0.254", 7000), 5), server) == (
+            "10.1.0.200"
+        )
+
+
+@pytest.mark.parametrize("families", ["dual", "v6 only"])
+def test_a_published_port_answers_over_ipv6_as_over_ipv4(controller: Controller, lan: Lan, families: str) -> None:
+    subnets = [IpamConfig(subnet="fd00:1::/64")]
+    if families == "dual":
+        subnets.append(IpamConfig(subnet="10.1.0.0/24"))
+    network = controller.create_network("web", ipam=subnets, ipv4=families == "dual", ipv6=True)
+    sandbox, endpoint = controller.create_sandbox("a"), network.create_endpoint("a")
+    endpoint.join(sandbox)
+    assert bool(endpoint.address) == (families == "dual")
+    ports = endpoint.publish(parse_publish("8080:80"))
+    assert {p.host_ip for p in ports} == ({"0.0.0.0", "::"} if families == "dual" else {"::"})
+    with serve6(controller, sandbox) as server:
+        assert answers(lan.connect((lan.host_address6, 8080)), server) == lan.address6, "the client's address is kept"
+        answers(socket.create_connection((lan.host_address6, 8080), 5), server)
+        answers(inside(controller, sandbox, socket.create_connection, (lan.host_address6, 8080), 5), server)
+        if families == "dual":
+            assert answers(lan.connect((lan.host_address, 8080)), server) == f"::ffff:{lan.address}"
+    with lan.listen((lan.address6, 7000)) as server:
+        client = inside(controller, sandbox, socket.create_connection, (lan.address6, 7000), 5)
+        assert answers(client, server) == lan.host_address6, "masqueraded"
+
+
+@pytest.mark.parametrize("scope", ["all", "default"])
+def test_a_host_with_ipv6_switched_off_has_ipv4_networks(controller: Controller, scope: str) -> None:
+    """As with ipv6.disable_ipv6=1 on the kernel's command line, or the sysctl."""
+    switch = Path(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6")
+    switch.write_text("1")
+    network = controller.create_network("web", subnet="10.1.0.0/24")
+    sandbox, endpoint = controller.create_sandbox("a"), network.create_endpoint("a")
+    endpoint.join(sandbox)
+    endpoint.publish(parse_publish("8080:80"))
+    with inside(controller, sandbox, socket.create_server, ("", 80)) as server:
+        answers(socket.create_connection(("127.0.0.1", 8080), 5), server)
+    assert controller.check() == []
+    switch.write_text("0")  # gives the loopback interface its address back
+
+
+def test_a_network_with_ipv6_works_where_new_interfaces_have_it_off(controller: Controller) -> None:
+    Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
+    network = controller.create_network(
+        "web", ipam=[IpamConfig(subnet="10.1.0.0/24"), IpamConfig(subnet="fd00:1::/64")], ipv6=True
+    )
+    sandbox, endpoint = controller.create_sandbox("a"), network.create_endpoint("a")
+    endpoint.join(sandbox)
+    assert controller.check() == []
+    with serve6(controller, sandbox) as server:
+        answers(socket.create_connection(("fd00:1::2", 80), 5), server)
