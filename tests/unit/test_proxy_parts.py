@@ -194,15 +194,15 @@ def test_an_answer_names_the_address_that_was_used() -> None:
 
 
 class _Flow:
-    """A flow as the clock sees it."""
+    """A flow as the table of clients sees it."""
 
     def __init__(self, clients: Clients, name: str) -> None:
         self.clients, self.name = clients, name
-        self.done, self.seen, self.passed = False, 0.0, 0.0
+        self.done, self.seen = False, 0.0
 
     def close(self) -> None:
         self.done = True
-        self.clients.count -= 1
+        self.clients.remove(self)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 async def test_the_flow_that_was_idle_longest_goes_first() -> None:
@@ -211,13 +211,14 @@ async def test_the_flow_that_was_idle_longest_goes_first() -> None:
         flows = [_Flow(clients, name) for name in "abc"]
         for flow in flows:
             clients.add(flow)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        flows[0].seen = 5.0  # used since: the hand passes it once
+        clients.used(flows[0])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         clients.make_room()
         assert [flow.name for flow in flows if flow.done] == ["b"]
         clients.make_room()
         assert [flow.name for flow in flows if flow.done] == ["b"]  # there is room
         assert clients.evict()
         assert [flow.name for flow in flows if flow.done] == ["b", "c"]
+        assert clients.evict() and not clients.evict()
 
 
 async def test_the_guard_starts_what_died_and_again_when_that_dies(tmp_path: Path) -> None:
