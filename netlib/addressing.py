@@ -93,6 +93,8 @@ class Addressing:
             for address in (endpoint.ip, endpoint.ip6):
                 if address:
                     self._pool_of(network, address).reserve(address)
+        for address in filter(None, network.last):
+            self._pool_of(network, address).resume_after(address)
 
     def close(self, network_id: str) -> None:
         """Give a network's pools back; nothing happens when it has none."""

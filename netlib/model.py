@@ -64,11 +64,14 @@ class NetworkRecord(_Record):
     ipam: tuple[IpamConfig, ...] = ()
     options: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    last: tuple[str, ...] = ()
+    """The addresses that were chosen last, IPv4 and IPv6: the choice goes on after them, in the next process too."""
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> NetworkRecord:
         ipam = tuple(IpamConfig.from_body(config) for config in body.get("ipam", ()))
-        return super(NetworkRecord, cls).from_body({**body, "ipam": ipam})
+        last = tuple(body.get("last", ()))
+        return super(NetworkRecord, cls).from_body({**body, "ipam": ipam, "last": last})
 
     def subnets(self, version: int) -> list[IpamConfig]:
         return [config for config in self.ipam if config.version == version]

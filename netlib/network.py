@@ -102,7 +102,9 @@ class Network:
             try:
                 if self.driver.needs_addresses:
                     made = replace(made, mac=_mac(mac, address))
-                controller.registry.save(made)
+                chosen = ["" if ip else made.ip, "" if ip6 else made.ip6]
+                last = tuple(new or old for new, old in zip(chosen, network.last or ("", "")))
+                controller.registry.save(made, *([replace(network, last=last)] if any(chosen) else []))
             except BaseException:
                 controller.addressing.release(made)
                 raise

@@ -434,3 +434,16 @@ def test_a_lost_namespace_is_made_again(start: Callable[[], Controller]) -> None
     assert controller.check() == []
     with serve(controller, sandbox, 80) as server:
         exchange(dial("127.0.0.1", 8080), server)
+
+
+def test_a_freed_address_rests_across_a_restart(start: Callable[[], Controller]) -> None:
+    """Neighbours may remember whom it led to."""
+    controller = start()
+    web = controller.create_network(
+        "web", ipam=[IpamConfig(subnet="10.1.0.0/24"), IpamConfig(subnet="fd00:1::/64")], ipv6=True
+    )
+    web.create_endpoint("a").delete()
+    web.create_endpoint("static", ip="10.1.0.77")
+    crash(controller)
+    again = start().network("web").create_endpoint("b")
+    assert (again.address, again.address6) == ("10.1.0.3/24", "fd00:1::4/64")
