@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 from aiohttp import web
 
+from ..netlib.publishing import socket_id
 from . import system
 from .call import Call, base_headers
 from .server import Route
@@ -68,6 +70,35 @@ async def repair(call: Call) -> web.StreamResponse:
     return call.reply([{"state": d.state, "kind": d.kind, "name": d.name} for d in found])
 
 
+async def ports(call: Call) -> web.StreamResponse:
+    """Every published port with what the forwarder counted on it; what NAT carries passes it by and is not counted."""
+
+    def collect() -> list[dict[str, Any]]:
+        controller = call.engine.controller
+        proxy = controller.actions.proxy
+        counted = proxy.stats()["ports"] if proxy is not None else {}
+        with controller.lock:
+            endpoints = [e for e in controller.registry.endpoints.values() if e.ports]
+        found: list[dict[str, Any]] = []
+        for endpoint in endpoints:
+            container = call.engine.containers.find_id(endpoint.sandbox)
+            for port in endpoint.ports:
+                counters = counted.get(socket_id(port), {})
+                found.append(
+                    {
+                        "Container": container.name if container else endpoint.name,
+                        "ContainerID": endpoint.sandbox,
+                        "HostIp": port.host_ip,
+                        "HostPort": port.host_port,
+                        "Port": f"{port.container_port}/{port.proto}",
+                        "Proxy": counters,
+                    }
+                )
+        return sorted(found, key=lambda one: (one["Container"], one["HostPort"], one["HostIp"]))
+
+    return call.reply(await call.engine.wait(collect))
+
+
 async def shutdown(call: Call) -> web.StreamResponse:
     """End the daemon; with ``all=1`` the containers and the other processes too, and answer when they have ended."""
     everything = call.flag("all")
@@ -87,5 +118,6 @@ ROUTES: list[Route] = [
     ("GET", "/events", events),
     ("GET", "/pynet/check", check),
     ("POST", "/pynet/repair", repair),
+    ("GET", "/pynet/ports", ports),
     ("POST", "/pynet/shutdown", shutdown),
 ]
