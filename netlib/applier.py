@@ -146,6 +146,8 @@ class Applier:
         made: list[Resource] = []
         try:
             for resource in plan:
+                if type(resource) not in self._make:
+                    raise InternalError(f"there is no way to make a {type(resource).__name__} ({resource})")
                 with step("make", resource.title):
                     self._make[type(resource)](resource)
                 made.append(resource)

@@ -40,8 +40,8 @@ from .model import IpamConfig, NetworkRecord, PublishedPort, SandboxRecord
 from .network import Network, network_key
 from .proxying import Proxy
 from .publishing import Publisher
-from .registry import Registry
-from .resources import Netns, ProxyPorts
+from .registry import NetworkNameTaken, Registry
+from .resources import Netns, ProxyPorts, Resource
 from .sandbox import Sandbox, sandbox_key
 from .store import Store
 from .turns import Turns
@@ -171,14 +171,11 @@ class Controller:
         Raises InvalidArgument (names, options, subnets), Forbidden (overlap with another network), Conflict (the name),
         NotFound (no such driver).
         """
-        self._check_name(name)
-        the_driver = self.driver(driver)
         record = NetworkRecord(
             id=id or new_id(),
             name=name,
             driver=driver,
             created=time.time(),
-            scope=the_driver.scope,
             internal=internal,
             ipv4=ipv4,
             ipv6=ipv6,
@@ -186,24 +183,63 @@ class Controller:
             options=dict(options or {}),
             labels=dict(labels or {}),
         )
-        the_driver.validate(record)
-        if not ipv4 and not ipv6:
-            raise InvalidArgument("IPv4 or IPv6 must be enabled")
         configs = [IpamConfig(subnet=subnet), *ipam] if subnet else list(ipam)
+        the_driver = self._validated(record)
         with self.turns.of(network_key(the_driver, record)):
             return self._create_network(the_driver, record, configs)
 
-    def _create_network(self, the_driver: Driver, record: NetworkRecord, configs: Sequence[IpamConfig]) -> Network:
-        avoid = host_avoids() if the_driver.needs_addresses else ()
+    def plan_network(
+        self,
+        name: str,
+        *,
+        driver: str = "bridge",
+        subnet: str = "",
+        ipam: Sequence[IpamConfig] = (),
+        ipv4: bool = True,
+        ipv6: bool = False,
+        internal: bool = False,
+        options: Mapping[str, str] | None = None,
+    ) -> list[Resource]:
+        """What ``create_network`` would make in the kernel, or its error; nothing is made.
+
+        ``str()`` of each is a line that says it.
+        """
+        record = NetworkRecord(
+            new_id(), name, driver, 0.0, ipv4=ipv4, ipv6=ipv6, internal=internal, options=dict(options or {})
+        )
+        the_driver = self._validated(record)
         with self.lock:
-            if self.registry.has_network_named(record.name):
-                self.registry.save(record)  # raises, with the one text for this
-            if the_driver.needs_addresses:
-                record = replace(record, ipam=self.addressing.open(record, configs, avoid))
-            elif configs:
-                raise InvalidArgument(f"the {record.driver} driver takes no subnets")
+            record = self._decide(the_driver, record, [IpamConfig(subnet=subnet), *ipam] if subnet else ipam)
+            self.addressing.close(record.id)
+        return list(the_driver.network_plan(record))
+
+    def _validated(self, record: NetworkRecord) -> Driver:
+        self._check_name(record.name)
+        driver = self.driver(record.driver)
+        driver.validate(record)
+        if not record.ipv4 and not record.ipv6:
+            raise InvalidArgument("IPv4 or IPv6 must be enabled")
+        return driver
+
+    def _decide(self, driver: Driver, record: NetworkRecord, configs: Sequence[IpamConfig]) -> NetworkRecord:
+        """The record with its subnets, whose pools are open, once nothing stands against it."""
+        if self.registry.has_network_named(record.name):
+            raise NetworkNameTaken(record.name)
+        if driver.needs_addresses:
+            record = replace(record, ipam=self.addressing.open(record, configs, host_avoids()))
+        elif configs:
+            raise InvalidArgument(f"the {record.driver} driver takes no subnets")
+        try:
+            self._check_conflicts(driver, record)
+        except BaseException:
+            self.addressing.close(record.id)
+            raise
+        return record
+
+    def _create_network(self, the_driver: Driver, record: NetworkRecord, configs: Sequence[IpamConfig]) -> Network:
+        with self.lock:
+            record = self._decide(the_driver, replace(record, scope=the_driver.scope), configs)
             try:
-                self._check_conflicts(the_driver, record)
                 self.registry.save(record)
             except BaseException:
                 self.addressing.close(record.id)

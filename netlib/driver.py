@@ -1,8 +1,8 @@
 """The driver protocol: options in, plans out.
 
 A driver decides and never acts: it has no socket, opens no file and keeps no state.  All that it knows is in the records it
-is given, so its plans can be made again at any time: to undo, to compare with the kernel, to show (``--dry-run``).
-Third parties register a class under the entry-point group ``pynet.drivers``.
+is given, so its plans can be made again at any time: to undo, to compare with the kernel, to show.
+Third parties register a class under the entry-point group ``pynet.drivers`` (docs/drivers.md).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any, Protocol
 
-from .errors import NotFound
+from .errors import NotFound, NotSupported
 from .model import EndpointRecord, NetworkRecord, SandboxRecord
 from .resources import Resource
 
@@ -70,10 +70,16 @@ def load_driver(name: str) -> Driver:
         return driver
     from importlib.metadata import entry_points
 
-    for entry in entry_points(group="pynet.drivers", name=name):
-        found: Driver = entry.load()()
+    installed = entry_points(group="pynet.drivers")
+    for entry in installed.select(name=name):
+        try:
+            found: Driver = entry.load()()
+        except Exception as error:  # whatever a stranger's module raises
+            raise NotSupported(
+                f"the driver {name} ({entry.value}) can not be loaded: {error}", hint="repair or remove its package"
+            ) from error
         return found
     raise NotFound(
         f"could not find plugin {name} in v1 plugin registry: plugin not found",
-        hint="drivers here: " + ", ".join(sorted(_BUILTIN)),
+        hint="drivers here: " + ", ".join(sorted({*_BUILTIN, *installed.names})),
     )

@@ -76,6 +76,19 @@ class Endpoint:
     def ports(self) -> tuple[PublishedPort, ...]:
         return self.record.ports
 
+    def plan(self) -> list[Resource]:
+        """What is in the kernel for the endpoint, its published ports included; nothing while it is not joined."""
+        controller = self.controller
+        with controller.lock:
+            record = self.record
+            return self._plan(record, controller.registry.sandboxes[record.sandbox]) if record.sandbox else []
+
+    def _plan(self, record: EndpointRecord, room: SandboxRecord) -> list[Resource]:
+        controller = self.controller
+        network = controller.registry.networks[record.network]
+        plan = list(controller.driver(network.driver).endpoint_plan(network, record, room))
+        return plan + controller.publisher.plan(controller.registry, controller.driver, record)
+
     # -- joining and leaving ---------------------------------------------------------------------------------
 
     def join(self, sandbox: Sandbox, *, ifname: str = "") -> None:
@@ -138,9 +151,7 @@ class Endpoint:
             room = controller.registry.sandboxes.get(before.sandbox)
             if room is None:
                 return
-            network = controller.registry.networks[before.network]
-            plan: list[Resource] = list(controller.driver(network.driver).endpoint_plan(network, before, room))
-            plan += controller.publisher.plan(controller.registry, controller.driver, before)
+            plan = self._plan(before, room)
             record = replace(before, sandbox="", ifname="", ports=())
             peers = [p for p in controller.registry.endpoints_of_sandbox(room.id) if p.id != self.id]
             moved = self._choose_gateways(room, peers)

@@ -12,6 +12,7 @@ from .endpoint import Endpoint
 from .errors import Forbidden, InvalidArgument
 from .model import EndpointRecord, NetworkRecord
 from .registry import NetworkNotFound
+from .resources import Resource
 
 if TYPE_CHECKING:
     from .controller import Controller
@@ -55,6 +56,10 @@ class Network:
     def bridge(self) -> str:
         """Name of its host interface; "" when the driver has none."""
         return self.driver.bridge(self.record)
+
+    def plan(self) -> list[Resource]:
+        """What is in the kernel for the network itself; ``str()`` of each is a line that says it."""
+        return list(self.driver.network_plan(self.record))
 
     def endpoints(self) -> list[Endpoint]:
         with self.controller.lock:

@@ -190,7 +190,8 @@ def test_a_port_that_was_taken_meanwhile_is_told_and_comes_back_when_it_is_free(
             controller.repair()
         thief.close()
         assert [str(d) for d in controller.repair()] == ["missing port tcp/0.0.0.0/8080"]
-        assert controller.lost_ports == controller.check() == []
+        assert controller.lost_ports == []
+        assert controller.check() == []
         with pytest.raises(OSError):
             socket.create_server(("0.0.0.0", 8080))
         controller.sandbox("a").delete()

@@ -48,9 +48,11 @@ def inside(controller: Controller, sandbox: Sandbox, function: Callable[..., Any
 
 
 def serve6(controller: Controller, sandbox: Sandbox) -> socket.socket:
-    return inside(
-        controller, sandbox, lambda: socket.create_server(("::", 80), family=socket.AF_INET6, dualstack_ipv6=True)
-    )  # type: ignore[no-any-return]
+    def listen() -> socket.socket:
+        return socket.create_server(("::", 80), family=socket.AF_INET6, dualstack_ipv6=True)
+
+    server: socket.socket = inside(controller, sandbox, listen)
+    return server
 
 
 def answers(client: socket.socket, server: socket.socket) -> str:
