@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..netlib.errors import Conflict, NotFound
@@ -138,7 +139,7 @@ class Execs:
                 continue
             item = Exec(entry["id"], entry["pid"], entry["start_time"], pidfd)
             self._running[item.id] = item
-            self._container.context.loop.add(pidfd, lambda events, item=item: self._stranger_ended(item, events))
+            self._container.context.loop.add(pidfd, partial(self._stranger_ended, item))
 
     def _stranger_ended(self, item: Exec, events: int) -> None:
         status = linux.exit_status(item.pidfd, item.pid)
