@@ -80,8 +80,9 @@ async def _serve(lane: Lane, listener: socket.socket, options: SharedOptions) ->
     server = LendingServer(loop, listener, forwarder, options.linger)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, forwarder.request_stop)
-    os.write(options.ready_fd, b"0\n")
-    os.close(options.ready_fd)
+    if options.ready_fd is not None:
+        os.write(options.ready_fd, b"0\n")
+        os.close(options.ready_fd)
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
@@ -92,7 +93,6 @@ async def _serve(lane: Lane, listener: socket.socket, options: SharedOptions) ->
 
 class SharedOptions(Options):
     linger: float
-    ready_fd: int
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -111,7 +111,8 @@ def main(argv: list[str] | None = None) -> int:
         take_lock(options.run)
         listener = ipc.listen(os.path.join(options.run, SOCKET), backlog=4096)
     except (PynetError, OSError) as error:
-        os.write(options.ready_fd, f"1\n{error}\n".encode())
+        if options.ready_fd is not None:
+            os.write(options.ready_fd, f"1\n{error}\n".encode())
         return 1
     options.nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (options.nofile[1], options.nofile[1]))
