@@ -135,6 +135,12 @@ Options:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; returns the exit code, or with None, the words of this process, ends the process with it."""
+    if argv is None:
+        import io
+
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="surrogateescape")  # arguments of containers may be any bytes (PEP 383)
     code = _run(sys.argv[1:] if argv is None else argv)
     if argv is None:
         import os

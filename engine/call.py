@@ -125,6 +125,12 @@ class Call:
             raise InvalidArgument(f"invalid JSON: {error}") from None
         if text.lstrip()[end:].strip():
             raise InvalidArgument("unexpected content after JSON")
+        if b"\\u" in body:
+            try:
+                json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")
+            except UnicodeEncodeError:
+                # half a surrogate pair is no text and can be no byte of an argument either (PEP 383 has the others)
+                raise InvalidArgument("invalid JSON: a string has half a surrogate pair") from None
         if value is None:
             return {}
         if not isinstance(value, dict):

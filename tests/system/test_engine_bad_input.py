@@ -87,6 +87,24 @@ def test_a_runtime_that_is_not_here(daemon: Daemon) -> None:
     assert (reply.status, reply.body["message"]) == (400, "unknown or invalid runtime name: nosuch")
 
 
+def test_bytes_that_are_no_text(daemon: Daemon) -> None:
+    """Arguments may be any bytes; half a surrogate pair is none."""
+    reply = daemon.post("/containers/create", {"Image": "busybox", "Env": ["A=\ud800"]})
+    assert (reply.status, reply.body["message"]) == (400, "invalid JSON: a string has half a surrogate pair")
+    environment = {**os.environ, "PYNET_HOST": f"unix://{daemon.socket}"}
+    command = [sys.executable, "-I", "-m", "pynet"]
+    done = subprocess.run(
+        [*command, "run", "--name", "odd", "busybox", "echo", b"\xff\xe9"],
+        env=environment, capture_output=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, b"\xff\xe9\n"), done
+    done = subprocess.run(
+        [*command, "inspect", "-f", "{{.Config.Cmd}}", "odd"],
+        env=environment, capture_output=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, b"[echo \xff\xe9]\n"), done
+
+
 @pytest.mark.parametrize(
     "request_text",
     [
