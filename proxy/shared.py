@@ -74,6 +74,12 @@ class LendingServer(ControlServer):
             self._forwarder.request_stop()
 
 
+def _say(options: Options, text: bytes) -> None:
+    if options.ready_fd is not None:
+        os.write(options.ready_fd, text)
+        os.close(options.ready_fd)
+
+
 async def _serve(lane: Lane, listener: socket.socket, options: SharedOptions) -> None:
     loop = asyncio.get_running_loop()
     forwarder = Forwarder(loop, lane, options)
@@ -112,7 +118,7 @@ def main(argv: list[str] | None = None) -> int:
         listener = ipc.listen(os.path.join(options.run, SOCKET), backlog=4096)
     except (PynetError, OSError) as error:
         if options.ready_fd is not None:
-            os.write(options.ready_fd, f"1\n{error}\n".encode())
+            _say(options, f"1\n{error}\n".encode())
         return 1
     options.nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (options.nofile[1], options.nofile[1]))
