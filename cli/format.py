@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from ..netlib.durations import human_duration
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,37 +34,9 @@ def size(count: float, *, binary: bool = False, digits: int = 3) -> str:
     return f"{count:.{digits}g}{units[power]}" if count < 1000 else f"{count:.0f}{units[power]}"
 
 
-def duration(seconds: float) -> str:
-    """ "Less than a second", "3 seconds", "About a minute", "2 hours" (docker/go-units, HumanDuration)."""
-    whole = int(seconds)
-    if whole < 1:
-        return "Less than a second"
-    if whole == 1:
-        return "1 second"
-    if whole < 60:
-        return f"{whole} seconds"
-    minutes = whole // 60
-    if minutes == 1:
-        return "About a minute"
-    if minutes < 60:
-        return f"{minutes} minutes"
-    hours = int(seconds / 3600 + 0.5)
-    if hours == 1:
-        return "About an hour"
-    if hours < 48:
-        return f"{hours} hours"
-    if hours < 24 * 7 * 2:
-        return f"{hours // 24} days"
-    if hours < 24 * 30 * 2:
-        return f"{hours // 24 // 7} weeks"
-    if hours < 24 * 365 * 2:
-        return f"{hours // 24 // 30} months"
-    return f"{hours // 24 // 365} years"
-
-
 def ago(moment: float, now: float | None = None) -> str:
     """Unix seconds -> "3 minutes ago"."""
-    return duration(max(0.0, (time.time() if now is None else now) - moment)) + " ago"
+    return human_duration(max(0.0, (time.time() if now is None else now) - moment)) + " ago"
 
 
 def local_time(moment: float) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..netlib.durations import human_duration
 from .config import command_line
 from .record import RUNNING, Container, State
 from .times import rfc3339
@@ -41,34 +42,6 @@ class Look:
     networks: Mapping[str, Attachment] = field(default_factory=dict)
     ports: Sequence[tuple[str, str, int, int]] = ()
     """(proto, host_ip, host_port, container_port) of each published port."""
-
-
-def human_duration(seconds: float) -> str:
-    """go-units' HumanDuration, for ``docker ps``."""
-    seconds = int(max(seconds, 0))
-    if seconds < 1:
-        return "Less than a second"
-    if seconds == 1:
-        return "1 second"
-    if seconds < 60:
-        return f"{seconds} seconds"
-    minutes = seconds // 60
-    if minutes == 1:
-        return "About a minute"
-    if minutes < 60:
-        return f"{minutes} minutes"
-    hours = round(seconds / 3600)
-    if hours == 1:
-        return "About an hour"
-    if hours < 48:
-        return f"{hours} hours"
-    if hours < 24 * 7 * 2:
-        return f"{hours // 24} days"
-    if hours < 24 * 30 * 2:
-        return f"{hours // 24 // 7} weeks"
-    if hours < 24 * 365 * 2:
-        return f"{hours // 24 // 30} months"
-    return f"{hours // 24 // 365} years"
 
 
 def status_text(state: State, now: float) -> str:

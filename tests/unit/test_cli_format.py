@@ -13,6 +13,7 @@ from pynet.cli.commands import events, image, network, ps, stats
 from pynet.cli.frames import Demultiplexer, DetachKeys, parse_keys
 from pynet.cli.http1 import BadResponse
 from pynet.cli.output import filters
+from pynet.netlib.durations import human_duration
 from pynet.netlib.errors import InvalidArgument
 
 
@@ -56,7 +57,7 @@ def test_sizes(count: int, decimal: str, binary: str) -> None:
     ],
 )
 def test_durations_have_dockers_words(seconds: float, words: str) -> None:
-    assert text.duration(seconds) == words
+    assert human_duration(seconds) == words
     assert text.ago(1000.0, 1000.0 + seconds) == f"{words} ago"
 
 

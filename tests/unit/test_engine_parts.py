@@ -27,9 +27,10 @@ from pynet.engine.processes import parse_net_dev, select_rows
 from pynet.engine.record import Container, State
 from pynet.engine.routes import ROUTES
 from pynet.engine.server import Router, negotiate
-from pynet.engine.shapes import Attachment, Look, human_duration, network_settings, port_list, port_map, status_text
+from pynet.engine.shapes import Attachment, Look, network_settings, port_list, port_map, status_text
 from pynet.engine.shapes_network import create_arguments
 from pynet.engine.times import NEVER, parse_age, parse_stamp, parse_time, rfc3339
+from pynet.netlib.durations import human_duration
 from pynet.netlib.errors import Forbidden, InvalidArgument
 
 # -- routes ------------------------------------------------------------------------------------------------------
