@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..netlib.applier import Attempts
 from ..netlib.errors import (
     Conflict,
     Forbidden,
@@ -136,11 +137,15 @@ class ContainerNetworks:
             pass  # the first error is the one to tell; repair removes what stayed
 
     def detach(self, container: Container) -> None:
-        """Take everything down.  Nothing happens when there is nothing."""
+        """Take everything down.  Nothing happens when there is nothing.
+
+        Errors come at the end: a forwarder that is away must not keep the addresses from being given back.
+        """
+        attempt = Attempts(f"could not remove all of the network of {container.name}")
         sandbox = self.controller.registry.sandboxes.get(container.id)
         joined = self._sandbox_endpoints(container.id)
         if sandbox is not None:
-            self.controller.sandbox(container.id).delete()
+            attempt(self.controller.sandbox(container.id).delete)
         endpoints = {e.id: e for e in joined}
         for entry in container.networks.values():
             known = entry.get("endpoint_id", "")
@@ -148,7 +153,8 @@ class ContainerNetworks:
                 endpoints[known] = self._endpoint(known)
             entry["endpoint_id"] = ""
         for endpoint in endpoints.values():
-            endpoint.delete()
+            attempt(endpoint.delete)
+        attempt.finish()
 
     # -- one network -----------------------------------------------------------------------------------------
 

@@ -1,14 +1,19 @@
-"""What all tests share: the process lives in namespaces of its own, and ``host`` and ``lan`` are the plugin's fixtures.
+"""What all tests share: the process lives in namespaces of its own, ``host`` and ``lan`` are the plugin's fixtures, and
+controllers end with store and kernel in agreement.
 
 Tests below kernel/ and system/ are marked so, and skipped by name where namespaces are forbidden.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pynet.netlib.controller import Controller
+from pynet.netlib.errors import NotSupported
 from pynet.plugins.pytest_plugin import isolate
 from pynet.plugins.testhost import Host, Lan
 
@@ -39,3 +44,39 @@ def host(pynet_host: Host) -> Host:
 def lan(pynet_lan: Lan) -> Lan:
     """A client on the host's LAN."""
     return pynet_lan
+
+
+@pytest.fixture
+def start_controller(tmp_path: Path, host: Host) -> Iterator[Callable[..., Controller]]:
+    """Starts controllers on one root, one after the other (a new one is a restart); skips where the firewall is missing."""
+    running: list[Controller] = []
+
+    def start(firewall: str = "nftables", **options: Any) -> Controller:
+        for controller in running:
+            controller.close()
+        controller = Controller(tmp_path / "root", tmp_path / "run", firewall=firewall, **options)
+        running.append(controller)
+        try:
+            controller.actions.firewall_state(needed=True)
+        except NotSupported as error:
+            pytest.skip(str(error))
+        return controller
+
+    yield start
+    if running:
+        _empty(running[-1])
+
+
+def _empty(controller: Controller) -> None:
+    try:
+        for sandbox in controller.sandboxes():
+            sandbox.delete()
+        for network in controller.networks():
+            for endpoint in network.endpoints():
+                endpoint.delete()
+            network.delete()
+        assert controller.check() == []
+        if controller.actions.has_firewall:
+            controller.actions.firewall.destroy()
+    finally:
+        controller.close()

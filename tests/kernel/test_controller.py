@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from pynet.netlib.errors import (
     Forbidden,
     InvalidArgument,
     NotFound,
-    NotSupported,
     PortInUse,
     PynetError,
     RootBusy,
@@ -33,42 +33,14 @@ from pynet.plugins.testhost import Host, Lan
 
 
 @pytest.fixture(params=["nftables", "iptables"])
-def start(request: pytest.FixtureRequest, tmp_path: Path, host: Host) -> Iterator[Callable[[], Controller]]:
-    """Starts controllers on one root; the last one is emptied and closed at the end."""
-    running: list[Controller] = []
-
-    def start() -> Controller:
-        controller = Controller(tmp_path / "root", tmp_path / "run", firewall=request.param)
-        running.append(controller)
-        try:
-            controller.actions.firewall_state(needed=True)
-        except NotSupported as error:
-            pytest.skip(str(error))
-        return controller
-
-    yield start
-    for controller in running[:-1]:
-        crash(controller)
-    if running:
-        empty(running[-1])
+def start(request: pytest.FixtureRequest, start_controller: Callable[..., Controller]) -> Callable[[], Controller]:
+    """Starts controllers on one root; a second one is what follows a crash of the first."""
+    return functools.partial(start_controller, request.param)
 
 
 @pytest.fixture
 def controller(start: Callable[[], Controller]) -> Controller:
     return start()
-
-
-def empty(controller: Controller) -> None:
-    for sandbox in controller.sandboxes():
-        sandbox.delete()
-    for network in controller.networks():
-        for endpoint in network.endpoints():
-            endpoint.delete()
-        network.delete()
-    assert controller.check() == []
-    if controller.actions.has_firewall:
-        controller.actions.firewall.destroy()
-    controller.close()
 
 
 def crash(controller: Controller) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,18 +19,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "drivers.md"
 
 
 @pytest.fixture
-def controller(tmp_path: Path, host: Host) -> Iterator[Controller]:
-    with Controller(tmp_path / "root", tmp_path / "run", firewall="nftables") as controller:
-        yield controller
-        for sandbox in controller.sandboxes():
-            sandbox.delete()
-        for network in controller.networks():
-            for endpoint in network.endpoints():
-                endpoint.delete()
-            network.delete()
-        assert controller.check() == []
-        if controller.actions.has_firewall:
-            controller.actions.firewall.destroy()
+def controller(start_controller: Callable[..., Controller]) -> Controller:
+    return start_controller()
 
 
 @pytest.fixture

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pynet.engine.networking import ContainerNetworks, endpoint_settings
+from pynet.engine.record import Container
 from pynet.netlib.applier import Applier, StepFailed
 from pynet.netlib.controller import Controller
 from pynet.netlib.endpoint import Endpoint
@@ -56,17 +58,8 @@ def proxy() -> KeptInHand:
 
 
 @pytest.fixture
-def controller(tmp_path: Path, host: Host, proxy: KeptInHand) -> Iterator[Controller]:
-    with Controller(tmp_path / "root", tmp_path / "run", firewall="nftables", proxy=proxy) as controller:
-        yield controller
-        for sandbox in controller.sandboxes():
-            sandbox.delete()
-        for network in controller.networks():
-            for endpoint in network.endpoints():
-                endpoint.delete()
-            network.delete()
-        assert controller.check() == []
-        controller.actions.firewall.destroy()
+def controller(start_controller: Callable[..., Controller], proxy: KeptInHand) -> Controller:
+    return start_controller(proxy=proxy)
 
 
 @pytest.fixture
@@ -119,6 +112,38 @@ def test_what_ends_while_the_proxy_is_away_ends_all_the_same(
     controller.repair()
     assert proxy.ports == {}
     assert controller.check() == []
+
+
+def test_a_container_that_ends_while_the_proxy_is_away_gives_its_addresses_back(
+    controller: Controller, proxy: KeptInHand
+) -> None:
+    controller.create_network("web", subnet="10.1.0.0/30")  # one address beside the gateway's
+    networks = ContainerNetworks(controller)
+    first, second = (container(name, network="web") for name in ("first", "second"))
+    networks.attach(first, list(parse_publish("8080:80")))
+    proxy.away = True
+    with pytest.raises(Unavailable):
+        networks.detach(first)
+    networks.attach(second, [])
+    proxy.away = False
+    networks.detach(second)
+    controller.repair()
+    assert controller.check() == []
+    assert controller.registry.endpoints == {}
+
+
+def container(name: str, *, network: str) -> Container:
+    return Container(
+        id=name,
+        name=name,
+        created=0.0,
+        image_id="",
+        config={},
+        host_config={"NetworkMode": network},
+        rootfs={},
+        mounts=[],
+        networks={network: {"settings": endpoint_settings(None)}},
+    )
 
 
 def test_a_leave_whose_undo_fails_still_moves_the_default_route(controller: Controller, endpoint: Endpoint) -> None:

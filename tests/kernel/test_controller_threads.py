@@ -7,9 +7,8 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -20,23 +19,13 @@ from pynet.netlib.errors import Conflict, Forbidden, NotFound
 from pynet.netlib.network import Network
 from pynet.netlib.portspec import parse_publish
 from pynet.netlib.resources import Resource
-from pynet.plugins.testhost import Host
 
 PATIENCE = 30
 
 
 @pytest.fixture
-def controller(tmp_path: Path, host: Host) -> Iterator[Controller]:
-    with Controller(tmp_path / "root", tmp_path / "run", firewall="nftables") as controller:
-        yield controller
-        for sandbox in controller.sandboxes():
-            sandbox.delete()
-        for network in controller.networks():
-            for endpoint in network.endpoints():
-                endpoint.delete()
-            network.delete()
-        assert controller.check() == []
-        controller.actions.firewall.destroy()
+def controller(start_controller: Callable[..., Controller]) -> Controller:
+    return start_controller()
 
 
 class Slow(Applier):
