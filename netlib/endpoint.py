@@ -287,7 +287,7 @@ class Endpoint:
 
 
 def _prefix(network: NetworkRecord) -> str:
-    return network.options.get("com.docker.network.container_iface_prefix", "eth")
+    return network.option("com.docker.network.container_iface_prefix", "ifname_prefix", "eth")
 
 
 def route_moves(

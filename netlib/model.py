@@ -76,6 +76,10 @@ class NetworkRecord(_Record):
     def subnets(self, version: int) -> list[IpamConfig]:
         return [config for config in self.ipam if config.version == version]
 
+    def option(self, name: str, short: str, default: str = "") -> str:
+        """An option by Docker's *name* or ours (drivers/bridge.py has the table)."""
+        return self.options.get(name) or self.options.get(short) or default
+
     @property
     def gateway(self) -> str:
         return next((config.gateway for config in self.subnets(4)), "")

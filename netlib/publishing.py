@@ -32,7 +32,6 @@ from .resources import PortForwards, ProxyPort, ProxyPorts, Resource
 BACKLOG = 4096
 """listen(2); the kernel cuts it to net.core.somaxconn."""
 _ANY = {4: "0.0.0.0", 6: "::"}
-_HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
 _KINDS = {"tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP), "udp": (socket.SOCK_DGRAM, socket.IPPROTO_UDP)}
 _GO_TEXTS = {errno.EADDRNOTAVAIL: "cannot assign requested address", errno.EACCES: "permission denied"}
 
@@ -89,7 +88,9 @@ class Publisher:
         try:
             for binding in bindings:
                 if binding.proto not in _KINDS:
-                    _require_sctp(binding.proto)
+                    raise NotSupported(
+                        f"publishing {binding.proto} ports is not supported yet", hint="publish tcp or udp ports"
+                    )
                 addresses = self._host_addresses(binding, endpoint, network)
                 done += self._bind_one(endpoint.id, binding, addresses)
         except BaseException:
@@ -100,7 +101,7 @@ class Publisher:
     def _host_addresses(
         self, binding: PortBinding, endpoint: EndpointRecord, network: NetworkRecord
     ) -> tuple[str, ...]:
-        asked = binding.host_ip or network.options.get(_HOST_BINDING, network.options.get("host_binding", ""))
+        asked = binding.host_ip or network.option("com.docker.network.bridge.host_binding_ipv4", "host_binding")
         has = {4: bool(endpoint.address), 6: bool(endpoint.address6)}
         if asked:
             version = 6 if ":" in asked else 4
@@ -190,10 +191,6 @@ class Publisher:
 
 def _same_family(endpoint: EndpointRecord, host_ip: str) -> str:
     return endpoint.ip6 if ":" in host_ip else endpoint.ip
-
-
-def _require_sctp(proto: str) -> None:
-    raise NotSupported(f"publishing {proto} ports is not supported yet", hint="publish tcp or udp ports")
 
 
 def _bind(port: PublishedPort) -> socket.socket:

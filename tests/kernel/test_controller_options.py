@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +12,16 @@ import pytest
 
 from pynet.netlib.addressing import NoAddressLeft
 from pynet.netlib.controller import Controller
-from pynet.netlib.errors import NotSupported
 from pynet.netlib.kernel.rtnetlink import Rtnetlink
 from pynet.netlib.model import IpamConfig
 from pynet.netlib.portspec import parse_publish
 from pynet.netlib.sandbox import Sandbox
-from pynet.plugins.testhost import Host, Lan
+from pynet.plugins.testhost import Lan
 
 
 @pytest.fixture(params=["nftables", "iptables"])
-def controller(request: pytest.FixtureRequest, tmp_path: Path, host: Host) -> Iterator[Controller]:
-    with Controller(tmp_path / "root", tmp_path / "run", firewall=request.param) as controller:
-        try:
-            controller.actions.firewall_state(needed=True)
-        except NotSupported as error:
-            pytest.skip(str(error))
-        yield controller
-        for sandbox in controller.sandboxes():
-            sandbox.delete()
-        for network in controller.networks():
-            for endpoint in network.endpoints():
-                endpoint.delete()
-            network.delete()
-        assert controller.check() == []
-        if controller.actions.has_firewall:
-            controller.actions.firewall.destroy()
+def controller(request: pytest.FixtureRequest, start_controller: Callable[..., Controller]) -> Controller:
+    return start_controller(request.param)
 
 
 def inside(controller: Controller, sandbox: Sandbox, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -81,6 +66,15 @@ def test_links_have_the_mtu_and_the_mac_that_were_asked_for(controller: Controll
     assert bridge is not None
     assert veth is not None
     assert (bridge.mtu, veth.mtu) == (1400, 1400)
+
+
+@pytest.mark.parametrize("option", ["com.docker.network.container_iface_prefix", "ifname_prefix"])
+def test_interfaces_inside_are_named_as_the_network_says(controller: Controller, option: str) -> None:
+    network = controller.create_network("web", subnet="10.1.0.0/24", options={option: "web"})
+    sandbox, endpoint = controller.create_sandbox("a"), network.create_endpoint("a")
+    endpoint.join(sandbox)
+    names = inside(controller, sandbox, lambda: {name for _, name in socket.if_nameindex()})
+    assert names == {"lo", "web0"}
 
 
 def test_a_gateway_of_choice_is_the_bridges_address_and_the_next_hop(controller: Controller) -> None:
