@@ -27,14 +27,13 @@ import sqlite3
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from ..netlib.errors import InternalError, InvalidArgument, PynetError, RootBusy
 from ..netlib.instance import Instance
 
 if TYPE_CHECKING:
-    from ..netlib.controller import Controller
-    from ..netlib.proxying import Proxy
+    pass
 
 log = logging.getLogger("pynetd")
 
@@ -171,7 +170,7 @@ class Daemon:
                 Controller,
                 self.instance.root,
                 self.instance.run,
-                proxy=cast("Proxy", self._children.forwarder),  # it takes any port with these fields
+                proxy=self._children.forwarder,
                 firewall=self.arguments.firewall,
             )
             reserve.make()
@@ -258,7 +257,10 @@ class Daemon:
         self.engine.close()
         self._children.close()
         if self._everything:
-            take_down(self._controller)
+            try:
+                self._controller.take_down()
+            except (PynetError, OSError) as error:
+                log.warning("%s", error)
         self._controller.close()
         self._remove_files()
         os.close(self._lock)
@@ -266,17 +268,6 @@ class Daemon:
     def _remove_files(self) -> None:
         for path in (Path(self._path), self.instance.run / "pynetd.pid"):
             path.unlink(missing_ok=True)
-
-
-def take_down(controller: Controller) -> None:
-    """Remove what networks are in the kernel; they stay in the store, and the next start makes them again."""
-    for network in controller.networks():
-        try:
-            controller.applier.undo(network.driver.network_plan(network.record))
-        except (PynetError, OSError) as error:
-            log.warning("network %s: %s", network.name, error)
-    if controller.actions.has_firewall:
-        controller.actions.firewall.destroy()
 
 
 def fail(arguments: argparse.Namespace, error: PynetError | OSError | sqlite3.Error) -> int:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..netlib.driver import driver_names
 from ..netlib.errors import Conflict, Forbidden, InvalidArgument, NotFound, PynetError
 from .fields import Fields
 from .filters import Filters
@@ -28,7 +29,7 @@ class Networks:
         self._pruning = threading.Lock()
 
     def drivers(self) -> list[str]:
-        return ["bridge", "host", "none"]
+        return driver_names()
 
     def firewall(self) -> str:
         """Name of the firewall back end; "" before the first network needed one."""

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from .addressing import Addressing, host_avoids
-from .applier import Applier, step
+from .applier import Applier, Attempts, step
 from .driver import Driver, load_driver
 from .errors import Forbidden, InvalidArgument, RootBusy
 from .instance import Instance
@@ -131,6 +131,19 @@ class Controller:
             ]
             ports = tuple(p for plan in plans for p in plan.ports if p.id in self.actions.sockets)
             self.actions.add_proxy_ports(ProxyPorts("", ports))
+
+    def take_down(self) -> None:
+        """Remove what networks have in the kernel, and the firewall's tables; the store keeps them, ``repair`` makes them again.
+
+        For the end of everything: sandboxes are to be gone.  Goes on after failures and raises them together.
+        """
+        with self.turns.alone():
+            attempt = Attempts("could not take everything down")
+            for network in list(self.registry.networks.values()):
+                attempt(self.applier.undo, self.driver(network.driver).network_plan(network))
+            if self.actions.has_firewall:
+                attempt(self.actions.firewall.destroy)
+            attempt.finish()
 
     def close(self) -> None:
         """Let go of the root directory; twice is fine.  What is in the kernel stays, and a later controller finds it."""

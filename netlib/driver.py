@@ -61,6 +61,13 @@ class Driver(Protocol):
 _BUILTIN = {"bridge": "bridge:BridgeDriver", "host": "host:HostDriver", "none": "none:NoneDriver"}
 
 
+def driver_names() -> list[str]:
+    """The drivers that can be had here, the built-in ones and those of other packages."""
+    from importlib.metadata import entry_points
+
+    return sorted({*_BUILTIN, *(entry.name for entry in entry_points(group="pynet.drivers"))})
+
+
 def load_driver(name: str) -> Driver:
     """The driver with this name: built in, else from the entry points; NotFound with Docker's text when there is none."""
     where = _BUILTIN.get(name)
@@ -70,8 +77,7 @@ def load_driver(name: str) -> Driver:
         return driver
     from importlib.metadata import entry_points
 
-    installed = entry_points(group="pynet.drivers")
-    for entry in installed.select(name=name):
+    for entry in entry_points(group="pynet.drivers", name=name):
         try:
             found: Driver = entry.load()()
         except Exception as error:  # whatever a stranger's module raises
@@ -81,5 +87,5 @@ def load_driver(name: str) -> Driver:
         return found
     raise NotFound(
         f"could not find plugin {name} in v1 plugin registry: plugin not found",
-        hint="drivers here: " + ", ".join(sorted({*_BUILTIN, *installed.names})),
+        hint="drivers here: " + ", ".join(driver_names()),
     )

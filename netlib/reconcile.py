@@ -65,7 +65,6 @@ class _Survey:
         self.controller = controller
         with controller.lock:
             self.plan: list[Resource] = list(_whole_plan(controller))
-            self.network_count = len(controller.registry.networks)
         actions = controller.actions
         actions.settle()
         group = controller.instance.link_group
