@@ -59,6 +59,8 @@ def _boolean(text: str) -> bool:
 
 
 def _mtu(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise ValueError("not a number of bytes")
     value = int(text)
     if value and not 68 <= value <= 65535:  # RFC 791 (68); the kernel's largest for veth
         raise ValueError("not between 68 and 65535")

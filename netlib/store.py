@@ -67,8 +67,10 @@ class Store:
             self._migrate()
         except sqlite3.DatabaseError as error:
             self.close()
+            damaged = getattr(error, "sqlite_errorname", "") in ("SQLITE_NOTADB", "SQLITE_CORRUPT")
             raise InternalError(
-                f"can not open the store {path}: {error}", hint="move the file away to start with an empty state"
+                f"can not open the store {path}: {error}",
+                hint="move the file away to start with an empty state" if damaged else "make room on its file system",
             ) from error
 
     # -- connections -----------------------------------------------------------------------------------------
@@ -101,6 +103,7 @@ class Store:
                 for statement in step.split(";"):
                     if statement.strip():
                         connection.execute(statement)
+            # also when it says so already: a full disk is met here, where pynetd has a reserve to spend (engine/reserve.py)
             connection.execute(f"PRAGMA user_version={len(_MIGRATIONS)}")
 
     @contextmanager

@@ -9,8 +9,8 @@ kernel.
     ProxyPorts           the forwarder's client that the controller was given
 
 All of it acts in the network namespace of the thread that made this object.  Idempotent as resources.py demands; links
-that are not in our link group are never deleted.  Everything is made at the first use, so a controller that only looks
-costs nothing.
+that are not in our link group are never deleted.  A netlink socket and the namespace thread are here from the start; the
+firewall back end is chosen, and its tables made, when something needs them.
 """
 
 from __future__ import annotations

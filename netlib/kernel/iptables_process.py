@@ -45,7 +45,8 @@ class _Process:
 
 def check_installed() -> None:
     """NotSupported unless python-iptables, the legacy programs and the kernel's tables are there.  Nothing is changed."""
-    if importlib.util.find_spec("iptc") is None:
+    found = importlib.util.find_spec("iptc")
+    if found is None or found.origin is None:  # or an empty directory of that name
         raise NotSupported("python-iptables is not installed", hint="pip install 'pynet[iptables]'")
     for verb in ("restore", "save"):
         if legacy_program(4, verb) is None:
