@@ -116,7 +116,7 @@ class Forwarder:
             loop,
             lane,
             Relay(lane, PipePool(), self.pool if options.bulk else None),
-            Relay(lane, PipePool(limit=0)),
+            Relay(lane, PipePool(limit=0), messages=True),
             Reserve(),
             self.pool,
             self.live,

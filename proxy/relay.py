@@ -22,7 +22,8 @@ ambiguous.
 
 Dry.  A short read means that the source is dry, with two exceptions: a FIN may stand behind the bytes without an edge
 of its own, and a read stops at urgent data.  epoll tells of both in the same event (RDHUP, PRI): ``until_dry`` makes
-the Direction read on to the 0 or the EAGAIN.
+the Direction read on to the 0 or the EAGAIN.  What stands behind a short read is known when epoll has told of a FIN and
+of nothing else (``last``): the FIN.  So the bytes are sent with MSG_MORE, and leave in one segment with our own FIN.
 
 A budget per turn keeps one stream from starving the rest: what is not finished joins the lane's ready queue.
 
@@ -50,6 +51,7 @@ _SMALL_BURST = 32768
 _SPLICE = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 _ALL = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET
 _PLAIN = EPOLLIN | EPOLLOUT
+_FIN_ALONE = EPOLLRDHUP | EPOLLPRI | EPOLLERR
 _RESET = struct.pack("ii", 1, 0)
 """struct linger {on, 0 s}: close(2) sends RST (socket(7))."""
 
@@ -88,16 +90,17 @@ class Direction:
     """One way through a connection."""
 
     __slots__ = (
-        "burst", "connection", "ended", "full_reads", "in_pipe", "pipe", "queued", "readable", "recv_into", "rest",
-        "send", "sink", "sink_fd", "source_fd", "total", "until_dry", "writable",
+        "burst", "connection", "ended", "full_reads", "in_pipe", "last", "pipe", "queued", "readable", "recv_into",
+        "rest", "send", "sink", "sink_fd", "source_fd", "total", "until_dry", "writable",
     )  # fmt: skip
 
-    def __init__(self, connection: Connection, source: Socket, sink: Socket) -> None:
+    def __init__(self, connection: Connection, source: Socket, source_fd: int, sink: Socket, sink_fd: int) -> None:
         self.connection = connection
         self.sink = sink
-        self.source_fd, self.sink_fd = source.fileno(), sink.fileno()
+        self.source_fd, self.sink_fd = source_fd, sink_fd
         self.recv_into, self.send = source.recv_into, sink.send
-        self.readable = self.writable = self.until_dry = self.ended = self.queued = False
+        self.readable = self.writable = self.last = self.ended = self.queued = False
+        self.until_dry = connection.relay.messages
         self.rest: bytes | None = None
         self.pipe: Pipe | None = None
         self.in_pipe = self.full_reads = self.burst = 0
@@ -123,8 +126,9 @@ class Connection:
         self.started = 0.0
         """When it was accepted, for the owner's use (time.monotonic)."""
         self._connected = established
-        self.up = Direction(self, client, target)
-        self.down = Direction(self, target, client)
+        client_fd, target_fd = client.fileno(), target.fileno()
+        self.up = Direction(self, client, client_fd, target, target_fd)
+        self.down = Direction(self, target, target_fd, client, client_fd)
         self.down.writable = True
 
     def start(self) -> None:
@@ -177,6 +181,7 @@ class Connection:
             from_it.readable = True
             if events & ~_PLAIN:
                 from_it.until_dry = True
+                from_it.last = events & _FIN_ALONE == EPOLLRDHUP and not self.relay.messages
             self.relay.pump(from_it)
             if events & EPOLLERR and not self.done:
                 self.relay.abort(self)
@@ -185,8 +190,17 @@ class Connection:
 class Relay:
     """What all connections of a process share: the lane, the buffer, the pipes, the door to a bulk worker."""
 
-    def __init__(self, lane: Lane, pipes: PipePool, bulk: BulkTaker | None = None, elephant: int = 4 << 20) -> None:
-        self.lane, self.pipes, self.bulk, self.elephant = lane, pipes, bulk, elephant
+    def __init__(
+        self,
+        lane: Lane,
+        pipes: PipePool,
+        bulk: BulkTaker | None = None,
+        elephant: int = 4 << 20,
+        *,
+        messages: bool = False,
+    ) -> None:
+        """*messages*: a read brings one message of several, so a short one tells nothing of what stands behind it."""
+        self.lane, self.pipes, self.bulk, self.elephant, self.messages = lane, pipes, bulk, elephant, messages
         self._buffer = bytearray(BUFFER)
         self._view = memoryview(self._buffer)
 
@@ -250,8 +264,9 @@ class Relay:
             self._end(way)
             return False
         way.total += count
+        last = way.last and count < BUFFER
         try:
-            sent = way.send(self._view[:count])
+            sent = way.send(self._view[:count], socket.MSG_MORE if last else 0)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -259,6 +274,9 @@ class Relay:
             return False
         if sent < count:
             way.rest, way.writable = bytes(self._view[sent:count]), False
+        elif last:
+            self._end(way)
+            return False
         if count == BUFFER:
             way.full_reads += 1
         else:

@@ -60,19 +60,22 @@ class Reserve:
     def __init__(self) -> None:
         self._fd = -1
 
+        self.full = False
+
     def refill(self) -> bool:
         """True when the reserve is full."""
-        if self._fd < 0:
+        if not self.full:
             try:
                 self._fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
             except OSError:
                 return False
+            self.full = True
         return True
 
     def spend(self) -> None:
-        if self._fd >= 0:
+        if self.full:
             os.close(self._fd)
-            self._fd = -1
+            self.full = False
 
 
 class TcpShared(NamedTuple):
@@ -141,8 +144,10 @@ class TcpPort:
             return
         # accept() of the Python class would make the object twice
         accept: Callable[[], tuple[int, tuple[Any, ...]]] = self.listener._accept  # type: ignore[attr-defined]  # pyright: ignore
+        reserve = self._reserve
+        kind, proto, family = socket.SOCK_STREAM, self._ip_proto, self.listener.family
         for _ in range(self._accepts):
-            if not self._reserve.refill():
+            if not reserve.full and not reserve.refill():
                 self._park()
                 return
             try:
@@ -159,7 +164,7 @@ class TcpPort:
                     self._lane.remove(self.listener.fileno())
                     return
                 continue  # ECONNABORTED and network errors that belong to the one connection (accept(2))
-            self._dial(Socket(fileno=fd), address)
+            self._dial(Socket(family, kind, proto, fd), address)
 
     def _dial(self, client: Socket, address: tuple[Any, ...]) -> None:
         client.setblocking(False)
@@ -197,8 +202,6 @@ class TcpPort:
         connection = Connection(self._relay, client, sock, self, established=False)
         if self.proxy_protocol:
             connection.up.rest = proxyproto.header(self.proxy_protocol, address, client.getsockname())
-        if self._ip_proto:
-            connection.up.until_dry = connection.down.until_dry = True
         counters.active += 1
         self._live.add(connection)
         self._all_live.begin(connection)

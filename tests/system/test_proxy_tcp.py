@@ -12,6 +12,7 @@ import select
 import signal
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -244,6 +245,83 @@ def test_bytes_behind_urgent_data_are_not_forgotten(proxy: Proxy, server: socket
         while not got.endswith(b"after"):
             got += peer.recv(100)
         assert got.replace(b"!", b"") == b"beforeafter"
+
+
+def stopped(proxy: Proxy) -> contextlib.ExitStack:
+    """The forwarder sleeps inside, and then meets all that has happened in one event a socket."""
+    stack = contextlib.ExitStack()
+    proxy.process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, proxy.process.pid, os.WSTOPPED)
+    stack.callback(proxy.process.send_signal, signal.SIGCONT)
+    return stack
+
+
+@pytest.mark.parametrize("size", [0, 1, 65535, 65536, 65537, 131072, 200_000])
+@pytest.mark.parametrize("who", ["client", "server"])
+def test_bytes_and_the_end_behind_them_arrive_in_order(
+    proxy: Proxy, server: socket.socket, who: str, size: int
+) -> None:
+    client, peer = pair(proxy, server)
+    sender, receiver = (client, peer) if who == "client" else (peer, client)
+    data = random.Random(size).randbytes(size)
+    with client, peer:
+        receiver.sendall(b"x")
+        assert receive(sender, 1) == b"x"
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        with stopped(proxy):
+            sender.sendall(data)
+            sender.shutdown(socket.SHUT_WR)
+        assert read_all(receiver) == data
+        receiver.sendall(b"still heard")
+        receiver.close()
+        assert read_all(sender) == b"still heard"
+
+
+def test_bytes_and_an_end_that_come_together_leave_together(proxy: Proxy, server: socket.socket) -> None:
+    """One segment instead of two, and one wake-up of whoever reads: most short answers end so."""
+    client, peer = pair(proxy, server)
+    with client, peer:
+        with stopped(proxy):
+            peer.sendall(b"answer")
+            peer.close()
+        assert read_all(client) == b"answer"
+        assert _segments_in(client) == 2, "of the handshake, and of everything else"
+
+
+def _segments_in(sock: socket.socket) -> int:
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 144)
+    return int.from_bytes(info[140:144], sys.byteorder)  # struct tcp_info, tcpi_segs_in (linux/tcp.h)
+
+
+def test_urgent_data_before_an_end_hides_nothing(proxy: Proxy, server: socket.socket) -> None:
+    client, peer = pair(proxy, server)
+    with client, peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        with stopped(proxy):
+            client.send(b"before")
+            client.send(b"!", socket.MSG_OOB)
+            client.send(b"after")
+            client.shutdown(socket.SHUT_WR)
+        assert read_all(peer).replace(b"!", b"") == b"beforeafter"
+
+
+@pytest.mark.parametrize("who", ["client", "server"])
+def test_a_reset_behind_bytes_and_an_end_is_not_taken_for_a_close(
+    proxy: Proxy, server: socket.socket, who: str
+) -> None:
+    client, peer = pair(proxy, server)
+    name = f"p{proxy.count}"
+    breaker, other = (client, peer) if who == "client" else (peer, client)
+    with client, peer:
+        with stopped(proxy):
+            breaker.sendall(b"x")
+            breaker.shutdown(socket.SHUT_WR)
+            breaker.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            breaker.close()
+        proxy.wait(lambda: proxy.stats(name)["active"] == 0, "the connection ends")
+        assert proxy.stats(name)["errors"] == 1
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            other.send(b"y")
 
 
 def test_all_that_was_sent_before_the_end_arrives_at_a_slow_reader(proxy: Proxy, server: socket.socket) -> None:
