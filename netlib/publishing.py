@@ -32,7 +32,11 @@ from .resources import PortForwards, ProxyPort, ProxyPorts, Resource
 BACKLOG = 4096
 """listen(2); the kernel cuts it to net.core.somaxconn."""
 _ANY = {4: "0.0.0.0", 6: "::"}
-_KINDS = {"tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP), "udp": (socket.SOCK_DGRAM, socket.IPPROTO_UDP)}
+_KINDS = {
+    "tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
+    "udp": (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
+    "sctp": (socket.SOCK_STREAM, socket.IPPROTO_SCTP),
+}
 _GO_TEXTS = {errno.EADDRNOTAVAIL: "cannot assign requested address", errno.EACCES: "permission denied"}
 
 
@@ -87,10 +91,6 @@ class Publisher:
         done: list[PublishedPort] = []
         try:
             for binding in bindings:
-                if binding.proto not in _KINDS:
-                    raise NotSupported(
-                        f"publishing {binding.proto} ports is not supported yet", hint="publish tcp or udp ports"
-                    )
                 addresses = self._host_addresses(binding, endpoint, network)
                 done += self._bind_one(endpoint.id, binding, addresses)
         except BaseException:
@@ -196,7 +196,15 @@ def _same_family(endpoint: EndpointRecord, host_ip: str) -> str:
 def _bind(port: PublishedPort) -> socket.socket:
     kind, proto = _KINDS[port.proto]
     version6 = ":" in port.host_ip
-    sock = socket.socket(socket.AF_INET6 if version6 else socket.AF_INET, kind, proto)
+    try:
+        sock = socket.socket(socket.AF_INET6 if version6 else socket.AF_INET, kind, proto)
+    except OSError as error:
+        if error.errno != errno.EPROTONOSUPPORT:
+            raise
+        raise NotSupported(
+            f"can not publish {port.proto} ports: this kernel has no {port.proto.upper()}",
+            hint=f"load the module {port.proto} (modprobe {port.proto}), where there is one",
+        ) from error
     try:
         if version6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

@@ -19,6 +19,7 @@ from pynet.netlib.errors import (
     Forbidden,
     InvalidArgument,
     NotFound,
+    NotSupported,
     PortInUse,
     PynetError,
     RootBusy,
@@ -288,6 +289,24 @@ def test_a_port_in_use_is_an_error_that_names_the_holder_and_leaves_nothing(cont
     assert b.ports == ()
     with socket.create_server(("127.0.0.1", 9001)):
         assert [p.host_port for p in b.publish(parse_publish("9001-9002:80"))] == [9002], "the next of the range"
+
+
+def test_an_sctp_port_is_published_where_the_kernel_has_sctp(controller: Controller, host: Host) -> None:
+    _, endpoint = joined(controller.create_network("web", subnet="10.1.0.0/24"), "a")
+    before = host.snapshot()
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
+    except OSError:
+        with pytest.raises(NotSupported, match="can not publish sctp ports: this kernel has no SCTP"):
+            endpoint.publish([*parse_publish("8080:80"), *parse_publish("9000:9000/sctp")])
+        assert host.snapshot() == before
+        assert endpoint.ports == ()
+        return
+    endpoint.publish(parse_publish("9000:9000/sctp"))
+    with pytest.raises(PortInUse):
+        endpoint.publish(parse_publish("9000:9001/sctp"))
+    endpoint.publish(parse_publish("9000:80/tcp"))
+    assert {(p.proto, p.host_port) for p in endpoint.ports} == {("sctp", 9000), ("tcp", 9000)}
 
 
 # -- failures and crashes ---------------------------------------------------------------------------------------------

@@ -313,6 +313,8 @@ def test_a_reset_behind_bytes_and_an_end_is_not_taken_for_a_close(
     name = f"p{proxy.count}"
     breaker, other = (client, peer) if who == "client" else (peer, client)
     with client, peer:
+        other.sendall(b"x")
+        assert receive(breaker, 1) == b"x"
         with stopped(proxy):
             breaker.sendall(b"x")
             breaker.shutdown(socket.SHUT_WR)
