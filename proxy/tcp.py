@@ -49,6 +49,10 @@ ACCEPTS = 64
 """Connections accepted in one turn."""
 CREW_ACCEPTS = 4
 """The same where other processes accept too."""
+_STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+_TCP, _NODELAY, _SOCKET, _KEEPALIVE = map(
+    int, (socket.IPPROTO_TCP, socket.TCP_NODELAY, socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+)
 _SCTP_NODELAY = 3
 """linux/sctp.h"""
 _SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -116,8 +120,8 @@ class TcpPort:
         if self._ip_proto:
             sock.setsockopt(self._ip_proto, _SCTP_NODELAY, 1)
         else:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(_TCP, _NODELAY, 1)
+            sock.setsockopt(_SOCKET, _KEEPALIVE, 1)
 
     def start(self) -> None:
         self._lane.add(self.listener.fileno(), EPOLLIN | EPOLLEXCLUSIVE, self._on_acceptable)
@@ -170,15 +174,14 @@ class TcpPort:
         client.setblocking(False)
         counters, target = self.counters, self.target
         counters.connections += 1
-        kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
         try:
             try:
-                sock = Socket(target.family, kind, self._ip_proto)
+                sock = Socket(target.family, _STREAM, self._ip_proto)
             except OSError as error:
                 if error.errno not in (errno.EMFILE, errno.ENFILE):
                     raise
                 self._reserve.spend()
-                sock = Socket(target.family, kind, self._ip_proto)
+                sock = Socket(target.family, _STREAM, self._ip_proto)
         except OSError:
             counters.errors += 1
             reset(client)
