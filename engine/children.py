@@ -14,11 +14,14 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Self
 
-from ..netlib.errors import PynetError, Unavailable
+from ..netlib.errors import InvalidArgument, PynetError, Unavailable
 from ..proxy.client import ForwarderClient
+from ..proxy.client import replace as replace_forwarder
 from ..proxy.client import spawn as spawn_forwarder
+from ..proxy.ports import DEFAULT_DRAIN, MAX_WORKERS, parse_drain
+from ..proxy.standalone import parse_endpoint
 from ..runtime.client import SupervisorClient
 from ..runtime.client import spawn as spawn_supervisor
 
@@ -34,11 +37,33 @@ RETRY_SECONDS = 1.0
 """Between two attempts to start a process that does not come up."""
 
 
+class ProxySettings(NamedTuple):
+    """How the forwarder is to be started, and where it tells Prometheus."""
+
+    workers: int
+    drain: float
+    metrics: tuple[str, int] | None
+
+    @classmethod
+    def of(cls, workers: int | None, drain: float | None, metrics: str | None) -> Self:
+        """From pynetd's options; None is the default.  InvalidArgument says which one is wrong."""
+        workers = 1 if workers is None else workers
+        if not 1 <= workers <= MAX_WORKERS:
+            raise InvalidArgument(f"--proxy-workers must be from 1 to {MAX_WORKERS}, not {workers}")
+        drain = DEFAULT_DRAIN if drain is None else parse_drain(drain)
+        return cls(workers, drain, parse_endpoint(metrics) if metrics else None)
+
+    def options(self) -> list[str]:
+        """The forwarder's command line."""
+        return ["--workers", str(self.workers), "--drain", str(self.drain)]
+
+
 class Children:
     """Owns both clients."""
 
-    def __init__(self, instance: Instance, argv: list[str]) -> None:
+    def __init__(self, instance: Instance, argv: list[str], proxy: ProxySettings) -> None:
         self._instance = instance
+        self._proxy = proxy
         self._argv = argv
         """How pynetd is started; what the others run when it dies."""
         self._watching: dict[str, int] = {}
@@ -58,11 +83,29 @@ class Children:
     # -- start -----------------------------------------------------------------------------------------------
 
     def find_forwarder(self) -> None:
-        """Connect to the forwarder that runs, or start one."""
+        """Connect to the forwarder that runs, or start one.
+
+        One that runs with other settings is replaced, and no connection is lost.  PortInUse, InvalidArgument when
+        metrics can not be told where this start says.
+        """
         try:
-            self.forwarder.ping()
+            settings = self.forwarder.settings()
         except Unavailable:
             self._start_forwarder()
+        else:
+            if settings != (self._proxy.workers, self._proxy.drain):
+                log.info("the forwarder is replaced by one with the settings of this start")
+                self._forwarder_process = replace_forwarder(str(self._instance.run), *self._proxy.options())
+            self.forwarder.metrics(None)  # it may hold the very address, for the pynetd before us
+        self._expose_metrics()
+
+    def _expose_metrics(self) -> None:
+        if self._proxy.metrics is not None:
+            from ..proxy.api import bind
+
+            ip, port = self._proxy.metrics
+            with bind("tcp", (ip or "::", port)) as sock:
+                self.forwarder.metrics(sock)
 
     def find_supervisor(self) -> None:
         path = self._instance.run / "supervisor.sock"
@@ -74,7 +117,7 @@ class Children:
             self._supervisor = SupervisorClient(path)
 
     def _start_forwarder(self) -> None:
-        self._forwarder_process = spawn_forwarder(str(self._instance.run))
+        self._forwarder_process = spawn_forwarder(str(self._instance.run), *self._proxy.options())
 
     def _start_supervisor(self) -> None:
         spawn_supervisor(self._instance.run, self._instance.root)
@@ -134,6 +177,10 @@ class Children:
         self._start_forwarder()
         self.forwarder.watch(os.getpid(), self._argv)
         controller.serve_ports()
+        try:
+            self._expose_metrics()
+        except PynetError as error:
+            log.error("metrics: %s", error)
         return self.forwarder.ping()
 
     # -- end -------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import os
 
 from ..netlib.errors import InvalidArgument
 from .live import CONNECT_TIMEOUT
-from .ports import DEFAULT_DRAIN, parse_drain
+from .ports import DEFAULT_DRAIN, MAX_WORKERS, parse_drain
 from .udp import IDLE, LIMIT
 
 
@@ -15,7 +15,7 @@ class Options(argparse.Namespace):
     run: str
     """Empty: there is none, and ``control_fd`` is set."""
     ready_fd: int | None
-    bulk: int
+    bulk: int = max(1, min(4, len(os.sched_getaffinity(0)) // 2))
     control_fd: int | None = None
     graceful: bool = False
     """When the other end of ``control_fd`` goes, live connections may end first."""
@@ -37,7 +37,7 @@ def _seconds(text: str) -> float:
 
 def _positive(text: str) -> int:
     number = int(text)
-    if not 1 <= number <= 64:
+    if not 1 <= number <= MAX_WORKERS:
         raise ValueError(text)
     return number
 
@@ -55,8 +55,13 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--ready-fd", type=int, metavar="N", help="write 0 or 1 and a newline here when ready or failed"
     )
-    cpus = len(os.sched_getaffinity(0))
-    result.add_argument("--bulk", type=int, default=max(1, min(4, cpus // 2)), metavar="N", help="most bulk workers")
+    add_service_options(result)
+    return result
+
+
+def add_service_options(result: argparse.ArgumentParser) -> None:
+    """How ports are served, whoever they are; defaults are those of ``Options``."""
+    result.add_argument("--bulk", type=int, metavar="N", help="most bulk workers")
     result.add_argument("--workers", type=_positive, metavar="N", help="processes that accept on the tcp ports")
     result.add_argument(
         "--drain", type=_seconds, metavar="S", help="seconds for live connections of a port that is withdrawn"
@@ -64,4 +69,3 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--connect-timeout", type=_seconds, metavar="S", help="seconds that a target has to accept")
     result.add_argument("--udp-idle", type=float, metavar="S", help="seconds until a UDP client is forgotten")
     result.add_argument("--udp-clients", type=int, metavar="N", help="most UDP clients at one time")
-    return result

@@ -14,6 +14,7 @@ from ..netlib.errors import InvalidArgument
 MAX_DRAIN = 86400.0
 """Longest drain in seconds."""
 MAX_ID = 256
+MAX_WORKERS = 64
 DEFAULT_DRAIN = 10.0
 """Seconds that live connections have after a withdrawal that does not say: a server that has answered and gone must
 still reach its client."""

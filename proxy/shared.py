@@ -30,7 +30,6 @@ from .control import ControlServer
 from .forwarder import SOCKET, Forwarder, Options, take_lock
 from .lane import Lane
 from .lend import LINGER
-from .udp import IDLE, LIMIT
 
 
 class LendingServer(ControlServer):
@@ -108,9 +107,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--run", required=True, metavar="DIR")
     parser.add_argument("--ready-fd", type=int, default=1, metavar="N")
     parser.add_argument("--linger", type=float, default=LINGER, metavar="S")
-    cpus = len(os.sched_getaffinity(0))
-    defaults = SharedOptions(bulk=max(1, min(4, cpus // 2)), udp_idle=IDLE, udp_clients=LIMIT)
-    options = parser.parse_args(argv, defaults)
+    options = parser.parse_args(argv, SharedOptions())
     # whoever started us may have blocked what ends us
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
     try:

@@ -1,9 +1,9 @@
 """pynet-proxy: the forwarder by itself, for somebody at a shell or in docker-proxy's place.
 
-    pynet-proxy tcp 127.0.0.1:8080 10.1.0.2:80 [udp :53 10.1.0.2:53 ...]
+    pynet-proxy [OPTION ...] tcp 127.0.0.1:8080 10.1.0.2:80 [udp :53 10.1.0.2:53 ...]
     pynet-proxy -proto tcp -host-ip 127.0.0.1 -host-port 8080 -container-ip 10.1.0.2 -container-port 80 [-use-listen-fd]
 
-The first form serves in the foreground, in this one process and its bulk workers, until SIGTERM or SIGINT.
+The first form serves in the foreground, in this one process and its workers, until SIGTERM or SIGINT (foreground.py).
 
 The second is docker-proxy's, with its descriptors: 3 is told "0\\n" when the port is served or "1\\n" and why not; with
 -use-listen-fd, 4 is the socket, bound already (moby, cmd/docker-proxy).  dockerd starts one for each port, so:
@@ -25,7 +25,8 @@ from ..netlib.errors import InvalidArgument, NotSupported, PortInUse, PynetError
 _READY_FD, _LISTEN_FD = 3, 4
 _SCTP = 132
 """IPPROTO_SCTP, which not every Python knows."""
-_USAGE = "pynet-proxy PROTO [HOST-IP]:PORT TARGET-IP:PORT [PROTO ...]"
+_USAGE = "pynet-proxy [OPTION ...] PROTO [HOST-IP]:PORT TARGET-IP:PORT [PROTO ...]"
+_DOCKER_FLAGS = frozenset({"proto", "host-ip", "host-port", "container-ip", "container-port", "use-listen-fd"})
 
 
 class Mapping:
@@ -55,7 +56,7 @@ def _port(text: str, whole: str) -> int:
     return int(text)
 
 
-def _endpoint(text: str) -> tuple[str, int]:
+def parse_endpoint(text: str) -> tuple[str, int]:
     """``ip:port``, ``[ip]:port``; an empty ip is every address of both families."""
     ip, colon, port = text.rpartition(":")
     if ip.startswith("[") and ip.endswith("]"):
@@ -73,7 +74,7 @@ def parse_plain(words: list[str]) -> list[Mapping]:
     mappings: list[Mapping] = []
     for proto, host, target in zip(words[::3], words[1::3], words[2::3], strict=True):
         _check_proto(proto)
-        mappings.append(Mapping(proto, *_endpoint(host), *_endpoint(target)))
+        mappings.append(Mapping(proto, *parse_endpoint(host), *parse_endpoint(target)))
     return mappings
 
 
@@ -102,7 +103,7 @@ def parse_docker(words: list[str]) -> tuple[Mapping, bool]:
     return Mapping(values["proto"], values["host-ip"], ports[0], values["container-ip"], ports[1]), passed
 
 
-def _bind(mapping: Mapping) -> int:
+def bind(mapping: Mapping) -> int:
     """A bound socket.  "::" is IPv6 alone, as dockerd has another proxy for 0.0.0.0; "" is both families."""
     ip = mapping.host_ip or "::"
     family = _socket.AF_INET6 if ":" in ip else _socket.AF_INET
@@ -143,7 +144,7 @@ def _docker(words: list[str], ready_fd: int) -> None:
         seconds = float(drain)
     except ValueError as error:
         raise InvalidArgument(f"PYNET_PROXY_DRAIN must be a number of seconds, not {drain!r}") from error
-    fd = _LISTEN_FD if passed else _bind(mapping)
+    fd = _LISTEN_FD if passed else bind(mapping)
     run = lend.run_directory()
     name = f"{mapping.proto}/{mapping.host_ip}:{mapping.host_port}/{os.getpid()}"
     target = (mapping.target_ip, mapping.target_port)
@@ -156,30 +157,29 @@ def _docker(words: list[str], ready_fd: int) -> None:
     )
 
 
-def _plain(words: list[str]) -> None:
-    from . import foreground, ports
-
-    mappings = parse_plain(words)
-    fds: list[int] = []
-    for mapping in mappings:
-        ports.parse_target([mapping.target_ip, mapping.target_port])
-        fds.append(_bind(mapping))
-    foreground.serve(mappings, fds)
+def is_docker_form(words: list[str]) -> bool:
+    """Go takes one dash or two; the options of the plain form have two, and a -h of its own."""
+    if not words or not words[0].startswith("-"):
+        return False
+    name = words[0].lstrip("-").partition("=")[0]
+    return name in _DOCKER_FLAGS or not (words[0].startswith("--") or words[0] == "-h")
 
 
 def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
-    docker = bool(words) and words[0].startswith("-") and words[0] not in ("-h", "--help")
-    if not docker and (not words or words[0].startswith("-")):
-        print(f"usage: {_USAGE}")
-        return 0 if words else 2
+    docker = is_docker_form(words)
+    if not words:
+        print(f"usage: {_USAGE}\n       pynet-proxy --help", file=sys.stderr)
+        return 2
     # without dockerd's pipe, by hand, the next descriptor that is opened would have that number
     ready_fd = _READY_FD if docker and _is_open(_READY_FD) else -1
     try:
         if docker:
             _docker(words, ready_fd)
         else:
-            _plain(words)
+            from . import foreground
+
+            foreground.serve(words)
     except (PynetError, OSError) as error:
         print(f"pynet-proxy: {error}", file=sys.stderr)
         if isinstance(error, PynetError) and error.hint:

@@ -12,7 +12,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -249,6 +251,100 @@ def test_a_bad_plain_form_says_how_it_goes(words: list[str]) -> None:
 def test_what_can_not_be_served_is_one_line(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 1
     assert capfd.readouterr().err.startswith("pynet-proxy: ")
+
+
+@contextlib.contextmanager
+def _plain(*words: str) -> Generator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([*COMMAND, *words])
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _connect(process: subprocess.Popen[bytes], port: int) -> socket.socket:
+    """As soon as it serves."""
+    for _ in range(10_000):
+        assert process.poll() is None
+        with contextlib.suppress(ConnectionRefusedError):
+            return socket.create_connection((HOST, port), 20)
+    raise AssertionError("it does not serve")
+
+
+def _wait_closed(port: int) -> None:
+    """Until nobody listens there; a connection would be one more that is live."""
+    for _ in range(100_000):
+        lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+        fields = (line.split() for line in lines)
+        if not any(local.endswith(f":{port:04X}") and state == "0A" for _, local, _, state, *_ in fields):
+            return
+    raise AssertionError("it listens on")
+
+
+def test_the_plain_form_tells_targets_who_the_client_is() -> None:
+    with socket.create_server((HOST, 0)) as target:
+        target.settimeout(20)
+        port, number = _free(), target.getsockname()[1]
+        words = ("tcp", f"{HOST}:{port}", f"{HOST}:{number}", "--proxy-protocol", "1", "--workers=2")
+        with _plain(*words) as process, _connect(process, port) as client, target.accept()[0] as peer:
+            client.sendall(b"hello")
+            want = f"PROXY TCP4 {HOST} {HOST} {client.getsockname()[1]} {port}\r\nhello".encode()
+            assert peer.recv(len(want), socket.MSG_WAITALL) == want
+
+
+def test_the_plain_form_ends_with_its_live_connections_when_it_is_to_drain() -> None:
+    with socket.create_server((HOST, 0)) as target:
+        target.settimeout(20)
+        port, number = _free(), target.getsockname()[1]
+        words = ("--drain", "60", "tcp", f"{HOST}:{port}", f"{HOST}:{number}")
+        with _plain(*words) as process, _connect(process, port) as client, target.accept()[0] as peer:
+            process.terminate()
+            _wait_closed(port)
+            client.sendall(b"live")
+            assert peer.recv(4, socket.MSG_WAITALL) == b"live"
+            assert process.poll() is None
+            client.close()
+            peer.close()
+            assert process.wait(20) == 0
+        with _plain(*words) as process, _connect(process, port), target.accept()[0]:
+            process.terminate()
+            _wait_closed(port)
+            process.terminate()
+            assert process.wait(20) == 0
+
+
+def test_the_plain_form_answers_prometheus() -> None:
+    port, metrics = _free(), _free()
+    with _plain("--metrics", f"{HOST}:{metrics}", "tcp", f"{HOST}:{port}", f"{HOST}:9") as process:
+        _connect(process, metrics).close()
+        with urllib.request.urlopen(f"http://{HOST}:{metrics}/metrics", timeout=20) as answer:
+            assert b"pynet_proxy_connections_total" in answer.read()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--proxy-protocol", "3", "tcp", ":1", "127.0.0.1:2"], "invalid choice: 3"),
+        (["--bogus", "tcp", ":1", "127.0.0.1:2"], "unrecognized arguments: --bogus"),
+        (["--drain", "-1", "tcp", ":1", "127.0.0.1:2"], "drain"),
+        (["--workers", "2"], "three words each"),
+        (["--metrics", "9", "tcp", "127.0.0.1:0", "127.0.0.1:2"], "no port from 1 to 65535"),
+    ],
+)
+def test_a_bad_option_is_one_line_and_a_hint(words: list[str], says: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 1
+    first, hint = capfd.readouterr().err.splitlines()
+    assert first.startswith("pynet-proxy: ") and says in first
+    assert hint.startswith("pynet-proxy ")
+
+
+def test_its_help_tells_of_both_forms(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    page = capsys.readouterr().out
+    assert "PROTO [HOST-IP]:PORT TARGET-IP:PORT" in page and "--proxy-protocol" in page and "docker-proxy" in page
 
 
 def test_the_plain_form_serves_in_the_foreground_until_it_is_ended() -> None:
