@@ -1,6 +1,6 @@
 """The ``-p`` grammar, as Docker's client reads it (docker/go-connections, nat/parse.go).
 
-    [HOST_IP:][HOST_PORT[-END]:]CONTAINER_PORT[-END][/PROTO]
+    [HOST_IP:][HOST_PORT[-END]:]CONTAINER_PORT[-END][/PROTO][,proxy-protocol=1|2]
 
     80                     container port 80 on a port that the engine picks
     8080:80                host port 8080 on every address
@@ -8,6 +8,7 @@
     8000-8010:80-90        eleven bindings, port by port
     8000-8010:80           one binding; the engine takes the first free port of the range
     53:53/udp              tcp is meant when nothing is said
+    8080:80,proxy-protocol=2   the container gets each client's address first (ours; docs/proxy.md)
 
 Text in, ExposedPorts and PortBindings out; no look-ups, no I/O.
 """
@@ -19,8 +20,8 @@ from ..netlib.errors import InvalidArgument
 PROTOCOLS = ("tcp", "udp", "sctp")
 _HINT = "write [HOST_IP:][HOST_PORT:]CONTAINER_PORT[/tcp|udp], for example 127.0.0.1:8080:80"
 
-Binding = dict[str, str]
-"""HostIp and HostPort of the Engine API; empty means "the engine decides"."""
+Binding = dict[str, str | int]
+"""HostIp and HostPort of the Engine API, empty means "the engine decides"; ProxyProtocol, our own."""
 
 
 class InvalidPublish(InvalidArgument):
@@ -35,7 +36,25 @@ class InvalidPublish(InvalidArgument):
 
 def parse_publish(text: str) -> list[tuple[str, Binding]]:
     """One ``-p`` value -> [("80/tcp", {"HostIp": ..., "HostPort": ...}), ...]."""
-    spec, proto = _protocol(text, text)
+    ports, comma, option = text.partition(",")
+    found = _parse_ports(text, ports)
+    if comma:
+        for port, binding in found:
+            binding["ProxyProtocol"] = _proxy_protocol(text, option, port)
+    return found
+
+
+def _proxy_protocol(text: str, option: str, port: str) -> int:
+    name, _, version = option.partition("=")
+    if name != "proxy-protocol" or version not in ("1", "2"):
+        raise InvalidPublish(text, f"there is no option {option!r}", "write ,proxy-protocol=1 or ,proxy-protocol=2")
+    if not port.endswith("/tcp"):
+        raise InvalidPublish(text, "the PROXY protocol is for tcp ports")
+    return int(version)
+
+
+def _parse_ports(text: str, ports: str) -> list[tuple[str, Binding]]:
+    spec, proto = _protocol(text, ports)
     host_ip, host, container = _split(text, spec)
     if not container:
         raise InvalidPublish(text, "no container port is given")

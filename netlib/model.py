@@ -98,6 +98,8 @@ class PublishedPort(_Record):
     """Address that was bound, "0.0.0.0" and "::" for every address of a family."""
     host_port: int
     container_port: int
+    proxy_protocol: int = 0
+    """Version of the header that the container gets first; then everybody comes by the proxy, and nobody by NAT."""
 
 
 @dataclass(frozen=True, slots=True)

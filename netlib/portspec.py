@@ -1,6 +1,6 @@
 """The grammar of published ports: the text of ``-p``, the Engine API's PortBindings, and ``--expose``.
 
-    -p  [[HOST_IP:][HOST_PORT[-LAST]]:]CONTAINER_PORT[-LAST][/tcp|/udp|/sctp]
+    -p  [[HOST_IP:][HOST_PORT[-LAST]]:]CONTAINER_PORT[-LAST][/tcp|/udp|/sctp][,proxy-protocol=1|2]
 
     80                          a port of the host's choosing, on every address
     8080:80                     that port, on every address
@@ -8,6 +8,7 @@
     127.0.0.1::80               a port of the host's choosing, on one address
     8000-8010:80-90             port by port; the ranges are equally long
     8000-8010:80                any free port of the range
+    8080:80,proxy-protocol=2    the container is told each client's address (ours; docs/proxy.md)
 
 All come out as one ``PortBinding`` a container port.  Texts of errors are those of Docker's parsers (go-connections:
 nat/nat.go; cli: container/opts.go; moby: validatePortBindings in daemon/container.go).  Stricter than Docker in one
@@ -22,7 +23,8 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from .errors import InvalidArgument
 
@@ -45,6 +47,8 @@ class PortBinding:
     host_port_first: int
     host_port_last: int
     container_port: int
+    proxy_protocol: int = 0
+    """Version of the PROXY protocol header that the container gets first (tcp); 0 for none."""
 
     @property
     def ephemeral(self) -> bool:
@@ -65,6 +69,30 @@ class _NotAPort(ValueError):
 
 def parse_publish(text: str) -> list[PortBinding]:
     """Read one ``-p``.  InvalidArgument for anything outside the grammar."""
+    ports, comma, option = text.partition(",")
+    if comma:
+        return [replace(binding, proxy_protocol=_option(option, binding)) for binding in _parse_ports(ports)]
+    return _parse_ports(text)
+
+
+def _option(text: str, binding: PortBinding) -> int:
+    name, _, version = text.partition("=")
+    if name != "proxy-protocol":
+        raise InvalidArgument(
+            f"invalid option of a published port: {text}", hint="proxy-protocol=1 or proxy-protocol=2"
+        )
+    return _proxy_protocol(version, binding.proto)
+
+
+def _proxy_protocol(version: str, proto: str) -> int:
+    if version not in ("1", "2"):
+        raise InvalidArgument(f"invalid version of the PROXY protocol: {version}", hint="1 and 2 are known")
+    if proto != "tcp":
+        raise InvalidArgument(f"the PROXY protocol is for tcp ports, not {proto}", hint="publish without it")
+    return int(version)
+
+
+def _parse_ports(text: str) -> list[PortBinding]:
     left, _, container = text.rpartition(":")
     ip, _, host = left.rpartition(":")
     # More colons than two belong to an IPv6 address, bracketed or not; like Docker, "::1:8080:80" is read as ::1.
@@ -92,9 +120,10 @@ def format_publish(binding: PortBinding) -> str:
     """The ``-p`` that means this binding."""
     ip = f"[{binding.host_ip}]" if ":" in binding.host_ip else binding.host_ip
     host = format_host_port(binding)
+    option = f",proxy-protocol={binding.proxy_protocol}" if binding.proxy_protocol else ""
     if ip:
-        return f"{ip}:{host}:{binding.key}"
-    return f"{host}:{binding.key}" if host else binding.key
+        return f"{ip}:{host}:{binding.key}{option}"
+    return f"{host}:{binding.key}{option}" if host else f"{binding.key}{option}"
 
 
 def format_host_port(binding: PortBinding) -> str:
@@ -109,6 +138,7 @@ def format_host_port(binding: PortBinding) -> str:
 def parse_port_bindings(bindings: Mapping[str, object]) -> list[PortBinding]:
     """Read ``HostConfig.PortBindings``: ``{"80/tcp": [{"HostIp": "", "HostPort": "8080"}]}``.
 
+    ``"ProxyProtocol": 1`` or 2 beside them is an extension of ours.
     An empty or null list means one ephemeral port, as Docker fills it in for API versions up to 1.52.
     """
     result: list[PortBinding] = []
@@ -123,11 +153,14 @@ def parse_port_bindings(bindings: Mapping[str, object]) -> list[PortBinding]:
     return result
 
 
-def format_port_bindings(bindings: Sequence[PortBinding]) -> dict[str, list[dict[str, str]]]:
+def format_port_bindings(bindings: Sequence[PortBinding]) -> dict[str, list[dict[str, Any]]]:
     """The Engine API's PortBindings for these values."""
-    result: dict[str, list[dict[str, str]]] = {}
+    result: dict[str, list[dict[str, Any]]] = {}
     for binding in bindings:
-        result.setdefault(binding.key, []).append({"HostIp": binding.host_ip, "HostPort": format_host_port(binding)})
+        entry: dict[str, Any] = {"HostIp": binding.host_ip, "HostPort": format_host_port(binding)}
+        if binding.proxy_protocol:
+            entry["ProxyProtocol"] = binding.proxy_protocol
+        result.setdefault(binding.key, []).append(entry)
     return result
 
 
@@ -164,10 +197,11 @@ def _api_binding(key: str, port: int, proto: str, entry: object) -> PortBinding:
     ip, wanted = entry.get("HostIp") or "", entry.get("HostPort") or ""
     if not isinstance(ip, str) or not isinstance(wanted, str):
         raise InvalidArgument(f"invalid port bindings for {key}: HostIp and HostPort are strings")
-    if wanted.rstrip("0") == "":
-        return PortBinding(proto, _host_ip(ip), 0, 0, port)
-    first, last = _range(wanted, f"invalid port specification: {_quote(wanted)}")
-    return PortBinding(proto, _host_ip(ip), first, last, port)
+    first = last = 0
+    if wanted.rstrip("0"):
+        first, last = _range(wanted, f"invalid port specification: {_quote(wanted)}")
+    version = entry.get("ProxyProtocol") or 0
+    return PortBinding(proto, _host_ip(ip), first, last, port, _proxy_protocol(str(version), proto) if version else 0)
 
 
 def _proto(text: str) -> str:

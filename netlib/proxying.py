@@ -27,6 +27,8 @@ class ServedPort:
     target_port: int
     sock: socket.socket
     drain: float | None = None
+    proxy_protocol: int = 0
+    """Version of the PROXY protocol header that the target gets first; 0 for none."""
 
     def fileno(self) -> int:
         return self.sock.fileno()

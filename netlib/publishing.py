@@ -8,7 +8,8 @@
 The socket is bound for NAT'd ports too: it is what keeps other programs off the port, and it is what the proxy serves.
 It stays open here (``sockets``), so a forwarder that dies loses no port; a new one is sent all of them again.
 
-Without a proxy, loopback goes through NAT as well, and host addresses of a family that the container lacks are left out.
+A port with a PROXY protocol header is the proxy's alone: NAT would lead past it.  Without a proxy, loopback goes through
+NAT as well, and host addresses of a family that the container lacks are left out.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from .driver import Driver
 from .errors import InvalidArgument, NotSupported, PortInUse, PynetError
-from .firewall import PortRule
+from .firewall import PortRule, is_loopback
 from .model import EndpointRecord, NetworkRecord, PublishedPort
 from .portalloc import UNSPECIFIED, EphemeralRange, PortLease, PortTable
 from .portspec import PortBinding
@@ -91,6 +92,8 @@ class Publisher:
         done: list[PublishedPort] = []
         try:
             for binding in bindings:
+                if binding.proxy_protocol and not self._has_proxy:
+                    raise InvalidArgument("the PROXY protocol needs the userland proxy, and there is none")
                 addresses = self._host_addresses(binding, endpoint, network)
                 done += self._bind_one(endpoint.id, binding, addresses)
         except BaseException:
@@ -127,7 +130,10 @@ class Publisher:
                     last=binding.host_port_last,
                     exclude=tried,
                 )
-            ports = [PublishedPort(binding.proto, address, port, binding.container_port) for address in addresses]
+            ports = [
+                PublishedPort(binding.proto, address, port, binding.container_port, binding.proxy_protocol)
+                for address in addresses
+            ]
             bound: list[PublishedPort] = []
             try:
                 for published in ports:
@@ -172,7 +178,9 @@ class Publisher:
                 bridge=bridge,
             )
             for port in endpoint.ports
-            if (target := _same_family(endpoint, port.host_ip))  # a rule for a loopback address guards it
+            if (target := _same_family(endpoint, port.host_ip))
+            # what NAT leads past the proxy has no header; a rule for a loopback address only guards it
+            and (not port.proxy_protocol or is_loopback(port.host_ip))
         )
         plan: list[Resource] = [PortForwards(endpoint.id, rules)] if rules else []
         if self._has_proxy:
@@ -182,6 +190,7 @@ class Publisher:
                     proto=port.proto,
                     target_ip=_same_family(endpoint, port.host_ip) or endpoint.ip or endpoint.ip6,
                     target_port=port.container_port,
+                    proxy_protocol=port.proxy_protocol,
                 )
                 for port in endpoint.ports
             )

@@ -205,6 +205,7 @@ class ProxyPort:
     proto: str
     target_ip: str
     target_port: int
+    proxy_protocol: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -370,7 +370,14 @@ class HostActions:
 
     def _served(self, resource: ProxyPorts) -> list[ServedPort]:
         return [
-            ServedPort(port.id, port.proto, port.target_ip, port.target_port, self.sockets[port.id])
+            ServedPort(
+                port.id,
+                port.proto,
+                port.target_ip,
+                port.target_port,
+                self.sockets[port.id],
+                proxy_protocol=port.proxy_protocol,
+            )
             for port in resource.ports
             if port.id in self.sockets  # one that another program took while nobody held it can not be served
         ]

@@ -29,6 +29,12 @@ def test_one_binding(text: str, port: str, ip: str, host: str) -> None:
     assert parse_publish(text) == [(port, {"HostIp": ip, "HostPort": host})]
 
 
+def test_a_port_whose_container_is_told_the_clients_address() -> None:
+    assert parse_publish("8080:80,proxy-protocol=2") == [
+        ("80/tcp", {"HostIp": "", "HostPort": "8080", "ProxyProtocol": 2})
+    ]
+
+
 def test_equal_ranges_are_bound_port_by_port() -> None:
     bindings = parse_publish("127.0.0.1:8000-8010:80-90/udp")
     assert len(bindings) == 11
@@ -70,6 +76,10 @@ def test_a_range_alone_is_bound_to_ports_that_the_engine_picks() -> None:
         ("[127.0.0.1]:80:80", "not an IPv6 address"),
         ("[::1]:1:2:3", "too many colons"),
         ("1-2-3:80", "not a port number"),
+        ("80,", "no option ''"),
+        ("80,mode=host", "no option 'mode=host'"),
+        ("80,proxy-protocol=0", "no option 'proxy-protocol=0'"),
+        ("80/sctp,proxy-protocol=1", "for tcp ports"),
     ],
 )
 def test_bad_input_is_named_and_explained(text: str, why: str) -> None:
@@ -90,7 +100,7 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
         number, _, proto = port.partition("/")
         assert 1 <= int(number) <= 65535
         assert proto in ("tcp", "udp", "sctp")
-        assert set(binding) == {"HostIp", "HostPort"}
+        assert set(binding) - {"ProxyProtocol"} == {"HostIp", "HostPort"}
 
 
 @given(st.sampled_from(["", "127.0.0.1:", "[::1]:"]), st.integers(1, 65000), st.integers(1, 65000), st.integers(0, 500))

@@ -54,6 +54,8 @@ def tcp(host_ip: str, first: int, last: int, container: int) -> PortBinding:
         ("127.0.0.1::80-81/udp", [PortBinding("udp", "127.0.0.1", 0, 0, p) for p in (80, 81)]),
         ("1:65535", [tcp("", 1, 1, 65535)]),
         ("08080:080", [tcp("", 8080, 8080, 80)]),
+        ("8080:80,proxy-protocol=2", [PortBinding("tcp", "", 8080, 8080, 80, 2)]),
+        ("[::1]:1-2:3-4/tcp,proxy-protocol=1", [PortBinding("tcp", "::1", n, n, n + 2, 1) for n in (1, 2)]),
     ],
 )
 def test_publish(text: str, bindings: list[PortBinding]) -> None:
@@ -101,6 +103,12 @@ def test_a_large_range_is_one_binding_a_port() -> None:
         ("[fe80::1%eth0]:8080:80", "invalid IP address: fe80::1%eth0"),
         ("[]:8080:80", "invalid IP address: "),
         ("\0:8080:80", "invalid IP address: \0"),
+        ("80,", "invalid option of a published port: "),
+        ("80,mode=host", "invalid option of a published port: mode=host"),
+        ("80,proxy-protocol", "invalid version of the PROXY protocol: "),
+        ("80,proxy-protocol=3", "invalid version of the PROXY protocol: 3"),
+        ("80,proxy-protocol=1,x=2", "invalid version of the PROXY protocol: 1,x=2"),
+        ("80/udp,proxy-protocol=1", "the PROXY protocol is for tcp ports, not udp"),
     ],
 )
 def test_publish_refuses(text: str, message: str) -> None:
@@ -117,6 +125,8 @@ def test_publish_refuses(text: str, message: str) -> None:
         (tcp("", 8080, 8080, 80), "8080:80/tcp"),
         (tcp("127.0.0.1", 0, 0, 80), "127.0.0.1::80/tcp"),
         (PortBinding("udp", "::1", 8000, 8010, 80), "[::1]:8000-8010:80/udp"),
+        (PortBinding("tcp", "", 0, 0, 80, 1), "80/tcp,proxy-protocol=1"),
+        (PortBinding("tcp", "127.0.0.1", 80, 80, 80, 2), "127.0.0.1:80:80/tcp,proxy-protocol=2"),
     ],
 )
 def test_format(binding: PortBinding, text: str) -> None:
@@ -133,7 +143,8 @@ def port_bindings(draw: st.DrawFn) -> PortBinding:
         address = address.ipv4_mapped
     first, last = draw(st.one_of(st.just((0, 0)), st.tuples(PORTS, PORTS)))
     proto = draw(st.sampled_from(PROTOCOLS))
-    return PortBinding(proto, str(address), min(first, last), max(first, last), draw(PORTS))
+    version = draw(st.integers(0, 2)) if proto == "tcp" else 0
+    return PortBinding(proto, str(address), min(first, last), max(first, last), draw(PORTS), version)
 
 
 @settings(deadline=None)
