@@ -20,6 +20,8 @@ from ..netlib.errors import PynetError, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .settings import Settings
 
 LOG_NAME = "pynetd.log"
@@ -34,13 +36,14 @@ class EngineFailed(PynetError):
     """The engine was started and ended before it served."""
 
 
-def engine_argv(settings: Settings) -> list[str]:
+def engine_argv(settings: Settings, options: Sequence[str] = ()) -> list[str]:
     """How the daemon is started; the caller adds --ready-fd."""
-    return [sys.executable, "-I", "-m", "pynet.engine.daemon", "--root", settings.root, "--run", settings.run]
+    argv = [sys.executable, "-I", "-m", "pynet.engine.daemon", "--root", settings.root, "--run", settings.run]
+    return [*argv, *options]
 
 
-def start_engine(settings: Settings) -> None:
-    """Return when the engine serves; raise when it can not."""
+def start_engine(settings: Settings, options: Sequence[str] = ()) -> None:
+    """Return when the engine serves; raise when it can not.  *options* are for one that has to be started."""
     try:
         os.makedirs(settings.run, 0o711, exist_ok=True)
         lock = os.open(os.path.join(settings.run, LOCK_NAME), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -52,7 +55,7 @@ def start_engine(settings: Settings) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not is_serving(settings):
-            _spawn(settings)
+            _spawn(settings, options)
     finally:
         os.close(lock)
 
@@ -70,7 +73,7 @@ def is_serving(settings: Settings) -> bool:
     return True
 
 
-def _spawn(settings: Settings) -> None:
+def _spawn(settings: Settings, options: Sequence[str]) -> None:
     path = os.path.join(settings.run, LOG_NAME)
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -78,7 +81,7 @@ def _spawn(settings: Settings) -> None:
     try:
         start = os.fstat(log).st_size
         os.set_inheritable(writer, True)
-        argv = [*engine_argv(settings), "--ready-fd", str(writer)]
+        argv = [*engine_argv(settings, options), "--ready-fd", str(writer)]
         # posix_spawn, not subprocess: a third of the time and no import; setsid makes it outlive this terminal
         os.posix_spawn(
             sys.executable,

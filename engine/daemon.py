@@ -27,13 +27,9 @@ import sqlite3
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..netlib.errors import InternalError, InvalidArgument, PynetError, RootBusy
 from ..netlib.instance import Instance
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger("pynetd")
 
@@ -49,6 +45,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--run", help="run-time state (PYNET_RUN, /run/pynet)")
     parser.add_argument("--host", help="where to listen (unix://RUN/pynet.sock)")
     parser.add_argument("--firewall", default="auto", choices=("auto", "nftables", "iptables"))
+    parser.add_argument("--proxy-workers", type=int, help="processes that accept on published tcp ports (1)")
+    parser.add_argument(
+        "--proxy-drain", type=float, help="seconds that proxied connections have when their container ends (10)"
+    )
+    parser.add_argument("--metrics-addr", help="IP:PORT where Prometheus is told what the proxy carries (nowhere)")
     parser.add_argument("--log", help="write messages to this file, not to standard error")
     parser.add_argument("--ready-fd", type=int, help="descriptor that gets 1 and a newline when the socket is served")
     return parser.parse_args(argv)
@@ -123,22 +124,27 @@ def own_command(arguments: argparse.Namespace, instance: Instance) -> list[str]:
     """How the others start us again."""
     argv = [sys.executable, "-I", "-m", "pynet.engine.daemon", "--root", str(instance.root), "--run", str(instance.run)]
     argv += ["--firewall", arguments.firewall, "--log", str(instance.run / "pynetd.log")]
-    return argv + (["--host", arguments.host] if arguments.host else [])
+    for name in ("host", "proxy_workers", "proxy_drain", "metrics_addr"):
+        value = getattr(arguments, name)
+        if value is not None:
+            argv += ["--" + name.replace("_", "-"), str(value)]
+    return argv
 
 
 class Daemon:
     """The process, from its lock to its end."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        from .children import Children, ensure_directories
+        from .children import Children, ProxySettings, ensure_directories
 
         self.arguments = arguments
         self.instance = Instance.at(arguments.root, arguments.run)
+        proxy = ProxySettings.of(arguments.proxy_workers, arguments.proxy_drain, arguments.metrics_addr)
         ensure_directories(self.instance.root, self.instance.run)
         self._lock = take_lock(self.instance.run)
         self._path = socket_path(arguments.host, self.instance.run)
         self._sock = bind(self._path)
-        self._children = Children(self.instance, own_command(arguments, self.instance))
+        self._children = Children(self.instance, own_command(arguments, self.instance), proxy)
         self._everything = False
         try:
             self._start()

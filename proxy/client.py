@@ -134,6 +134,11 @@ class ForwarderClient:
         reply, _ = self._request({"op": "ping"})
         return int(reply["pid"])
 
+    def settings(self) -> tuple[int, float]:
+        """(workers, drain) that it was started with; zeros from a forwarder of an older pynet, which does not tell."""
+        reply, _ = self._request({"op": "ping"})
+        return int(reply.get("workers", 0)), float(reply.get("drain", 0))
+
     def watch(self, pid: int, argv: Sequence[str], started: int | None = None) -> None:
         """Start *argv* when process *pid* dies.  The same *argv* again replaces the earlier watch."""
         message: dict[str, Any] = {"op": "watch", "pid": pid, "start": list(argv)}

@@ -50,7 +50,7 @@ class ControlServer:
             "fetch": self._fetch,
             "watch": self._watch,
             "unwatch": self._unwatch,
-            "ping": lambda message, fds: ({"pid": os.getpid()}, []),
+            "ping": self._ping,
             "shutdown": self._shutdown,
         }
         self._slow: dict[str, Callable[[Message, list[int]], Awaitable[Message]]] = {
@@ -268,6 +268,9 @@ class ControlServer:
         argv = message.get("start")
         self._forwarder.guard.unwatch(None if argv is None else parse_argv(argv))
         return {}, []
+
+    def _ping(self, message: Message, fds: list[int]) -> tuple[Message, list[int]]:
+        return {"pid": os.getpid(), "workers": self._forwarder.workers, "drain": self._forwarder.default_drain}, []
 
     def _shutdown(self, message: Message, fds: list[int]) -> tuple[Message, list[int]]:
         drain = ports.parse_drain(message.get("drain", 0))

@@ -110,7 +110,7 @@ class Forwarder:
         self.loop, self.lane = loop, lane
         self.guard = Guard(loop, options.nofile)
         self.pool = BulkPool(loop, lane, options.bulk)
-        self.default_drain = options.drain
+        self.default_drain, self.workers = options.drain, options.workers
         self.live = Live(loop, lane, options.connect_timeout)
         self._tcp = TcpShared(
             loop,

@@ -11,7 +11,7 @@ import select
 import signal
 import sys
 
-from ...netlib.errors import InternalError, NotFound, PynetError
+from ...netlib.errors import Conflict, InternalError, NotFound, PynetError
 from ..launch import LOG_NAME, engine_argv, is_serving, start_engine
 
 TYPE_CHECKING = False
@@ -22,12 +22,21 @@ if TYPE_CHECKING:
 PID_NAME = "pynetd.pid"
 STOP_TIMEOUT = 30.0
 """Seconds; requests under way are finished first."""
+_OPTIONS = (
+    ("--firewall", "NAME", "auto, nftables or iptables (auto)"),
+    ("--proxy-workers", "N", "processes that accept on published tcp ports (1)"),
+    ("--proxy-drain", "SECONDS", "for proxied connections of a container that ends (10)"),
+    ("--metrics-addr", "IP:PORT", "tell Prometheus what the proxy carries, here"),
+)
+"""Of the engine, when it is started."""
 NOT_RUNNING = 3
 """Exit code of ``status`` (systemctl's, LSB)."""
 
 
 def configure(parser: Parser) -> None:
     parser.flag("--all", help="with stop: containers and the other processes too")
+    for name, metavar, text in _OPTIONS:
+        parser.option(name, metavar=metavar, help=text)
     parser.argument("action", count="?", metavar="start|stop|status", help="nothing: run it here, in the foreground")
 
 
@@ -39,11 +48,15 @@ def run(args: Arguments) -> int:
             hint="unset PYNET_HOST and DOCKER_HOST; name a --run directory",
         )
     if args.action is None:
-        argv = engine_argv(settings)
+        argv = engine_argv(settings, _engine_options(args))
         os.makedirs(settings.run, 0o711, exist_ok=True)
         os.execv(argv[0], argv)
     if args.action == "start":
-        start_engine(settings)
+        if is_serving(settings) and _engine_options(args):
+            raise Conflict(
+                "the engine runs already, with the options of its own start", hint="`pynet daemon stop` first"
+            )
+        start_engine(settings, _engine_options(args))
         print(f"the engine serves {settings.shown}")
         return 0
     if args.action == "status":
@@ -53,6 +66,11 @@ def run(args: Arguments) -> int:
     from ..parser import UsageError
 
     raise UsageError(f"unknown action: {args.action}")
+
+
+def _engine_options(args: Arguments) -> list[str]:
+    given = ((name, getattr(args, name[2:].replace("-", "_"))) for name, _, _ in _OPTIONS)
+    return [word for name, value in given if value is not None for word in (name, value)]
 
 
 def _status(settings: Settings) -> int:
