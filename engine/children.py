@@ -12,11 +12,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from ..netlib.errors import InvalidArgument, PynetError, Unavailable
+from ..proxy.binding import bind
 from ..proxy.client import ForwarderClient
 from ..proxy.client import replace as replace_forwarder
 from ..proxy.client import spawn as spawn_forwarder
@@ -101,10 +103,8 @@ class Children:
 
     def _expose_metrics(self) -> None:
         if self._proxy.metrics is not None:
-            from ..proxy.api import bind
-
             ip, port = self._proxy.metrics
-            with bind("tcp", (ip or "::", port)) as sock:
+            with socket.socket(fileno=bind("tcp", ip, port, both=not ip)) as sock:
                 self.forwarder.metrics(sock)
 
     def find_supervisor(self) -> None:

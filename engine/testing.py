@@ -196,6 +196,22 @@ class Daemon:
         parsed = json.loads(data) if kind == "application/json" and data and b"\n{" not in data else data.decode()
         return Reply(response.status, parsed, dict(response.headers))
 
+    def pynet(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """The pynet command against this daemon; whatever its status."""
+        environment = {**os.environ, "PYNET_HOST": f"unix://{self.socket}"}
+        command = [sys.executable, "-I", "-m", "pynet", *words]
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=3 * PATIENCE, check=False
+        )
+
+    def clear(self) -> None:
+        """Remove all containers, networks and volumes, and see that nothing is left of them."""
+        for container in self.get("/containers/json", all=1).body:
+            self.delete(f"/containers/{container['Id']}", force=1, v=1)
+        self.post("/networks/prune")
+        self.post("/volumes/prune", filters={"all": ["true"]})
+        assert self.get("/pynet/check").body == []
+
     def get(self, path: str, **query: Any) -> Reply:
         return self.request("GET", path + _query(query))
 

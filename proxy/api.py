@@ -23,49 +23,27 @@ place of an address.
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import signal
 import socket
 from collections.abc import Iterable
 from typing import Any
 
-from ..netlib.errors import InvalidArgument, NotFound, NotSupported, PortInUse, Unavailable
+from ..netlib.errors import InvalidArgument, NotFound, Unavailable
 from ..netlib.ipc import Message, ProtocolError
+from .binding import bind
 from .client import refusal
 from .crew import spawn_controlled
 from .peer import Peer
 from .ports import DEFAULT_DRAIN
 
 Address = tuple[str, int]
-_KINDS = {
-    "tcp": (socket.SOCK_STREAM, 0),
-    "udp": (socket.SOCK_DGRAM, 0),
-    "sctp": (socket.SOCK_STREAM, socket.IPPROTO_SCTP),
-}
 
 
-def bind(proto: str, address: Address) -> socket.socket:
-    """A socket of *proto* bound to (ip, port); port 0 takes a free one.  ``::`` takes both families."""
+def _bind(proto: str, address: Address) -> socket.socket:
+    """``::`` takes both families."""
     ip, port = address
-    kind, number = _KINDS[proto]
-    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-    try:
-        sock = socket.socket(family, kind, number)
-    except OSError as error:
-        raise NotSupported(f"this kernel has no {proto} sockets of this family: {error.strerror}") from error
-    try:
-        if proto != "udp":
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(ip != "::"))
-        sock.bind((ip, port))
-    except (OSError, OverflowError) as error:
-        sock.close()
-        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-            raise PortInUse(ip, port, proto) from error
-        raise InvalidArgument(f"cannot bind {ip} port {port}: {error}") from error
-    return sock
+    return socket.socket(fileno=bind(proto, ip, port, both=ip in ("", "::")))
 
 
 class Port:
@@ -216,7 +194,7 @@ class Forwarder:
         entry: dict[str, Any] = {"id": name, "proto": proto, "target": list(target), **options}
         if drain is not None:
             entry["drain"] = drain
-        sock = listen if isinstance(listen, socket.socket) else bind(proto, listen)
+        sock = listen if isinstance(listen, socket.socket) else _bind(proto, listen)
         try:
             await self.request({"op": "listen", "ports": [entry]}, [sock.fileno()])
             found = sock.getsockname()
@@ -234,7 +212,7 @@ class Forwarder:
         if listen is None:
             await self.request({"op": "metrics"})
             return None
-        sock = listen if isinstance(listen, socket.socket) else bind("tcp", listen)
+        sock = listen if isinstance(listen, socket.socket) else _bind("tcp", listen)
         try:
             await self.request({"op": "metrics"}, [sock.fileno()])
             found = sock.getsockname()

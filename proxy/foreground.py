@@ -14,9 +14,10 @@ from typing import NoReturn
 
 from ..netlib.errors import InvalidArgument
 from . import forwarder, ports
+from .binding import bind
 from .lane import Lane
 from .options import Options, add_service_options
-from .standalone import Mapping, bind, parse_endpoint, parse_plain
+from .standalone import Mapping, parse_endpoint, parse_plain
 
 _EPILOG = """PROTO is tcp, udp or sctp; without an address, clients come to every address of both families. docker-proxy's
 command line (-proto tcp -host-ip ...) is taken as well: docs/docker-proxy.md."""
@@ -77,8 +78,8 @@ def serve(words: list[str]) -> None:
     mappings, options = parse(words)
     entries = [_entry(number, mapping, options) for number, mapping in enumerate(mappings)]
     ports.parse_listen({"ports": entries}, len(entries), options.drain)  # before anything is bound
-    fds = [bind(mapping) for mapping in mappings]
-    metrics = bind(Mapping("tcp", *parse_endpoint(options.metrics), "", 0)) if options.metrics else None
+    fds = [mapping.bind() for mapping in mappings]
+    metrics = _bind_metrics(options.metrics) if options.metrics else None
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     lane = Lane()
@@ -86,14 +87,19 @@ def serve(words: list[str]) -> None:
         runner.run(_serve(lane, entries, fds, metrics, options))
 
 
+def _bind_metrics(text: str) -> socket.socket:
+    ip, port = parse_endpoint(text)
+    return socket.socket(fileno=bind("tcp", ip, port, both=not ip))
+
+
 async def _serve(
-    lane: Lane, entries: list[dict[str, object]], fds: list[int], metrics: int | None, options: PlainOptions
+    lane: Lane, entries: list[dict[str, object]], fds: list[int], metrics: socket.socket | None, options: PlainOptions
 ) -> None:
     loop = asyncio.get_running_loop()
     service = forwarder.Forwarder(loop, lane, options)
     service.listen(ports.parse_listen({"ports": entries}, len(fds), options.drain), fds)
     if metrics is not None:
-        await service.expose(socket.socket(fileno=metrics))
+        await service.expose(metrics)
     service.crew.start()
     stopping = 0
 

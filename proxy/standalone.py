@@ -15,16 +15,13 @@ The port ends when this process does.  Only what this path needs is imported at 
 
 from __future__ import annotations
 
-import _socket
-import errno
 import os
 import sys
 
-from ..netlib.errors import InvalidArgument, NotSupported, PortInUse, PynetError
+from ..netlib.errors import InvalidArgument, PynetError
+from .binding import bind
 
 _READY_FD, _LISTEN_FD = 3, 4
-_SCTP = 132
-"""IPPROTO_SCTP, which not every Python knows."""
 _USAGE = "pynet-proxy [OPTION ...] PROTO [HOST-IP]:PORT TARGET-IP:PORT [PROTO ...]"
 _DOCKER_FLAGS = frozenset({"proto", "host-ip", "host-port", "container-ip", "container-port", "use-listen-fd"})
 
@@ -37,6 +34,10 @@ class Mapping:
     def __init__(self, proto: str, host_ip: str, host_port: int, target_ip: str, target_port: int) -> None:
         self.proto, self.host_ip, self.host_port = proto, host_ip, host_port
         self.target_ip, self.target_port = target_ip, target_port
+
+    def bind(self) -> int:
+        """The descriptor of its bound socket.  "::" is IPv6 alone, as dockerd has another proxy for 0.0.0.0; "" is both."""
+        return bind(self.proto, self.host_ip, self.host_port, both=not self.host_ip)
 
     def _values(self) -> tuple[str, str, int, str, int]:
         return self.proto, self.host_ip, self.host_port, self.target_ip, self.target_port
@@ -103,29 +104,6 @@ def parse_docker(words: list[str]) -> tuple[Mapping, bool]:
     return Mapping(values["proto"], values["host-ip"], ports[0], values["container-ip"], ports[1]), passed
 
 
-def bind(mapping: Mapping) -> int:
-    """A bound socket.  "::" is IPv6 alone, as dockerd has another proxy for 0.0.0.0; "" is both families."""
-    ip = mapping.host_ip or "::"
-    family = _socket.AF_INET6 if ":" in ip else _socket.AF_INET
-    kind = _socket.SOCK_DGRAM if mapping.proto == "udp" else _socket.SOCK_STREAM
-    try:
-        sock = _socket.socket(family, kind, _SCTP if mapping.proto == "sctp" else 0)
-    except OSError as error:
-        raise NotSupported(f"this kernel has no {mapping.proto} sockets of this family: {error.strerror}") from error
-    try:
-        if mapping.proto != "udp":
-            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-        if family == _socket.AF_INET6:
-            sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, int(bool(mapping.host_ip)))
-        sock.bind((ip, mapping.host_port))
-    except OSError as error:
-        sock.close()
-        if error.errno == errno.EADDRINUSE:
-            raise PortInUse(mapping.host_ip, mapping.host_port, mapping.proto) from error
-        raise InvalidArgument(f"cannot bind {ip} port {mapping.host_port}: {error}") from error
-    return sock.detach()
-
-
 def _is_open(fd: int) -> bool:
     try:
         os.fstat(fd)
@@ -144,7 +122,7 @@ def _docker(words: list[str], ready_fd: int) -> None:
         seconds = float(drain)
     except ValueError as error:
         raise InvalidArgument(f"PYNET_PROXY_DRAIN must be a number of seconds, not {drain!r}") from error
-    fd = _LISTEN_FD if passed else bind(mapping)
+    fd = _LISTEN_FD if passed else mapping.bind()
     run = lend.run_directory()
     name = f"{mapping.proto}/{mapping.host_ip}:{mapping.host_port}/{os.getpid()}"
     target = (mapping.target_ip, mapping.target_port)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pynet.engine.testing import Daemon
 from pynet.netlib.controller import Controller
 from pynet.netlib.errors import NotSupported
 from pynet.plugins.pytest_plugin import isolate
@@ -65,6 +66,14 @@ def start_controller(tmp_path: Path, host: Host) -> Iterator[Callable[..., Contr
     yield start
     if running:
         _empty(running[-1])
+
+
+@pytest.fixture
+def daemon(host: Host) -> Iterator[Daemon]:
+    """A pynetd with the busybox image, in the namespace that plays the host."""
+    with Daemon.running() as daemon:
+        daemon.bootstrap()
+        yield daemon
 
 
 def _empty(controller: Controller) -> None:

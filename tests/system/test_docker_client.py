@@ -34,12 +34,9 @@ def shared() -> Iterator[Daemon]:
 
 @pytest.fixture
 def daemon(shared: Daemon) -> Iterator[Daemon]:
-    """The module's daemon; every test ends with no container and no network of its own."""
+    """The module's daemon; every test ends with no container, network and volume of its own."""
     yield shared
-    for container in shared.get("/containers/json", all=1).body:
-        shared.delete(f"/containers/{container['Id']}", force=1, v=1)
-    shared.post("/networks/prune")
-    assert shared.get("/pynet/check").body == []
+    shared.clear()
 
 
 def inspect(daemon: Daemon, name: str) -> dict[str, Any]:

@@ -26,11 +26,7 @@ def shared() -> Iterator[Daemon]:
 @pytest.fixture
 def daemon(shared: Daemon) -> Iterator[Daemon]:
     yield shared
-    for container in shared.get("/containers/json", all=1).body:
-        shared.delete(f"/containers/{container['Id']}", force=1, v=1)
-    shared.post("/networks/prune")
-    shared.post("/volumes/prune", filters={"all": ["true"]})
-    assert shared.get("/pynet/check").body == []
+    shared.clear()
 
 
 def create(daemon: Daemon, name: str = "", **body: Any) -> Reply:

@@ -6,32 +6,10 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
 from pynet.engine.testing import Daemon
-from pynet.plugins.testhost import Host
-
-
-@pytest.fixture
-def daemon(host: Host) -> Iterator[Daemon]:
-    with Daemon.running() as daemon:
-        daemon.bootstrap()
-        yield daemon
-
-
-def pynet(daemon: Daemon, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYNET_HOST": f"unix://{daemon.socket}"}
-    return subprocess.run(
-        [sys.executable, "-I", "-m", "pynet", *words],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-
 
 RUN = ("run", "--rm")
 CASES = [
@@ -62,9 +40,9 @@ CASES = [
 
 
 def test_every_mistake_is_told_in_two_lines(daemon: Daemon) -> None:
-    assert pynet(daemon, "run", "-d", "--name", "box", "busybox", "sleep", "1000").returncode == 0
+    assert daemon.pynet("run", "-d", "--name", "box", "busybox", "sleep", "1000").returncode == 0
     for words, code, message in CASES:
-        done = pynet(daemon, *words)
+        done = daemon.pynet(*words)
         lines = done.stderr.splitlines()
         assert (done.returncode, done.stdout) == (code, ""), (words, done)
         assert len(lines) == 2, (words, done)
@@ -76,9 +54,9 @@ def test_every_mistake_is_told_in_two_lines(daemon: Daemon) -> None:
 
 
 def test_a_container_shares_the_network_of_another(daemon: Daemon) -> None:
-    assert pynet(daemon, "run", "-d", "--name", "box", "busybox", "sleep", "1000").returncode == 0
-    address = pynet(daemon, "inspect", "-f", "{{.NetworkSettings.IPAddress}}", "box").stdout.strip()
-    done = pynet(daemon, "run", "--rm", "--network", "container:box", "busybox", "ip", "-4", "addr")
+    assert daemon.pynet("run", "-d", "--name", "box", "busybox", "sleep", "1000").returncode == 0
+    address = daemon.pynet("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "box").stdout.strip()
+    done = daemon.pynet("run", "--rm", "--network", "container:box", "busybox", "ip", "-4", "addr")
     assert f"inet {address}/" in done.stdout, done
 
 

@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,6 @@ from pynet.plugins.testhost import Host
 
 COUNTER = "i=0; while [ $i -lt 200 ]; do echo line $i; i=$((i+1)); usleep 5000; done; exit 42"
 SERVER = "while true; do echo answer | nc -l -p 80; done"
-
-
-@pytest.fixture
-def daemon(host: Host) -> Iterator[Daemon]:
-    with Daemon.running() as daemon:
-        daemon.bootstrap()
-        yield daemon
 
 
 def create(daemon: Daemon, name: str, script: str, **host_config: object) -> str:

@@ -17,13 +17,6 @@ MNT_DETACH = 2
 
 
 @pytest.fixture
-def daemon(host: Host) -> Iterator[Daemon]:
-    with Daemon.running() as daemon:
-        daemon.bootstrap()
-        yield daemon
-
-
-@pytest.fixture
 def small_root(host: Host) -> Iterator[Daemon]:
     with Daemon.running() as daemon:
         daemon.stop_all()

@@ -4,29 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import subprocess
-import sys
 import urllib.request
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 
 import pytest
 
 from pynet.engine.testing import Daemon
 from pynet.plugins.testhost import Host, Lan
 from pynet.proxy.client import ForwarderClient
-
-
-@pytest.fixture
-def daemon(host: Host) -> Iterator[Daemon]:
-    with Daemon.running() as daemon:
-        daemon.bootstrap()
-        yield daemon
-
-
-def pynet(daemon: Daemon, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-I", "-m", "pynet", *words]
-    environment = {"PATH": "/usr/bin:/bin", "PYNET_HOST": f"unix://{daemon.socket}"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 @contextlib.contextmanager
@@ -37,17 +22,17 @@ def forwarder(daemon: Daemon) -> Generator[ForwarderClient]:
 
 def told(daemon: Daemon, name: str) -> list[str]:
     """What the container, which prints what it gets, was told."""
-    return pynet(daemon, "logs", name).stdout.splitlines()
+    return daemon.pynet("logs", name).stdout.splitlines()
 
 
 @pytest.mark.parametrize("where", ["lan", "loopback", "lan6"])
 def test_a_container_is_told_who_its_client_is(daemon: Daemon, lan: Lan, where: str) -> None:
     listening = "nc -l -p 80"
-    done = pynet(daemon, "run", "-d", "--name", "web", "-p", "8080:80,proxy-protocol=1", "busybox", *listening.split())
+    done = daemon.pynet("run", "-d", "--name", "web", "-p", "8080:80,proxy-protocol=1", "busybox", *listening.split())
     assert done.returncode == 0, done
     # no connection must be wasted on finding out: it serves one
     listens = ["exec", "web", "sh", "-c", "until netstat -ltn | grep -q :80; do usleep 1000; done"]
-    assert pynet(daemon, *listens).returncode == 0
+    assert daemon.pynet(*listens).returncode == 0
     address = {"lan": lan.host_address, "lan6": lan.host_address6, "loopback": "127.0.0.1"}[where]
     connect = socket.create_connection if where == "loopback" else lan.connect
     with connect((address, 8080)) as client:
@@ -66,7 +51,7 @@ def test_the_header_is_for_tcp_and_needs_a_version_that_there_is(daemon: Daemon)
         ("80:80,proxy-protocol=3", "there is no option 'proxy-protocol=3'"),
         ("80:80,", "there is no option ''"),
     ):
-        done = pynet(daemon, "run", "--rm", "-p", publish, "busybox", "true")
+        done = daemon.pynet("run", "--rm", "-p", publish, "busybox", "true")
         assert done.returncode == 125 and why in done.stderr, done
     for port, version, why in (
         ("53/udp", 1, "the PROXY protocol is for tcp ports, not udp"),
@@ -80,7 +65,7 @@ def test_the_header_is_for_tcp_and_needs_a_version_that_there_is(daemon: Daemon)
 
 def test_the_header_outlives_every_process(daemon: Daemon) -> None:
     server = ["sh", "-c", "while true; do nc -l -p 80; done"]
-    assert pynet(daemon, "run", "-d", "--name", "web", "-p", "8080:80,proxy-protocol=1", "busybox", *server).stdout
+    assert daemon.pynet("run", "-d", "--name", "web", "-p", "8080:80,proxy-protocol=1", "busybox", *server).stdout
 
     def greeted() -> bool:
         before = len(told(daemon, "web"))
@@ -152,7 +137,7 @@ def test_a_daemon_says_which_setting_is_wrong(host: Host) -> None:
 
 def test_other_settings_replace_the_forwarder_and_lose_no_connection(daemon: Daemon) -> None:
     server = ["sh", "-c", "while true; do nc -l -p 80 -e cat; done"]
-    assert pynet(daemon, "run", "-d", "--name", "web", "-p", "127.0.0.1:8080:80", "busybox", *server).returncode == 0
+    assert daemon.pynet("run", "-d", "--name", "web", "-p", "127.0.0.1:8080:80", "busybox", *server).returncode == 0
     client = _connected(daemon)
     old = daemon.forwarder_pid()
     daemon.terminate()
