@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pynet.proxy.api import Forwarder, Port
+from pynet.proxy.testing import sockets
 
 HOST = "127.0.0.1"
 RESET = struct.pack("ii", 1, 0)
@@ -57,14 +58,6 @@ async def until_idle(port: Port) -> dict[str, Any]:
         while (stats := await port.stats())["active"]:
             pass
     return stats
-
-
-def sockets(pid: int) -> int:
-    count = 0
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(OSError):
-            count += os.readlink(f"/proc/{pid}/fd/{fd}").startswith("socket:")
-    return count
 
 
 def pipes_with_bytes(pid: int) -> int:
