@@ -53,7 +53,12 @@ class ProxySettings(NamedTuple):
         if not 1 <= workers <= MAX_WORKERS:
             raise InvalidArgument(f"--proxy-workers must be from 1 to {MAX_WORKERS}, not {workers}")
         drain = DEFAULT_DRAIN if drain is None else parse_drain(drain)
-        return cls(workers, drain, parse_endpoint(metrics) if metrics else None)
+        try:
+            return cls(workers, drain, parse_endpoint(metrics) if metrics else None)
+        except InvalidArgument as error:
+            raise InvalidArgument(
+                f"--metrics-addr: {error}", hint="name a port of this host, as 127.0.0.1:9323"
+            ) from None
 
     def options(self) -> list[str]:
         """The forwarder's command line."""

@@ -62,9 +62,9 @@ def parse(words: list[str]) -> tuple[list[Mapping], PlainOptions]:
     return parse_plain(options.words), options
 
 
-def _entry(number: int, mapping: Mapping, options: PlainOptions) -> dict[str, object]:
+def _entry(mapping: Mapping, options: PlainOptions) -> dict[str, object]:
     entry: dict[str, object] = {
-        "id": str(number),
+        "id": f"{mapping.proto}/{mapping.host_ip}/{mapping.host_port}",
         "proto": mapping.proto,
         "target": [mapping.target_ip, mapping.target_port],
     }
@@ -76,7 +76,7 @@ def _entry(number: int, mapping: Mapping, options: PlainOptions) -> dict[str, ob
 def serve(words: list[str]) -> None:
     """Serve what *words* say.  InvalidArgument, PortInUse, NotSupported when that can not be."""
     mappings, options = parse(words)
-    entries = [_entry(number, mapping, options) for number, mapping in enumerate(mappings)]
+    entries = [_entry(mapping, options) for mapping in mappings]
     ports.parse_listen({"ports": entries}, len(entries), options.drain)  # before anything is bound
     fds = [mapping.bind() for mapping in mappings]
     metrics = _bind_metrics(options.metrics) if options.metrics else None

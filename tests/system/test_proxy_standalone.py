@@ -319,7 +319,7 @@ def test_the_plain_form_answers_prometheus() -> None:
     with _plain("--metrics", f"{HOST}:{metrics}", "tcp", f"{HOST}:{port}", f"{HOST}:9") as process:
         _connect(process, metrics).close()
         with urllib.request.urlopen(f"http://{HOST}:{metrics}/metrics", timeout=20) as answer:
-            assert b"pynet_proxy_connections_total" in answer.read()
+            assert f'pynet_proxy_connections_total{{port="tcp/{HOST}/{port}"'.encode() in answer.read()
 
 
 @pytest.mark.parametrize(
