@@ -291,16 +291,17 @@ def test_a_port_in_use_is_an_error_that_names_the_holder_and_leaves_nothing(cont
         assert [p.host_port for p in b.publish(parse_publish("9001-9002:80"))] == [9002], "the next of the range"
 
 
-def test_an_sctp_port_is_published_where_the_kernel_has_sctp(controller: Controller, host: Host) -> None:
+def test_an_sctp_port_is_published_where_the_kernel_has_sctp(controller: Controller) -> None:
     _, endpoint = joined(controller.create_network("web", subnet="10.1.0.0/24"), "a")
-    before = host.snapshot()
     try:
         socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
     except OSError:
         with pytest.raises(NotSupported, match="can not publish sctp ports: this kernel has no SCTP"):
             endpoint.publish([*parse_publish("8080:80"), *parse_publish("9000:9000/sctp")])
-        assert host.snapshot() == before
         assert endpoint.ports == ()
+        assert controller.check() == []
+        with socket.create_server(("0.0.0.0", 8080)):
+            pass  # what came before it in the same call is free again
         return
     endpoint.publish(parse_publish("9000:9000/sctp"))
     with pytest.raises(PortInUse):
