@@ -22,8 +22,15 @@ def bind(proto: str, ip: str, port: int, *, both: bool) -> int:
     """
     family = _socket.AF_INET6 if ":" in ip or not ip else _socket.AF_INET
     kind = _socket.SOCK_DGRAM if proto == "udp" else _socket.SOCK_STREAM
+    number = _SCTP if proto == "sctp" else 0
     try:
-        sock = _socket.socket(family, kind, _SCTP if proto == "sctp" else 0)
+        try:
+            sock = _socket.socket(family, kind, number)
+        except OSError as error:
+            if ip or error.errno != errno.EAFNOSUPPORT:
+                raise
+            family, ip = _socket.AF_INET, "0.0.0.0"  # a kernel without IPv6 has one family
+            sock = _socket.socket(family, kind, number)
     except OSError as error:
         raise NotSupported(f"this kernel has no {proto} sockets of this family: {error.strerror}") from error
     try:

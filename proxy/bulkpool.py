@@ -192,6 +192,11 @@ class BulkPool:
                 result[adopted.port] = (up + adopted.up, down + adopted.down)
         return result
 
+    @property
+    def live(self) -> int:
+        """Connections in the workers."""
+        return sum(len(worker.connections) for worker in self.workers)
+
     def connections(self, port: TcpPort, now: float) -> list[dict[str, Any]]:
         """The live connections of *port* in workers, as live.describe has those of this process."""
         return [

@@ -270,7 +270,12 @@ class ControlServer:
         return {}, []
 
     def _ping(self, message: Message, fds: list[int]) -> tuple[Message, list[int]]:
-        return {"pid": os.getpid(), "workers": self._forwarder.workers, "drain": self._forwarder.default_drain}, []
+        answer: Message = {
+            "pid": os.getpid(),
+            "workers": self._forwarder.workers,
+            "drain": self._forwarder.default_drain,
+        }
+        return {**answer, "live": self._forwarder.live.count + self._forwarder.pool.live}, []
 
     def _shutdown(self, message: Message, fds: list[int]) -> tuple[Message, list[int]]:
         drain = ports.parse_drain(message.get("drain", 0))

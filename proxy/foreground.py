@@ -101,14 +101,14 @@ async def _serve(
     if metrics is not None:
         await service.expose(metrics)
     service.crew.start()
-    stopping = 0
+    draining: asyncio.Task[None] | None = None
 
     def stop() -> None:
         """Once: no new connections, and the live ones have ``--drain`` seconds.  Twice: the end."""
-        nonlocal stopping
-        stopping += 1
-        if stopping == 1 and options.drain:
-            service.retire(options.drain)
+        nonlocal draining
+        if options.drain and draining is None:
+            draining = loop.create_task(service.drain(options.drain))
+            draining.add_done_callback(lambda _: service.request_stop())
         else:
             service.request_stop()
 

@@ -64,6 +64,8 @@ SOCKET, LOCK = "forwarder.sock", "forwarder.lock"
 Port = TcpPort | UdpPort
 
 
+_LOOK = 0.05
+"""Seconds between two looks at what is left to drain."""
 _KINDS = {
     "tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
     "udp": (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
@@ -288,6 +290,22 @@ class Forwarder:
         self.withdraw(list(self._ports), drain)
         if not self.live.count:
             self.request_stop()
+
+    async def drain(self, seconds: float) -> None:
+        """Give every port up now, and return when the last live connection has ended, at the latest after *seconds*.
+
+        Unlike ``retire``, those in other processes are waited for: this is for one whose children end with it.
+        """
+        ids = list(self._ports)
+        self.crew.spread({"op": "withdraw", "ids": ids, "drain": seconds}, [])
+        self.withdraw(ids, seconds)
+        end = monotonic() + seconds
+        while monotonic() < end:
+            asked = self.crew.spread({"op": "ping"}, [])
+            answers = await asked if asked else []
+            if not self.live.count + self.pool.live + sum(answer["live"] for answer in answers):
+                return
+            await asyncio.sleep(_LOOK)  # nothing tells of the end of a connection in another process
 
     async def close(self) -> None:
         self.guard.close()

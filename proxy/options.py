@@ -42,6 +42,13 @@ def _positive(text: str) -> int:
     return number
 
 
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog="pynet.proxy.forwarder", description="Serve the published ports of a run directory, or of one program."
@@ -67,5 +74,5 @@ def add_service_options(result: argparse.ArgumentParser) -> None:
         "--drain", type=_seconds, metavar="S", help="seconds for live connections of a port that is withdrawn"
     )
     result.add_argument("--connect-timeout", type=_seconds, metavar="S", help="seconds that a target has to accept")
-    result.add_argument("--udp-idle", type=float, metavar="S", help="seconds until a UDP client is forgotten")
-    result.add_argument("--udp-clients", type=int, metavar="N", help="most UDP clients at one time")
+    result.add_argument("--udp-idle", type=_seconds, metavar="S", help="seconds until a UDP client is forgotten")
+    result.add_argument("--udp-clients", type=_at_least_one, metavar="N", help="most UDP clients at one time")

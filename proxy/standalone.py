@@ -15,6 +15,7 @@ The port ends when this process does.  Only what this path needs is imported at 
 
 from __future__ import annotations
 
+import _socket
 import os
 import sys
 
@@ -66,6 +67,11 @@ def parse_endpoint(text: str) -> tuple[str, int]:
         colon = ""
     if not colon:
         raise InvalidArgument(f"{text!r} is not an address and port such as 127.0.0.1:80 or [::1]:80", hint=_USAGE)
+    try:
+        if ip:
+            _socket.inet_pton(_socket.AF_INET6 if ":" in ip else _socket.AF_INET, ip)
+    except (OSError, ValueError) as error:
+        raise InvalidArgument(f"{ip!r} is not an address; names are not looked up", hint=_USAGE) from error
     return ip, _port(port, text)
 
 

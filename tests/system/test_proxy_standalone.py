@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ import pytest
 from pynet.netlib.errors import InvalidArgument
 from pynet.proxy.client import ForwarderClient
 from pynet.proxy.standalone import Mapping, main, parse_docker, parse_plain
+from pynet.proxy.testing import echoing, receive
 
 HOST = "127.0.0.1"
 COMMAND = [sys.executable, "-I", "-m", "pynet.proxy.standalone"]
@@ -265,7 +267,8 @@ def _plain(*words: str) -> Generator[subprocess.Popen[bytes]]:
 
 def _connect(process: subprocess.Popen[bytes], port: int) -> socket.socket:
     """As soon as it serves."""
-    for _ in range(10_000):
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
         assert process.poll() is None
         with contextlib.suppress(ConnectionRefusedError):
             return socket.create_connection((HOST, port), 20)
@@ -274,7 +277,8 @@ def _connect(process: subprocess.Popen[bytes], port: int) -> socket.socket:
 
 def _wait_closed(port: int) -> None:
     """Until nobody listens there; a connection would be one more that is live."""
-    for _ in range(100_000):
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
         lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
         fields = (line.split() for line in lines)
         if not any(local.endswith(f":{port:04X}") and state == "0A" for _, local, _, state, *_ in fields):
@@ -314,6 +318,41 @@ def test_the_plain_form_ends_with_its_live_connections_when_it_is_to_drain() -> 
             assert process.wait(20) == 0
 
 
+@pytest.mark.parametrize("bulk", [False, True])
+def test_a_drain_waits_for_connections_in_every_process(bulk: bool) -> None:
+    """Of two workers' and, when they have moved a lot, of the bulk workers'; a second signal ends all of them."""
+    with contextlib.ExitStack() as stack:
+        address = stack.enter_context(echoing())
+        port = _free()
+        words = ("--drain", "60", "--workers", "2", "tcp", f"{HOST}:{port}", f"{HOST}:{address[1]}")
+        process = stack.enter_context(_plain(*words))
+        _connect(process, port).close()
+        clients = [stack.enter_context(socket.create_connection((HOST, port), 20)) for _ in range(30)]
+        for client in clients:
+            _echo(client, 6 << 20 if bulk else 1)
+        process.terminate()
+        _wait_closed(port)
+        for client in clients:
+            _echo(client, 1)
+        assert process.poll() is None
+        for client in clients[1:]:
+            client.close()
+        _echo(clients[0], 1)
+        process.terminate()
+        assert process.wait(20) == 0
+        with contextlib.suppress(ConnectionResetError):
+            assert clients[0].recv(1) == b"", "nobody is left that serves it"
+
+
+def _echo(client: socket.socket, count: int) -> None:
+    """*count* bytes there and back, a piece at a time."""
+    while count:
+        piece = bytes(min(count, 1 << 16))
+        client.sendall(piece)
+        assert receive(client, len(piece)) == piece
+        count -= len(piece)
+
+
 def test_the_plain_form_answers_prometheus() -> None:
     port, metrics = _free(), _free()
     with _plain("--metrics", f"{HOST}:{metrics}", "tcp", f"{HOST}:{port}", f"{HOST}:9") as process:
@@ -329,6 +368,9 @@ def test_the_plain_form_answers_prometheus() -> None:
         (["--bogus", "tcp", ":1", "127.0.0.1:2"], "unrecognized arguments: --bogus"),
         (["--drain", "-1", "tcp", ":1", "127.0.0.1:2"], "drain"),
         (["--workers", "2"], "three words each"),
+        (["--udp-clients", "0", "udp", ":1", "127.0.0.1:2"], "--udp-clients"),
+        (["--udp-idle", "nan", "udp", ":1", "127.0.0.1:2"], "--udp-idle"),
+        (["--metrics", "localhost:9", "tcp", ":1", "127.0.0.1:2"], "'localhost' is not an address"),
         (["--metrics", "9", "tcp", "127.0.0.1:0", "127.0.0.1:2"], "no port from 1 to 65535"),
     ],
 )
@@ -355,11 +397,8 @@ def test_the_plain_form_serves_in_the_foreground_until_it_is_ended() -> None:
         words = ["tcp", f"{HOST}:{one}", f"{HOST}:{number}", "tcp", f":{two}", f"{HOST}:{number}"]
         process = subprocess.Popen([*COMMAND, *words])
         try:
-            for _ in range(10_000):
-                assert process.poll() is None
-                with contextlib.suppress(ConnectionRefusedError):
-                    _talk(two, target)
-                    break
+            _connect(process, two).close()
+            target.accept()[0].close()
             _talk(one, target)
             _talk(two, target, "::1")
         finally:
