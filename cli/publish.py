@@ -18,7 +18,7 @@ from __future__ import annotations
 from ..netlib.errors import InvalidArgument
 
 PROTOCOLS = ("tcp", "udp", "sctp")
-_HINT = "write [HOST_IP:][HOST_PORT:]CONTAINER_PORT[/tcp|udp], for example 127.0.0.1:8080:80"
+_HINT = "write [HOST_IP:][HOST_PORT:]CONTAINER_PORT[/tcp|udp|sctp], for example 127.0.0.1:8080:80"
 
 Binding = dict[str, str | int]
 """HostIp and HostPort of the Engine API, empty means "the engine decides"; ProxyProtocol, our own."""

@@ -22,7 +22,7 @@ from ..proxy.binding import bind
 from ..proxy.client import ForwarderClient
 from ..proxy.client import replace as replace_forwarder
 from ..proxy.client import spawn as spawn_forwarder
-from ..proxy.ports import DEFAULT_DRAIN, MAX_WORKERS, parse_drain
+from ..proxy.ports import DEFAULT_DRAIN, MAX_DRAIN, MAX_WORKERS, parse_drain
 from ..proxy.standalone import parse_endpoint
 from ..runtime.client import SupervisorClient
 from ..runtime.client import spawn as spawn_supervisor
@@ -45,20 +45,30 @@ class ProxySettings(NamedTuple):
     workers: int
     drain: float
     metrics: tuple[str, int] | None
+    strict: bool = True
+    """Whether an address of metrics that can not be had is an error: not when nobody is there to be told."""
 
     @classmethod
-    def of(cls, workers: int | None, drain: float | None, metrics: str | None) -> Self:
+    def of(cls, workers: int | None, drain: float | None, metrics: str | None, *, strict: bool) -> Self:
         """From pynetd's options; None is the default.  InvalidArgument says which one is wrong."""
         workers = 1 if workers is None else workers
         if not 1 <= workers <= MAX_WORKERS:
             raise InvalidArgument(f"--proxy-workers must be from 1 to {MAX_WORKERS}, not {workers}")
-        drain = DEFAULT_DRAIN if drain is None else parse_drain(drain)
         try:
-            return cls(workers, drain, parse_endpoint(metrics) if metrics else None)
+            drain = DEFAULT_DRAIN if drain is None else parse_drain(drain)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"--proxy-drain: {error}", hint="0 resets live connections at once") from None
+        try:
+            return cls(workers, drain, parse_endpoint(metrics) if metrics else None, strict)
         except InvalidArgument as error:
             raise InvalidArgument(
                 f"--metrics-addr: {error}", hint="name a port of this host, as 127.0.0.1:9323"
             ) from None
+
+    @property
+    def forwarder(self) -> tuple[int, float]:
+        """What ``ForwarderClient.settings`` answers when it was started so."""
+        return self.workers, self.drain
 
     def options(self) -> list[str]:
         """The forwarder's command line."""
@@ -79,6 +89,10 @@ class Children:
         self._forwarder_process: subprocess.Popen[bytes] | None = None
         self.forwarder = ForwarderClient(str(instance.run / "forwarder.sock"))
         self._supervisor: SupervisorClient | None = None
+        self._settings = proxy.forwarder
+        """Of the forwarder that was found."""
+        self.forwarder_is_new = False
+        """Whether none ran when we came: only then may a start that fails end it."""
         self.supervisor_is_new = False
         """Whether no supervisor ran when we came: the machine was restarted, or everything was stopped."""
 
@@ -90,27 +104,37 @@ class Children:
     # -- start -----------------------------------------------------------------------------------------------
 
     def find_forwarder(self) -> None:
-        """Connect to the forwarder that runs, or start one.
-
-        One that runs with other settings is replaced, and no connection is lost.  PortInUse, InvalidArgument when
-        metrics can not be told where this start says.
-        """
+        """Connect to the forwarder that runs, or start one.  PortInUse, InvalidArgument when metrics can not be told there."""
         try:
-            settings = self.forwarder.settings()
+            self._settings = self.forwarder.settings()
         except Unavailable:
             self._start_forwarder()
+            self.forwarder_is_new = True
         else:
-            if settings != (self._proxy.workers, self._proxy.drain):
-                log.info("the forwarder is replaced by one with the settings of this start")
-                self._forwarder_process = replace_forwarder(str(self._instance.run), *self._proxy.options())
             self.forwarder.metrics(None)  # it may hold the very address, for the pynetd before us
         self._expose_metrics()
 
+    def adjust_forwarder(self, controller: Controller) -> None:
+        """Replace a forwarder that runs with other settings; no connection is lost.  When all else of the start is done."""
+        if self._settings == self._proxy.forwarder:
+            return
+        log.info("the forwarder is replaced by one with the settings of this start")
+        run, options = str(self._instance.run), self._proxy.options()
+        self._forwarder_process = replace_forwarder(run, *options, drain=MAX_DRAIN)
+        controller.serve_ports()  # the replacement told each port's old drain
+        self._expose_metrics()
+
     def _expose_metrics(self) -> None:
-        if self._proxy.metrics is not None:
-            ip, port = self._proxy.metrics
+        if self._proxy.metrics is None:
+            return
+        ip, port = self._proxy.metrics
+        try:
             with socket.socket(fileno=bind("tcp", ip, port, both=not ip)) as sock:
                 self.forwarder.metrics(sock)
+        except PynetError as error:
+            if self._proxy.strict:
+                raise
+            log.error("metrics are told nowhere: %s", error)
 
     def find_supervisor(self) -> None:
         path = self._instance.run / "supervisor.sock"
@@ -185,7 +209,7 @@ class Children:
         try:
             self._expose_metrics()
         except PynetError as error:
-            log.error("metrics: %s", error)
+            log.error("metrics are told nowhere: %s", error)
         return self.forwarder.ping()
 
     # -- end -------------------------------------------------------------------------------------------------
@@ -215,7 +239,7 @@ class Children:
         """After a start that failed: end what was started for it, leave what was there before."""
         if self._supervisor is not None and self.supervisor_is_new:
             self._supervisor.shutdown()
-        if self._forwarder_process is not None:
+        if self._forwarder_process is not None and self.forwarder_is_new:
             self.forwarder.shutdown()
             self._forwarder_process.wait()
 

@@ -50,6 +50,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--proxy-drain", type=float, help="seconds that proxied connections have when their container ends (10)"
     )
     parser.add_argument("--metrics-addr", help="IP:PORT where Prometheus is told what the proxy carries (nowhere)")
+    parser.add_argument("--again", action="store_true", help="started by the other processes, not by a user")
     parser.add_argument("--log", help="write messages to this file, not to standard error")
     parser.add_argument("--ready-fd", type=int, help="descriptor that gets 1 and a newline when the socket is served")
     return parser.parse_args(argv)
@@ -128,7 +129,7 @@ def own_command(arguments: argparse.Namespace, instance: Instance) -> list[str]:
         value = getattr(arguments, name)
         if value is not None:
             argv += ["--" + name.replace("_", "-"), str(value)]
-    return argv
+    return [*argv, "--again"]
 
 
 class Daemon:
@@ -139,7 +140,9 @@ class Daemon:
 
         self.arguments = arguments
         self.instance = Instance.at(arguments.root, arguments.run)
-        proxy = ProxySettings.of(arguments.proxy_workers, arguments.proxy_drain, arguments.metrics_addr)
+        proxy = ProxySettings.of(
+            arguments.proxy_workers, arguments.proxy_drain, arguments.metrics_addr, strict=not arguments.again
+        )
         ensure_directories(self.instance.root, self.instance.run)
         self._lock = take_lock(self.instance.run)
         self._path = socket_path(arguments.host, self.instance.run)
@@ -202,6 +205,7 @@ class Daemon:
         about = self._children.supervisor.info()
         engine.warnings += about.get("warnings", [])
         engine.limit_controllers = frozenset(about.get("cgroups", ()))
+        self._children.adjust_forwarder(self._controller)
         self._children.register()
 
     def _ensure_networks(self) -> list[str]:

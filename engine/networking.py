@@ -265,7 +265,9 @@ class ContainerNetworks:
         endpoint = self.gateway_endpoint(sandbox)
         if endpoint is None:
             return
-        bindings = [PortBinding(p.proto, p.host_ip, p.host_port, p.host_port, p.container_port) for p in ports]
+        bindings = [
+            PortBinding(p.proto, p.host_ip, p.host_port, p.host_port, p.container_port, p.proxy_protocol) for p in ports
+        ]
         endpoint.publish(bindings)
 
     def gateway_endpoint(self, sandbox: Sandbox) -> Endpoint | None:

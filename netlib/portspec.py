@@ -200,7 +200,9 @@ def _api_binding(key: str, port: int, proto: str, entry: object) -> PortBinding:
     first = last = 0
     if wanted.rstrip("0"):
         first, last = _range(wanted, f"invalid port specification: {_quote(wanted)}")
-    version = entry.get("ProxyProtocol") or 0
+    version = entry.get("ProxyProtocol")
+    if version is not None and type(version) is not int:
+        raise InvalidArgument(f"invalid port bindings for {key}: ProxyProtocol is 1 or 2", hint="leave it out for none")
     return PortBinding(proto, _host_ip(ip), first, last, port, _proxy_protocol(str(version), proto) if version else 0)
 
 

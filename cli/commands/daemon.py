@@ -41,30 +41,33 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: Arguments) -> int:
+    from ..parser import UsageError
+
     settings: Settings = args.settings
     if settings.named and args.action != "status":
         raise NotFound(
             f"{settings.shown} is somebody else's engine",
             hint="unset PYNET_HOST and DOCKER_HOST; name a --run directory",
         )
+    options = _engine_options(args)
+    if options and args.action not in (None, "start"):
+        raise UsageError(f"{options[0]} is for an engine that is started")
     if args.action is None:
-        argv = engine_argv(settings, _engine_options(args))
+        argv = engine_argv(settings, options)
         os.makedirs(settings.run, 0o711, exist_ok=True)
         os.execv(argv[0], argv)
     if args.action == "start":
-        if is_serving(settings) and _engine_options(args):
+        if options and is_serving(settings):
             raise Conflict(
                 "the engine runs already, with the options of its own start", hint="`pynet daemon stop` first"
             )
-        start_engine(settings, _engine_options(args))
+        start_engine(settings, options)
         print(f"the engine serves {settings.shown}")
         return 0
     if args.action == "status":
         return _status(settings)
     if args.action == "stop":
         return _stop(settings, everything=args.all)
-    from ..parser import UsageError
-
     raise UsageError(f"unknown action: {args.action}")
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import urllib.request
 from collections.abc import Generator
+from typing import Any
 
 import pytest
 
 from pynet.engine.testing import Daemon
+from pynet.netlib import ipc
 from pynet.plugins.testhost import Host, Lan
 from pynet.proxy.client import ForwarderClient
 
@@ -56,8 +59,12 @@ def test_the_header_is_for_tcp_and_needs_a_version_that_there_is(daemon: Daemon)
     for port, version, why in (
         ("53/udp", 1, "the PROXY protocol is for tcp ports, not udp"),
         ("80/tcp", 7, "invalid version of the PROXY protocol: 7"),
+        ("80/tcp", True, "ProxyProtocol is 1 or 2"),
+        ("80/tcp", "2", "ProxyProtocol is 1 or 2"),
+        ("80/tcp", [], "ProxyProtocol is 1 or 2"),
+        ("80/tcp", 1.5, "ProxyProtocol is 1 or 2"),
     ):
-        host_config = {"PortBindings": {port: [{"HostPort": "8080", "ProxyProtocol": version}]}}
+        host_config: dict[str, Any] = {"PortBindings": {port: [{"HostPort": "8080", "ProxyProtocol": version}]}}
         reply = daemon.post("/containers/create", {"Image": "busybox", "HostConfig": host_config})
         assert reply.status == 400 and why in reply.body["message"], reply
     assert daemon.get("/containers/json", all=1).body == []
@@ -68,13 +75,17 @@ def test_the_header_outlives_every_process(daemon: Daemon) -> None:
     assert daemon.pynet("run", "-d", "--name", "web", "-p", "8080:80,proxy-protocol=1", "busybox", *server).stdout
 
     def greeted() -> bool:
-        before = len(told(daemon, "web"))
+        """Of a connection that was answered at all: between two servers the target refuses."""
+        done = daemon.pynet("logs", "web")
+        before = done.stdout.count("PROXY TCP4 127.0.0.1 127.0.0.1 ")
+        assert done.returncode == 0, done
         try:
-            with socket.create_connection(("127.0.0.1", 8080), 5):
-                daemon.eventually(lambda: len(told(daemon, "web")) > before)
+            with socket.create_connection(("127.0.0.1", 8080), 5) as client:
+                client.shutdown(socket.SHUT_WR)
+                client.recv(1)  # the server's end
         except OSError:
             return False
-        return told(daemon, "web")[-1].startswith("PROXY TCP4 127.0.0.1 127.0.0.1 ")
+        return daemon.pynet("logs", "web").stdout.count("PROXY TCP4 127.0.0.1 127.0.0.1 ") > before
 
     for victim in ("forwarder", "pynetd", "supervisor"):
         old = daemon.kill(victim)
@@ -127,12 +138,68 @@ def test_a_daemon_says_which_setting_is_wrong(host: Host) -> None:
             (("--metrics-addr", "127.0.0.1:9323"), "9323"),
             (("--metrics-addr", "9323"), "'9323' is not an address and port"),
             (("--proxy-workers", "0"), "--proxy-workers must be from 1 to 64, not 0"),
-            (("--proxy-drain", "-1"), "drain must be a number of seconds"),
+            (("--proxy-drain", "-1"), "--proxy-drain: drain must be a number of seconds"),
+            (("--proxy-drain", "nan"), "--proxy-drain: drain must be a number of seconds"),
+            (("--metrics-addr", "localhost:9323"), "--metrics-addr: 'localhost' is not an address"),
         ):
             daemon.arguments = words
             assert why in daemon.start()
         daemon.arguments = ()
         assert daemon.start() == "1"
+
+
+def test_a_start_that_fails_leaves_published_ports_as_they_were(daemon: Daemon) -> None:
+    server = ["sh", "-c", "while true; do nc -l -p 80 -e cat; done"]
+    assert daemon.pynet("run", "-d", "--name", "web", "-p", "127.0.0.1:8080:80", "busybox", *server).returncode == 0
+    with _connected(daemon) as client, socket.create_server(("127.0.0.1", 9323)):
+        old = daemon.forwarder_pid()
+        daemon.terminate()
+        daemon.arguments = ("--proxy-workers", "2", "--metrics-addr", "127.0.0.1:9323")
+        assert "9323" in daemon.start()
+        assert daemon.forwarder_pid() == old
+        client.sendall(b"as it was")
+        assert client.recv(100) == b"as it was"
+        daemon.arguments = ()
+        assert daemon.start() == "1"
+
+
+def test_a_header_moves_with_its_port_to_another_network(daemon: Daemon) -> None:
+    sleep = ("busybox", "sleep", "1000")
+    assert daemon.pynet("run", "-d", "--name", "web", "-p", "8080:80,proxy-protocol=2", *sleep).returncode == 0
+    assert daemon.pynet("network", "create", "other").returncode == 0
+
+    def versions() -> set[int]:
+        with forwarder(daemon) as control:
+            ports = control.fetch()
+            for port in ports:
+                assert isinstance(port.sock, socket.socket)
+                port.sock.close()
+        return {port.proxy_protocol for port in ports}
+
+    def target() -> str:
+        (found,) = {p["target"][0] for p in _ports(daemon)}
+        return str(found)
+
+    before = target()
+    settings = {"Container": "web", "EndpointConfig": {"GwPriority": 10}}
+    assert daemon.post("/networks/other/connect", settings).status == 200
+    assert target() != before, "the ports follow the default route"
+    assert versions() == {2}
+    assert daemon.post("/networks/other/disconnect", {"Container": "web"}).status == 200
+    assert target() == before
+    assert versions() == {2}
+    assert daemon.get("/pynet/check").body == []
+
+
+def _ports(daemon: Daemon) -> list[dict[str, Any]]:
+    with contextlib.closing(ipc.connect(str(daemon.run / "forwarder.sock"), 10)) as channel:
+        channel.send({"op": "fetch"})
+        frame = channel.receive()
+    assert frame is not None
+    for fd in frame[1]:
+        os.close(fd)
+    ports: list[dict[str, Any]] = frame[0]["ports"]
+    return ports
 
 
 def test_other_settings_replace_the_forwarder_and_lose_no_connection(daemon: Daemon) -> None:
@@ -146,6 +213,7 @@ def test_other_settings_replace_the_forwarder_and_lose_no_connection(daemon: Dae
     assert daemon.forwarder_pid() != old
     with forwarder(daemon) as control:
         assert control.settings() == (3, 5.0)
+        assert [port["drain"] for port in _ports(daemon)] == [5.0], "ports that were there have it, too"
         daemon.eventually(lambda: len(control.stats()["processes"]) == 3)
     with client:
         client.sendall(b"still here")
