@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from ..netlib.errors import InternalError
+from ..netlib.errors import InternalError, MultipleErrors
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,6 +39,8 @@ class DiskFull(InternalError):
 def is_full(error: BaseException | None) -> bool:
     """Whether *error*, or what it came from, says that the disk is full (SQLite has a code of its own)."""
     while error is not None:
+        if isinstance(error, MultipleErrors) and any(is_full(one) for one in error.errors):
+            return True
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
         if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:

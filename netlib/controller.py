@@ -140,10 +140,13 @@ class Controller:
         with self.turns.alone():
             attempt = Attempts("could not take everything down")
             for network in list(self.registry.networks.values()):
-                attempt(self.applier.undo, self.driver(network.driver).network_plan(network))
+                attempt(self._take_down, network)
             if self.actions.has_firewall:
                 attempt(self.actions.firewall.destroy)
             attempt.finish()
+
+    def _take_down(self, network: NetworkRecord) -> None:
+        self.applier.undo(self.driver(network.driver).network_plan(network))
 
     def close(self) -> None:
         """Let go of the root directory; twice is fine.  What is in the kernel stays, and a later controller finds it."""

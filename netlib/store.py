@@ -55,6 +55,15 @@ class StoreFailed(InternalError):
         super().__init__(f"can not write the store {path}: {error}")
 
 
+def _hint(error: sqlite3.DatabaseError) -> str:
+    name: str = getattr(error, "sqlite_errorname", "")
+    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+        return "move the file away to start with an empty state"
+    if name.startswith("SQLITE_FULL"):
+        return "make room on its file system"
+    return "see whether the file and its directory can be read and written"
+
+
 class Store:
     """See the module's text.  Methods outside a ``transaction()`` are transactions of their own."""
 
@@ -67,11 +76,7 @@ class Store:
             self._migrate()
         except sqlite3.DatabaseError as error:
             self.close()
-            damaged = getattr(error, "sqlite_errorname", "") in ("SQLITE_NOTADB", "SQLITE_CORRUPT")
-            raise InternalError(
-                f"can not open the store {path}: {error}",
-                hint="move the file away to start with an empty state" if damaged else "make room on its file system",
-            ) from error
+            raise InternalError(f"can not open the store {path}: {error}", hint=_hint(error)) from error
 
     # -- connections -----------------------------------------------------------------------------------------
 

@@ -56,6 +56,23 @@ def test_a_strangers_driver_works_from_end_to_end(controller: Controller) -> Non
     assert controller.check() == []
 
 
+def test_everything_is_taken_down_beside_a_driver_that_is_gone(
+    start_controller: Callable[..., Controller], package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller = start_controller()
+    quiet, web = (controller.create_network(driver, driver=driver).bridge for driver in ("quiet", "bridge"))
+    with monkeypatch.context() as context:
+        context.setattr(sys, "path", [entry for entry in sys.path if entry != str(package)])
+        controller = start_controller()
+        with pytest.raises(NotFound, match="could not find plugin quiet"):
+            controller.take_down()
+        assert controller.actions.rtnl.link(quiet) is not None, "only its driver knows what it has made"
+        assert controller.actions.rtnl.link(web) is None
+    controller = start_controller()
+    controller.repair()
+    assert controller.check() == []
+
+
 @pytest.mark.usefixtures("package")
 def test_a_driver_that_can_not_be_loaded_is_told() -> None:
     with pytest.raises(NotSupported, match=r"the driver odd \(nowhere:Driver\) can not be loaded: No module named"):

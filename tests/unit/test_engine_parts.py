@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import threading
@@ -25,13 +26,14 @@ from pynet.engine.inotify import Inotify
 from pynet.engine.logs import LogFile, Selection, follow, frame, parse_line, send, tail_offset
 from pynet.engine.processes import parse_net_dev, select_rows
 from pynet.engine.record import Container, State
+from pynet.engine.reserve import is_full
 from pynet.engine.routes import ROUTES
 from pynet.engine.server import Router, negotiate
 from pynet.engine.shapes import Attachment, Look, network_settings, port_list, port_map, status_text
 from pynet.engine.shapes_network import create_arguments
 from pynet.engine.times import NEVER, parse_age, parse_stamp, parse_time, rfc3339
 from pynet.netlib.durations import human_duration
-from pynet.netlib.errors import Forbidden, InvalidArgument
+from pynet.netlib.errors import Forbidden, InvalidArgument, MultipleErrors, NotFound
 
 # -- routes ------------------------------------------------------------------------------------------------------
 
@@ -470,3 +472,9 @@ def test_reference_patterns() -> None:
     assert matches_reference("busybox:latest", ["busy*"])
     assert matches_reference("busybox:latest", ["busybox"])
     assert not matches_reference("busybox:latest", ["alpine", "busy?"])
+
+
+def test_a_full_disk_is_known_among_several_errors() -> None:
+    full, other = OSError(errno.ENOSPC, "No space left on device"), NotFound("gone")
+    assert is_full(MultipleErrors("could not remove all", [other, full]))
+    assert not is_full(MultipleErrors("could not remove all", [other, other]))
