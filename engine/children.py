@@ -119,6 +119,8 @@ class Children:
         if self._settings == self._proxy.forwarder:
             return
         log.info("the forwarder is replaced by one with the settings of this start")
+        # between the two nobody but us holds the listeners: were we killed, somebody must bind them anew
+        self.supervisor.watch(os.getpid(), self._argv)
         run, options = str(self._instance.run), self._proxy.options()
         self._forwarder_process = replace_forwarder(run, *options, drain=MAX_DRAIN)
         controller.serve_ports()  # the replacement told each port's old drain

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..netlib.errors import Conflict, InvalidArgument, NotFound, PynetError
+from ..netlib.errors import Conflict, InvalidArgument, MultipleErrors, NotFound, PynetError
 from . import mounts as mounting
 from .config import check_name, complete_config
 from .fields import Fields
@@ -363,6 +363,8 @@ class Containers:
             try:
                 engine.reserve.spend(step, container)
             except (PynetError, OSError) as error:
+                if isinstance(error, MultipleErrors) and is_full(error):
+                    raise  # not all could be written down: to be done again
                 errors.append(error)
         self._discard(container)
         if volumes:
