@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
+import threading
+import time
 import urllib.request
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -223,6 +227,43 @@ def test_other_settings_replace_the_forwarder_and_lose_no_connection(daemon: Dae
     daemon.terminate()
     assert daemon.start() == "1"
     assert daemon.forwarder_pid() == old, "the settings are the same"
+
+
+@pytest.mark.parametrize("after", [0.0, 0.01, 0.02, 0.04])
+def test_kill_9_in_the_middle_of_a_replacement_loses_no_port(daemon: Daemon, after: float) -> None:
+    server = ["sh", "-c", "while true; do nc -l -p 80 -e cat; done"]
+    assert daemon.pynet("run", "-d", "--name", "web", "-p", "127.0.0.1:8080:80", "busybox", *server).returncode == 0
+    _connected(daemon).close()
+    daemon.terminate()
+    daemon.arguments = ("--proxy-workers", "2")
+    path = daemon.run / "forwarder.sock"
+    known = path.stat()
+    start = threading.Thread(target=daemon.start)
+    start.start()
+    daemon.eventually(lambda: not _is_still(path, known), "the old forwarder does not leave")
+    time.sleep(after)  # somewhere between its goodbye and the end of the start
+    os.kill(daemon.pid(), signal.SIGKILL)
+    start.join()
+    daemon.eventually(lambda: _answers(daemon), "pynetd does not come back")
+    _connected(daemon).close()
+    with forwarder(daemon) as control:
+        assert control.settings() == (2, 10.0)
+    assert daemon.get("/pynet/check").body == []
+
+
+def _is_still(path: Path, known: os.stat_result) -> bool:
+    try:
+        now = path.stat()
+    except FileNotFoundError:
+        return False
+    return (now.st_ino, now.st_ctime_ns) == (known.st_ino, known.st_ctime_ns)
+
+
+def _answers(daemon: Daemon) -> bool:
+    try:
+        return daemon.get("/_ping").status == 200
+    except OSError:
+        return False
 
 
 def _connected(daemon: Daemon) -> socket.socket:
