@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..netlib.errors import NotFound
 from . import hostfiles
 from .networking import PREDEFINED
 from .record import Container
@@ -73,7 +74,10 @@ class HostFiles:
             for id in others:
                 other = self._engine.containers.find_id(id)
                 if other is not None and other is not also:
-                    self._write(other)
+                    try:
+                        self._write(other)
+                    except NotFound:
+                        pass  # it ends, or leaves the network, just now: nobody reads this file any more, or it is written again
 
     def _owner(self, container: Container) -> Container:
         mode = container.network_mode

@@ -145,7 +145,10 @@ class Lifecycle:
         if ids:
             user_made = {name for name in container.networks if name not in ("bridge", "host", "none")}
             if user_made:
-                self._engine.hosts.follow_networks(ids)
+                try:
+                    self._engine.hosts.follow_networks(ids)
+                except (PynetError, OSError) as error:  # of others' files; whoever waits for this end must hear of it
+                    log.error("the hosts files beside %s: %s", container.name, error)
 
     def _network_events(self, container: Container, action: str) -> None:
         for name, entry in container.networks.items():

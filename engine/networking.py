@@ -288,7 +288,8 @@ class ContainerNetworks:
         return Endpoint(self.controller, id)
 
     def _sandbox_endpoints(self, id: str) -> list[Endpoint]:
-        return self.controller.sandbox(id).endpoints() if id in self.controller.registry.sandboxes else []
+        with self.controller.lock:  # between a look and a second one the container may end
+            return self.controller.sandbox(id).endpoints() if id in self.controller.registry.sandboxes else []
 
     def endpoint(self, container: Container, name: str) -> Endpoint | None:
         """The live endpoint on a network, or None."""

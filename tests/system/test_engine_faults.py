@@ -241,3 +241,21 @@ def _groups(parent: str) -> list[str]:
         for line in Path("/proc/mounts").read_text().splitlines()
         if line.split()[2].startswith("cgroup") and os.path.isdir(f"{line.split()[1]}/{parent}")
     ]
+
+
+def test_containers_of_a_network_that_end_at_the_same_time_all_end(daemon: Daemon) -> None:
+    """Each end rewrites the hosts files of the others, which may be gone by then."""
+    assert daemon.post("/networks/create", {"Name": "web"}).status == 201
+    names = [f"c{n}" for n in range(6)]
+    for _ in range(3):
+        for name in names:
+            run(daemon, name, "exec sleep 1000", NetworkMode="web")
+        pids = [int(str(state(daemon, name)["Pid"])) for name in names]
+        assert 0 not in pids
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        for name in names:
+            assert daemon.post(f"/containers/{name}/wait").body["StatusCode"] == 137
+            assert daemon.delete(f"/containers/{name}").status == 204
+    assert "Traceback" not in daemon.log()
+    assert daemon.get("/pynet/check").body == []
