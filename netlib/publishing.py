@@ -93,7 +93,10 @@ class Publisher:
         try:
             for binding in bindings:
                 if binding.proxy_protocol and not self._has_proxy:
-                    raise InvalidArgument("the PROXY protocol needs the userland proxy, and there is none")
+                    raise InvalidArgument(
+                        "the PROXY protocol needs the userland proxy, and there is none",
+                        hint="give the controller one: Controller(..., proxy=ForwarderClient(...))",
+                    )
                 addresses = self._host_addresses(binding, endpoint, network)
                 done += self._bind_one(endpoint.id, binding, addresses)
         except BaseException:

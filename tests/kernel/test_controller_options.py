@@ -12,6 +12,7 @@ import pytest
 
 from pynet.netlib.addressing import NoAddressLeft
 from pynet.netlib.controller import Controller
+from pynet.netlib.errors import InvalidArgument
 from pynet.netlib.kernel.rtnetlink import Rtnetlink
 from pynet.netlib.model import IpamConfig
 from pynet.netlib.portspec import parse_publish
@@ -66,6 +67,18 @@ def test_links_have_the_mtu_and_the_mac_that_were_asked_for(controller: Controll
     assert bridge is not None
     assert veth is not None
     assert (bridge.mtu, veth.mtu) == (1400, 1400)
+
+
+def test_a_proxy_protocol_without_a_proxy_is_refused_and_leaves_nothing(controller: Controller) -> None:
+    endpoint = controller.create_network("web", subnet="10.1.0.0/24").create_endpoint("a")
+    endpoint.join(controller.create_sandbox("a"))
+    with pytest.raises(InvalidArgument, match="needs the userland proxy") as caught:
+        endpoint.publish([*parse_publish("8080:80"), *parse_publish("8081:80,proxy-protocol=1")])
+    assert "proxy=ForwarderClient" in caught.value.hint
+    assert endpoint.ports == ()
+    assert controller.check() == []
+    with socket.create_server(("0.0.0.0", 8080)):
+        pass
 
 
 @pytest.mark.parametrize("option", ["com.docker.network.container_iface_prefix", "ifname_prefix"])
