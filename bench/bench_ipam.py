@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pynet.ipam.pool import Pool
 from pynet.ipam.prefix import parse_loose
 from pynet.ipam.space import AddressSpace
-from pynet.netlib.portalloc import EphemeralRange, PortTable
+from pynet.netlib.ports.leases import EphemeralRange, PortTable
 
 BATCH = 2000
 

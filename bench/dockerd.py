@@ -18,7 +18,7 @@ from pathlib import Path
 from bed import Process
 from peer import Peer, is_program
 
-from pynet.runtime.images import ImageStore
+from pynet.runtime.images.store import ImageStore
 
 
 class Docker(Peer):

@@ -81,7 +81,7 @@ def _timed(values: list[float]) -> Generator[None, None, None]:
 def measure(rounds: int, warm_up: int) -> dict[str, list[float]]:
     from pynet.netlib.controller import Controller
     from pynet.netlib.model import IpamConfig
-    from pynet.netlib.portspec import parse_publish
+    from pynet.netlib.ports.portspec import parse_publish
 
     values: dict[str, list[float]] = {name: [] for name in ("join", "leave", "sandbox", "cni add", "cni del")}
     state = "/mnt/join"

@@ -13,7 +13,7 @@ import tempfile
 from dockerd import Docker
 from proxy_rows import OURS, THEIRS, Row
 
-_SCRIPT = f"#!{sys.executable} -I\nfrom pynet.proxy.standalone import main\nraise SystemExit(main())\n"
+_SCRIPT = f"#!{sys.executable} -I\nfrom pynet.proxy.standalone.main import main\nraise SystemExit(main())\n"
 
 
 def run(ports: int) -> list[Row]:

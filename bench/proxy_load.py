@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from pynet.proxy import mmsg
+from pynet.proxy.dataplane import mmsg
 
 HOST = "127.0.0.1"
 FLOWS = 16

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from pynet.proxy.client import ForwarderClient, Listen, spawn
+from pynet.proxy.process.client import ForwarderClient, Listen, spawn
 
 HOST = "127.0.0.1"
 LOAD = str(Path(__file__).with_name("proxy_load.py"))

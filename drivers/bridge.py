@@ -20,7 +20,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from ..netlib.errors import Forbidden, InvalidArgument
-from ..netlib.firewall import NetworkRules
+from ..netlib.firewall.intents import NetworkRules
 from ..netlib.instance import bridge_name, veth_name
 from ..netlib.model import EndpointRecord, NetworkRecord, SandboxRecord
 from ..netlib.resources import Bridge, NetworkFirewall, Resource, Sysctl, Veth

@@ -136,7 +136,7 @@ class Daemon:
     """The process, from its lock to its end."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        from .children import Children, ProxySettings, ensure_directories
+        from .helpers import Children, ProxySettings, ensure_directories
 
         self.arguments = arguments
         self.instance = Instance.at(arguments.root, arguments.run)
@@ -221,8 +221,8 @@ class Daemon:
         return []
 
     async def serve(self) -> None:
-        from .routes import ROUTES
-        from .server import Server
+        from .api.routes import ROUTES
+        from .api.server import Server
 
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..netlib.errors import NotFound, NotSupported, PynetError
-from ..runtime.images import Image, ImageStore
+from ..runtime.images.store import Image, ImageStore
 from .filters import Filters
 from .times import rfc3339
 

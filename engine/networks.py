@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..netlib.driver import driver_names
 from ..netlib.errors import Conflict, Forbidden, InvalidArgument, NotFound, PynetError
+from .api.shapes_network import containers_shape, create_arguments, network_shape
+from .container.attachment import PREDEFINED, endpoint_settings
 from .fields import Fields
 from .filters import Filters
-from .networking import PREDEFINED, endpoint_settings
-from .shapes_network import containers_shape, create_arguments, network_shape
 
 if TYPE_CHECKING:
-    from .call import Version
+    from .api.call import Version
     from .service import Engine
 
 LIST_FILTERS = frozenset({"dangling", "driver", "id", "label", "name", "scope", "type"})

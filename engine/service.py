@@ -15,15 +15,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..netlib.instance import Instance
-from .containers import Containers
+from .container.attachment import ContainerNetworks
+from .container.containers import Containers
+from .container.etc_files import HostFiles
+from .container.execs import Execs
+from .container.lifecycle import Lifecycle
+from .container.recovery import Recovery
 from .events import EventBus
-from .execs import Execs
-from .hosts import HostFiles
 from .images import Images
-from .lifecycle import Lifecycle
-from .networking import ContainerNetworks
 from .networks import Networks
-from .recovery import Recovery
 from .reserve import Reserve
 from .volumes import Volumes
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..netlib.version import __version__
-from .call import API_VERSION, MIN_API_VERSION, version_text
+from .api.call import API_VERSION, MIN_API_VERSION, version_text
 
 if TYPE_CHECKING:
     from .service import Engine

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..netlib.errors import Conflict, InvalidArgument, NotFound
+from .container.mounts import valid_volume_name
 from .filters import Filters
-from .mounts import valid_volume_name
 from .times import rfc3339
 
 if TYPE_CHECKING:
-    from ..netlib.store import Store
+    from ..netlib.store.sqlite import Store
     from .events import EventBus
 
 KIND = "volume"

@@ -38,12 +38,12 @@ from .errors import Forbidden, InvalidArgument, RootBusy
 from .instance import Instance
 from .model import IpamConfig, NetworkRecord, PublishedPort, SandboxRecord
 from .network import Network, network_key
+from .ports.publishing import Publisher
 from .proxying import Proxy
-from .publishing import Publisher
 from .registry import NetworkNameTaken, Registry
 from .resources import Netns, ProxyPorts, Resource
 from .sandbox import Sandbox, sandbox_key
-from .store import Store
+from .store.sqlite import Store
 from .turns import Turns
 
 if TYPE_CHECKING:

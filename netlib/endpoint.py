@@ -16,7 +16,7 @@ from .resources import DefaultRoute, Resource
 if TYPE_CHECKING:
     from .controller import Controller
     from .network import Network
-    from .portspec import PortBinding
+    from .ports.portspec import PortBinding
     from .sandbox import Sandbox
 
 

@@ -1,4 +1,4 @@
-"""What the library needs of a userland proxy.  ``pynet.proxy.client.ForwarderClient`` is one."""
+"""What the library needs of a userland proxy.  ``pynet.proxy.process.client.ForwarderClient`` is one."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from .errors import PortInUse
 from .kernel.netns import delete_netns, is_netns
 from .kernel.rtnl_messages import OPERSTATE_UP
 from .model import EndpointRecord, PublishedPort, SandboxRecord
-from .publishing import socket_id
+from .ports.publishing import socket_id
 from .resources import (
     Bridge,
     DefaultRoute,
@@ -43,7 +43,7 @@ from .resources import (
 
 if TYPE_CHECKING:
     from .controller import Controller
-    from .firewall import NetworkRules, PortRule
+    from .firewall.intents import NetworkRules, PortRule
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 from .errors import Conflict, Forbidden, InvalidArgument, NotFound
 from .model import EndpointRecord, NetworkRecord, SandboxRecord
-from .store import Store
+from .store.sqlite import Store
 
 Record = NetworkRecord | EndpointRecord | SandboxRecord
 

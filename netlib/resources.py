@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .firewall import NetworkRules, PortRule
+from .firewall.intents import NetworkRules, PortRule
 
 Key = tuple[str, ...]
 

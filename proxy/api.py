@@ -32,10 +32,10 @@ from typing import Any
 from ..netlib.errors import InvalidArgument, NotFound, Unavailable
 from ..netlib.ipc import Message, ProtocolError
 from .binding import bind
-from .client import refusal
-from .crew import spawn_controlled
-from .peer import Peer
 from .ports import DEFAULT_DRAIN
+from .process.client import refusal
+from .process.crew import spawn_controlled
+from .process.peer import Peer
 
 Address = tuple[str, int]
 

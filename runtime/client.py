@@ -418,7 +418,7 @@ def spawn(run: str | Path, root: str | Path | None = None, *, timeout: float = 1
 
     When another one holds the lock already, that one serves and its pid is returned.
     """
-    argv = [sys.executable, "-I", "-m", "pynet.runtime.supervisor", "--run", str(run), "--ready", "3"]
+    argv = [sys.executable, "-I", "-m", "pynet.runtime.supervisor.main", "--run", str(run), "--ready", "3"]
     if root is not None:
         argv += ["--root", str(root)]
     os.makedirs(run, mode=0o700, exist_ok=True)

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from pynet.engine.testing import Daemon
 from pynet.netlib.controller import Controller
 from pynet.netlib.errors import NotSupported
 from pynet.plugins.pytest_plugin import isolate
 from pynet.plugins.testhost import Host, Lan
+
+from support.engine import Daemon
 
 _HERE = Path(__file__).parent
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from ..errors import Conflict, InvalidArgument, NotSupported
-from ..firewall import FirewallBackend, NetworkRules, PortRule, check_network, select_backend
+from ..firewall.intents import FirewallBackend, NetworkRules, PortRule, check_network, select_backend
 from ..instance import Instance
 from ..proxying import Proxy, ServedPort
 from ..resources import Bridge, DefaultRoute, Netns, NetworkFirewall, PortForwards, ProxyPorts, Sysctl, Veth

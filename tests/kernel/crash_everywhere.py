@@ -22,11 +22,13 @@ from pynet.drivers import bridge
 from pynet.netlib import reconcile
 from pynet.netlib.applier import Applier
 from pynet.netlib.controller import Controller
-from pynet.netlib.kernel import host, iptables, netns, nftables, sysctl
-from pynet.netlib.kernel.libnftables import Nft
+from pynet.netlib.firewall.iptables import backend as iptables
+from pynet.netlib.firewall.nftables import backend as nftables
+from pynet.netlib.firewall.nftables.libnftables import Nft
+from pynet.netlib.kernel import host, netns, sysctl
 from pynet.netlib.kernel.netlink import NetlinkSocket
 from pynet.netlib.model import EndpointRecord, IpamConfig
-from pynet.netlib.portspec import parse_publish
+from pynet.netlib.ports.portspec import parse_publish
 
 DIED, LIVED = 9, 0
 LOADED = host, iptables, nftables, reconcile, bridge

@@ -27,7 +27,7 @@ from pynet.netlib.errors import (
 from pynet.netlib.kernel.netlink import NetlinkError
 from pynet.netlib.model import IpamConfig
 from pynet.netlib.network import Network
-from pynet.netlib.portspec import parse_publish
+from pynet.netlib.ports.portspec import parse_publish
 from pynet.netlib.resources import Resource
 from pynet.netlib.sandbox import Sandbox
 from pynet.plugins.testhost import Host, Lan

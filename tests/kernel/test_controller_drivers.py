@@ -12,7 +12,7 @@ import pytest
 from pynet.netlib.controller import Controller
 from pynet.netlib.driver import load_driver
 from pynet.netlib.errors import Conflict, InternalError, InvalidArgument, NotFound, NotSupported
-from pynet.netlib.portspec import parse_publish
+from pynet.netlib.ports.portspec import parse_publish
 from pynet.plugins.testhost import Host
 
 PAGE = Path(__file__).parents[2] / "docs" / "drivers.md"

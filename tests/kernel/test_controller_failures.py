@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from pynet.engine.networking import ContainerNetworks, endpoint_settings
-from pynet.engine.record import Container
+from pynet.engine.container.attachment import ContainerNetworks, endpoint_settings
+from pynet.engine.container.record import Container
 from pynet.netlib.applier import Applier, StepFailed
 from pynet.netlib.controller import Controller
 from pynet.netlib.endpoint import Endpoint
 from pynet.netlib.errors import MultipleErrors, PortInUse, PynetError, Unavailable
-from pynet.netlib.portspec import parse_publish
+from pynet.netlib.ports.portspec import parse_publish
 from pynet.netlib.proxying import Listening, ServedPort
 from pynet.netlib.resources import Bridge, DefaultRoute, NetworkFirewall, PortForwards, Veth
 from pynet.plugins.testhost import Host

@@ -15,7 +15,7 @@ from pynet.netlib.controller import Controller
 from pynet.netlib.errors import InvalidArgument
 from pynet.netlib.kernel.rtnetlink import Rtnetlink
 from pynet.netlib.model import IpamConfig
-from pynet.netlib.portspec import parse_publish
+from pynet.netlib.ports.portspec import parse_publish
 from pynet.netlib.sandbox import Sandbox
 from pynet.plugins.testhost import Lan
 

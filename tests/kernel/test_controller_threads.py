@@ -17,7 +17,7 @@ from pynet.netlib.controller import Controller
 from pynet.netlib.endpoint import Endpoint
 from pynet.netlib.errors import Conflict, Forbidden, NotFound
 from pynet.netlib.network import Network
-from pynet.netlib.portspec import parse_publish
+from pynet.netlib.ports.portspec import parse_publish
 from pynet.netlib.resources import Resource
 
 PATIENCE = 30

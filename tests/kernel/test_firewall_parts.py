@@ -15,12 +15,14 @@ from pathlib import Path
 import pytest
 
 from pynet.netlib.errors import NotSupported
-from pynet.netlib.firewall import NetworkRules, PortRule, select_backend
-from pynet.netlib.kernel import firewall_detect, libnftables, nft_render
-from pynet.netlib.kernel.ipt_render import Rule
-from pynet.netlib.kernel.iptables_process import IptablesError, LegacyTables, check_installed
-from pynet.netlib.kernel.libnftables import Nft, NftError
-from pynet.netlib.kernel.nftables import NftablesBackend
+from pynet.netlib.firewall import detect as firewall_detect
+from pynet.netlib.firewall.intents import NetworkRules, PortRule, select_backend
+from pynet.netlib.firewall.iptables.process import IptablesError, LegacyTables, check_installed
+from pynet.netlib.firewall.iptables.render import Rule
+from pynet.netlib.firewall.nftables import libnftables
+from pynet.netlib.firewall.nftables import render as nft_render
+from pynet.netlib.firewall.nftables.backend import NftablesBackend
+from pynet.netlib.firewall.nftables.libnftables import Nft, NftError
 from pynet.plugins.testhost import Host
 
 NETWORK = NetworkRules("pba", ("10.77.1.0/24",))
@@ -86,7 +88,7 @@ def test_without_the_library_the_message_names_it(monkeypatch: pytest.MonkeyPatc
 
 def test_without_privilege_the_message_says_what_to_do(host: Host) -> None:
     code = (
-        "from pynet.netlib.firewall import select_backend\n"
+        "from pynet.netlib.firewall.intents import select_backend\n"
         "from pynet.netlib.errors import NotSupported\n"
         "try: select_backend('nftables')\n"
         "except NotSupported as error: print(error, '|', error.hint)"
@@ -207,7 +209,7 @@ def test_changes_wait_for_whoever_holds_the_lock(legacy: LegacyTables, tmp_path:
 
 def test_both_ways_of_writing_make_the_same_rule(legacy: LegacyTables) -> None:
     """What iptables-restore wrote, python-iptables must find, and the other way round."""
-    from pynet.netlib.kernel import ipt_render
+    from pynet.netlib.firewall.iptables import render as ipt_render
 
     names = ipt_render.Names("")
     network = NetworkRules("pba", ("10.77.1.0/24",), icc=False, loopback=True, source=("192.0.2.1",))

@@ -15,9 +15,9 @@ pytestmark = pytest.mark.kernel
 SCRIPT = r"""
 import errno, io, os, stat, sys, tarfile
 from pynet.netlib.kernel import syscall as k
-from pynet.runtime.image_errors import StoreFull
-from pynet.runtime.images import ImageStore
-from pynet.runtime.unpack import is_rootless
+from pynet.runtime.images.errors import StoreFull
+from pynet.runtime.images.store import ImageStore
+from pynet.runtime.images.unpack import is_rootless
 
 rootless = sys.argv[1] == "user"
 assert is_rootless() == rootless
@@ -50,7 +50,7 @@ top = tar_of(
     (".wh.swap", {}), ("swap", dict(FOLDER)), ("swap/new", {}),
 )
 import json
-from pynet.runtime.oci import digest_of
+from pynet.runtime.images.layout import digest_of
 config = json.dumps({"rootfs": {"type": "layers", "diff_ids": [digest_of(base), digest_of(top)]}}).encode()
 manifest = json.dumps([{"Config": "c", "RepoTags": ["two"], "Layers": ["l1", "l2"]}]).encode()
 archive = tar_of(*((n, {"data": d}) for n, d in (("c", config), ("l1", base), ("l2", top), ("manifest.json", manifest))))

@@ -18,7 +18,7 @@ from pynet.netlib.errors import InvalidArgument, NotSupported
 from pynet.netlib.kernel.rtnetlink import RouteInfo
 from pynet.plugins.testhost import Host, Lan, Namespace
 from pynet.proxy.api import Forwarder
-from pynet.proxy.client import ForwarderClient, Listen
+from pynet.proxy.process.client import ForwarderClient, Listen
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "proxy.md"
 INSIDE, INSIDE6 = "10.9.0.2", "fd09::2"
@@ -136,7 +136,7 @@ async def test_two_families_are_refused(forwarder: Forwarder) -> None:
 
 async def test_without_the_right_it_is_refused_and_leaves_the_rest(host: Host, tmp_path: Path) -> None:
     read, write = os.pipe()
-    words = ["setpriv", "--bounding-set=-all", sys.executable, "-I", "-m", "pynet.proxy.forwarder"]
+    words = ["setpriv", "--bounding-set=-all", sys.executable, "-I", "-m", "pynet.proxy.process.forwarder"]
     process = host.popen([*words, "--run", str(tmp_path), "--ready-fd", str(write)], pass_fds=[write])
     os.close(write)
     with os.fdopen(read, "rb") as ready:

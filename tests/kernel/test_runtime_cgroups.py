@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pynet.runtime.cgroups import Cgroups, Group
 from pynet.runtime.spec import Limits
+from pynet.runtime.supervisor.cgroups import Cgroups, Group
 
 NO_LIMITS: Limits = {"memory": 0, "memory_swap": 0, "nano_cpus": 0, "cpu_shares": 0, "cpuset_cpus": "", "pids": 0}
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from pynet.engine.testing import PATIENCE, Daemon
 from pynet.plugins.testhost import playing_host
+
+from support.engine import PATIENCE, Daemon
 
 pytestmark = pytest.mark.skipif(shutil.which("docker") is None, reason="the docker client is not installed")
 

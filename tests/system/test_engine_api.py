@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from pynet.engine.call import MAX_JSON
-from pynet.engine.testing import PATIENCE, Daemon, Reply
+from pynet.engine.api.call import MAX_JSON
 from pynet.plugins.testhost import playing_host
+
+from support.engine import PATIENCE, Daemon, Reply
 
 
 @pytest.fixture(scope="module")

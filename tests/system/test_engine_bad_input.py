@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from pynet.engine.testing import Daemon
+from support.engine import Daemon
 
 RUN = ("run", "--rm")
 CASES = [

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pynet.engine.testing import Daemon
 from pynet.netlib.instance import Instance
 from pynet.plugins.testhost import Host
+
+from support.engine import Daemon
 
 COUNTER = "i=0; while [ $i -lt 200 ]; do echo line $i; i=$((i+1)); usleep 5000; done; exit 42"
 SERVER = "while true; do echo answer | nc -l -p 80; done"

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pynet.engine.testing import Daemon
 from pynet.plugins.testhost import Host
+
+from support.engine import Daemon
 
 MNT_DETACH = 2
 

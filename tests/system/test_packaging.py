@@ -65,7 +65,7 @@ def test_a_wheel_has_every_module_and_runs_outside_the_checkout(tree: Path, tmp_
         archive.extractall(site)
     code = (
         f"import sys; sys.path[:0] = [{str(site)!r}]; sys.path[:] = [p for p in sys.path if p != {str(TOP / 'src')!r}];"
-        "import pynet; from pynet import Controller; import pynet.engine.daemon, pynet.cli.main, pynet.runtime.supervisor;"
+        "import pynet; from pynet import Controller; import pynet.engine.daemon, pynet.cli.main, pynet.runtime.supervisor.main;"
         "print(pynet.__file__)"
     )
     done = subprocess.run(

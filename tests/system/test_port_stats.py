@@ -6,7 +6,7 @@ import json
 import socket
 import time
 
-from pynet.engine.testing import Daemon
+from support.engine import Daemon
 
 
 def test_a_connection_through_the_proxy_is_counted(daemon: Daemon) -> None:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from pynet.netlib import ipc
 from pynet.netlib.errors import InvalidArgument, NotFound, Unavailable
-from pynet.proxy.client import ForwarderClient, Listen, command, spawn
+from pynet.proxy.process.client import ForwarderClient, Listen, command, spawn
 
 HOST = "127.0.0.1"
 

@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pynet.proxy.api import Forwarder, Port
-from pynet.proxy.testing import sockets
+
+from support.proxy import sockets
 
 HOST = "127.0.0.1"
 RESET = struct.pack("ii", 1, 0)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from pynet.proxy.api import Forwarder
-from pynet.proxy.client import ForwarderClient, Listen, replace, spawn
+from pynet.proxy.process.client import ForwarderClient, Listen, replace, spawn
 
 HOST = "127.0.0.1"
 Target = tuple[str, int]

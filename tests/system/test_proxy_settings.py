@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from pynet.engine.testing import Daemon
 from pynet.netlib import ipc
 from pynet.plugins.testhost import Host, Lan
-from pynet.proxy.client import ForwarderClient
+from pynet.proxy.process.client import ForwarderClient
+
+from support.engine import Daemon
 
 
 @contextlib.contextmanager

@@ -20,12 +20,13 @@ from pathlib import Path
 import pytest
 
 from pynet.netlib.errors import InvalidArgument
-from pynet.proxy.client import ForwarderClient
-from pynet.proxy.standalone import Mapping, main, parse_docker, parse_plain
-from pynet.proxy.testing import echoing, receive
+from pynet.proxy.process.client import ForwarderClient
+from pynet.proxy.standalone.main import Mapping, main, parse_docker, parse_plain
+
+from support.proxy import echoing, receive
 
 HOST = "127.0.0.1"
-COMMAND = [sys.executable, "-I", "-m", "pynet.proxy.standalone"]
+COMMAND = [sys.executable, "-I", "-m", "pynet.proxy.standalone.main"]
 
 
 @pytest.fixture
@@ -186,7 +187,8 @@ def test_the_forwarder_ends_when_the_last_port_has_gone(client: ForwarderClient)
     run = os.path.dirname(client.path)
     os.makedirs(run)
     forwarder = subprocess.Popen(
-        [sys.executable, "-I", "-m", "pynet.proxy.shared", "--run", run, "--linger", "0.5"], stdout=subprocess.PIPE
+        [sys.executable, "-I", "-m", "pynet.proxy.standalone.shared", "--run", run, "--linger", "0.5"],
+        stdout=subprocess.PIPE,
     )
     assert forwarder.stdout is not None
     with forwarder.stdout, socket.create_server((HOST, 0)) as target:

@@ -45,7 +45,7 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     if missing:
         pytest.skip(f"not installed: {missing}")
     proxy = tmp_path / "proxy"
-    proxy.write_text(f"#!{sys.executable} -I\nfrom pynet.proxy.standalone import main\nraise SystemExit(main())\n")
+    proxy.write_text(f"#!{sys.executable} -I\nfrom pynet.proxy.standalone.main import main\nraise SystemExit(main())\n")
     proxy.chmod(0o755)
     try:
         with dockerd.Docker("--userland-proxy-path", str(proxy)) as docker:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pynet.proxy.testing import HOST, Proxy, connect, echoing, pair, read_all, receive, sockets
+from support.proxy import HOST, Proxy, connect, echoing, pair, read_all, receive, sockets
 
 RESET = struct.pack("ii", 1, 0)
 

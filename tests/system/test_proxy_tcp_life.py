@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from pynet.proxy.client import Listen
-from pynet.proxy.testing import HOST, Proxy, connect, echoing, pair, read_all, receive
+from pynet.proxy.process.client import Listen
+
+from support.proxy import HOST, Proxy, connect, echoing, pair, read_all, receive
 
 RESET = struct.pack("ii", 1, 0)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pynet.proxy.client import ForwarderClient, Listen, spawn
+from pynet.proxy.process.client import ForwarderClient, Listen, spawn
 
 HOST = "127.0.0.1"
 

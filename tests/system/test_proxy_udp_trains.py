@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pynet.proxy import mmsg
-from pynet.proxy.client import ForwarderClient, Listen, spawn
+from pynet.proxy.dataplane import mmsg
+from pynet.proxy.process.client import ForwarderClient, Listen, spawn
 
 HOST = "127.0.0.1"
 

@@ -9,10 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pynet.engine.config import check_name, command_line, complete_config, merge_env, parse_exposed, parse_signal
-from pynet.engine.fields import Fields
-from pynet.engine.filters import Filters
-from pynet.engine.hostconfig import (
+from pynet.engine.container.attachment import endpoint_settings, requested_networks
+from pynet.engine.container.config import (
+    check_name,
+    command_line,
+    complete_config,
+    merge_env,
+    parse_exposed,
+    parse_signal,
+)
+from pynet.engine.container.hostconfig import (
     ALL_CAPABILITIES,
     capabilities,
     complete_host_config,
@@ -20,11 +26,12 @@ from pynet.engine.hostconfig import (
     restart_policy,
     security,
 )
-from pynet.engine.mounts import MountPoint, inspect_mounts, parse_all, parse_bind, parse_mount
-from pynet.engine.names import random_name
-from pynet.engine.networking import endpoint_settings, requested_networks
-from pynet.engine.record import Container
-from pynet.engine.specs import build_spec
+from pynet.engine.container.mounts import MountPoint, inspect_mounts, parse_all, parse_bind, parse_mount
+from pynet.engine.container.names import random_name
+from pynet.engine.container.record import Container
+from pynet.engine.container.specs import build_spec
+from pynet.engine.fields import Fields
+from pynet.engine.filters import Filters
 from pynet.netlib.errors import InvalidArgument, PynetError
 from pynet.runtime.spec import DEFAULT_CAPABILITIES, ContainerSpec
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pynet.engine.hostconfig import complete_host_config, discarded_limits
+from pynet.engine.container.hostconfig import complete_host_config, discarded_limits
 
 ALL = ("cpu", "cpuset", "memory", "pids")
 

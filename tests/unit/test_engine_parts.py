@@ -16,21 +16,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pynet.engine import hostfiles
-from pynet.engine.call import API_VERSION
+from pynet.engine.api.call import API_VERSION
+from pynet.engine.api.hijack import DetachScanner, parse_keys, pump, write_all
+from pynet.engine.api.routes import ROUTES
+from pynet.engine.api.server import Router, negotiate
+from pynet.engine.api.shapes import Attachment, Look, network_settings, port_list, port_map, status_text
+from pynet.engine.api.shapes_network import create_arguments
+from pynet.engine.container import etc_render as hostfiles
+from pynet.engine.container.logs import LogFile, Selection, follow, frame, parse_line, send, tail_offset
+from pynet.engine.container.record import Container, State
+from pynet.engine.container.usage import parse_net_dev, select_rows
 from pynet.engine.events import EventBus
 from pynet.engine.filters import Filters
-from pynet.engine.hijack import DetachScanner, parse_keys, pump, write_all
 from pynet.engine.images import matches_reference
 from pynet.engine.inotify import Inotify
-from pynet.engine.logs import LogFile, Selection, follow, frame, parse_line, send, tail_offset
-from pynet.engine.processes import parse_net_dev, select_rows
-from pynet.engine.record import Container, State
 from pynet.engine.reserve import is_full
-from pynet.engine.routes import ROUTES
-from pynet.engine.server import Router, negotiate
-from pynet.engine.shapes import Attachment, Look, network_settings, port_list, port_map, status_text
-from pynet.engine.shapes_network import create_arguments
 from pynet.engine.times import NEVER, parse_age, parse_stamp, parse_time, rfc3339
 from pynet.netlib.durations import human_duration
 from pynet.netlib.errors import Forbidden, InvalidArgument, MultipleErrors, NotFound

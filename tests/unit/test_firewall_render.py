@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pynet.netlib.errors import InvalidArgument
-from pynet.netlib.firewall import (
+from pynet.netlib.firewall import detect
+from pynet.netlib.firewall.intents import (
     NetworkRules,
     PortRule,
     check_ifname,
@@ -19,8 +20,8 @@ from pynet.netlib.firewall import (
     check_port,
     select_backend,
 )
-from pynet.netlib.kernel import firewall_detect as detect
-from pynet.netlib.kernel import ipt_render, nft_render
+from pynet.netlib.firewall.iptables import render as ipt_render
+from pynet.netlib.firewall.nftables import render as nft_render
 
 NETWORK = NetworkRules("pb0", ("10.0.0.0/24", "fd00::/64"))
 PORT = PortRule("tcp", "", 8080, "10.0.0.2", 80, "pb0")

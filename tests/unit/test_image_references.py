@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pynet.runtime.image_errors import InvalidReference
-from pynet.runtime.references import Reference, id_prefix
+from pynet.runtime.images.errors import InvalidReference
+from pynet.runtime.images.references import Reference, id_prefix
 
 HEX = "ab" * 32
 

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from pynet.netlib.errors import InternalError, InvalidArgument, NotSupported, StateTooNew
-from pynet.runtime import image_bootstrap
-from pynet.runtime.image_changes import apply_changes
-from pynet.runtime.image_errors import (
+from pynet.runtime.images import bootstrap as image_bootstrap
+from pynet.runtime.images.changes import apply_changes
+from pynet.runtime.images.errors import (
     ImageConflict,
     InvalidArchive,
     InvalidReference,
@@ -29,9 +29,9 @@ from pynet.runtime.image_errors import (
     StoreFull,
     disk_errors,
 )
-from pynet.runtime.images import ImageStore
-from pynet.runtime.layers import chain_ids
-from pynet.runtime.oci import digest_of
+from pynet.runtime.images.layers import chain_ids
+from pynet.runtime.images.layout import digest_of
+from pynet.runtime.images.store import ImageStore
 
 
 def tar_of(files: dict[str, bytes | str]) -> bytes:
@@ -327,7 +327,7 @@ def test_save_and_load_are_inverse(store: ImageStore, tmp_path: Path) -> None:
 
 CHILD = """
 import os, sys
-from pynet.runtime.images import ImageStore
+from pynet.runtime.images.store import ImageStore
 store = ImageStore(sys.argv[1])
 print("open", flush=True)
 store.import_rootfs(sys.stdin.buffer.raw, "killed")

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pynet.netlib.errors import NotSupported
-from pynet.runtime.image_errors import InvalidArchive
-from pynet.runtime.inflate import PIECE, Inflated
-from pynet.runtime.tarstream import Entry, TarReader
+from pynet.runtime.images.errors import InvalidArchive
+from pynet.runtime.images.inflate import PIECE, Inflated
+from pynet.runtime.images.tarstream import Entry, TarReader
 
 DATA = bytes(range(256)) * 5000 + b"\0" * 3_000_000
 

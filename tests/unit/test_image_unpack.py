@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pynet.runtime.image_errors import InvalidArchive
-from pynet.runtime.images import ImageStore
-from pynet.runtime.inflate import Inflated
-from pynet.runtime.unpack import Limits, Unpacked, is_rootless, unpack
+from pynet.runtime.images.errors import InvalidArchive
+from pynet.runtime.images.inflate import Inflated
+from pynet.runtime.images.store import ImageStore
+from pynet.runtime.images.unpack import Limits, Unpacked, is_rootless, unpack
 
 Item = tuple[str, dict[str, Any]]
 

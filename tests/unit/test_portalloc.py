@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from pynet.netlib.errors import PortInUse
-from pynet.netlib.portalloc import AllPortsAllocated, EphemeralRange, PortLease, PortTable
+from pynet.netlib.ports.leases import AllPortsAllocated, EphemeralRange, PortLease, PortTable
 
 EVERYWHERE = ("0.0.0.0", "::")
 

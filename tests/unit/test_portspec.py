@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pynet.netlib.errors import InvalidArgument
-from pynet.netlib.portspec import (
+from pynet.netlib.ports.portspec import (
     PROTOCOLS,
     PortBinding,
     format_host_port,
@@ -267,7 +267,7 @@ def test_expose_refuses(text: str, message: str) -> None:
 
 def test_the_grammar_needs_no_library() -> None:
     program = (
-        "import sys, pynet.netlib.portspec; heavy = {'netaddr', 'pyroute2', 'bitarray', 'asyncio'} & set(sys.modules);"
+        "import sys, pynet.netlib.ports.portspec; heavy = {'netaddr', 'pyroute2', 'bitarray', 'asyncio'} & set(sys.modules);"
         "sys.exit(', '.join(heavy) or 0)"
     )
     subprocess.run([sys.executable, "-I", "-c", program], check=True, timeout=30)

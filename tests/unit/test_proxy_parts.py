@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from pynet.netlib.errors import InvalidArgument, NotFound
-from pynet.proxy import mmsg
-from pynet.proxy.guard import Guard, start_time
-from pynet.proxy.lane import Lane
-from pynet.proxy.pipes import PipePool
-from pynet.proxy.udp import Clients
+from pynet.proxy.dataplane import mmsg
+from pynet.proxy.dataplane.lane import Lane
+from pynet.proxy.dataplane.pipes import PipePool
+from pynet.proxy.dataplane.udp import Clients
+from pynet.proxy.process.guard import Guard, start_time
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from pynet.netlib.errors import Unavailable
 from pynet.netlib.ipc import Channel
-from pynet.proxy.peer import Peer
+from pynet.proxy.process.peer import Peer
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pynet.netlib.errors import InvalidArgument
-from pynet.proxy import guard, ports
+from pynet.proxy import ports
+from pynet.proxy.process import guard
 
 
 def _entry(**changes: Any) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pynet.netlib.errors import InvalidArgument
-from pynet.proxy import transparent
+from pynet.proxy.dataplane import transparent
+from pynet.proxy.dataplane.proxyproto import header
 from pynet.proxy.ports import Target, parse_target
-from pynet.proxy.proxyproto import header
 
 IPv4, IPv6 = ipaddress.IPv4Address, ipaddress.IPv6Address
 _PORT = st.integers(0, 65535)

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from pynet.netlib.errors import InvalidArgument
 from pynet.netlib.kernel import syscall as k
-from pynet.runtime import backoff, capabilities, cgroups, linux, logs, mounts, program, records, sysctls, users
+from pynet.runtime import linux
+from pynet.runtime.child import mounts, program, users
 from pynet.runtime.spec import DEFAULT_CAPABILITIES, Restart
+from pynet.runtime.supervisor import backoff, capabilities, cgroups, logs, records, sysctls
 
 PASSWD = """\
 # a comment:x:1:1::/:

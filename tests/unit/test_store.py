@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pynet.netlib.errors import InternalError, InvalidArgument, StateTooNew
-from pynet.netlib.store import NameTaken, Store, StoreFailed
+from pynet.netlib.store.sqlite import NameTaken, Store, StoreFailed
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_threads_write_at_once(store: Store) -> None:
 def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
     path = tmp_path / "pynet.db"
     code = (
-        "import sys, pathlib, os; from pynet.netlib.store import Store; s = Store(pathlib.Path(sys.argv[1]));"
+        "import sys, pathlib, os; from pynet.netlib.store.sqlite import Store; s = Store(pathlib.Path(sys.argv[1]));"
         "s.put('network', 'a', {'n': 1}); t = s.transaction(); t.__enter__(); s.put('network', 'b', {'n': 2});"
         "print('ready', flush=True); os.read(0, 1)"
     )

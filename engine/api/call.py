@@ -1,0 +1,158 @@
+"""One API call: what a handler sees of a request, and what it answers with.
+
+Parsing here follows moby's daemon/server/httputils: booleans in a query are false only as "", "0", "no", "false" and
+"none"; a JSON body needs its content type, holds exactly one value and no more than ``MAX_JSON`` bytes; an empty body
+is an empty object.  Every mistake of the client is an InvalidArgument, never a 500.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from ...netlib.errors import InvalidArgument
+from ...netlib.version import __version__
+from ..filters import Filters
+
+if TYPE_CHECKING:
+    from ..service import Engine
+
+API_VERSION = (1, 51)
+"""Newest version: the last that has the top-level addresses of NetworkSettings, which clients still read."""
+MIN_API_VERSION = (1, 24)
+MAX_JSON = 4 << 20
+"""Largest JSON body in bytes; the largest real ones (a compose project's create) are some kilobytes."""
+
+Version = tuple[int, int]
+T = TypeVar("T")
+
+
+def version_text(version: Version) -> str:
+    return f"{version[0]}.{version[1]}"
+
+
+def base_headers() -> CIMultiDict[str]:
+    """Headers that every answer carries."""
+    return CIMultiDict(
+        {
+            "Api-Version": version_text(API_VERSION),
+            "Docker-Experimental": "false",
+            "Ostype": "linux",
+            "Server": f"pynet/{__version__} (linux)",
+        }
+    )
+
+
+def error_body(message: str, hint: str = "") -> dict[str, str]:
+    """Docker's error object; ``hint`` is an addition that its clients pass over."""
+    return {"message": message, "hint": hint} if hint else {"message": message}
+
+
+def json_response(value: Any, status: int = 200) -> web.Response:
+    """The content type has no charset: Docker's client compares it literally."""
+    body = json.dumps(value, separators=(",", ":")).encode() + b"\n"
+    return web.Response(body=body, status=status, headers=base_headers(), content_type="application/json")
+
+
+class Call:
+    """A request on its way through a handler."""
+
+    def __init__(self, engine: Engine, http: web.BaseRequest, version: Version, params: dict[str, str]) -> None:
+        self.engine = engine
+        self.http = http
+        self.version = version
+        self.params = params
+
+    def __getitem__(self, name: str) -> str:
+        return self.params[name]
+
+    # -- query -----------------------------------------------------------------------------------------------
+
+    def text(self, name: str, default: str = "") -> str:
+        return self.http.query.get(name, default)
+
+    def texts(self, name: str) -> list[str]:
+        return self.http.query.getall(name, [])
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """httputils.BoolValueOrDefault."""
+        value = self.http.query.get(name)
+        if value is None:
+            return default
+        return value.strip().lower() not in ("", "0", "no", "false", "none")
+
+    def integer(self, name: str) -> int | None:
+        """A whole number, or None when the parameter is absent or empty."""
+        value = self.http.query.get(name, "")
+        if not value:
+            return None
+        try:
+            return int(value)
+        except ValueError:
+            raise InvalidArgument(f"invalid value for {name}: {value!r} is not a whole number") from None
+
+    def filters(self) -> Filters:
+        return Filters.parse(self.http.query.get("filters", ""))
+
+    # -- body ------------------------------------------------------------------------------------------------
+
+    async def raw_body(self, limit: int = MAX_JSON) -> bytes:
+        body = bytearray()
+        while chunk := await self.http.content.readany():
+            body += chunk
+            if len(body) > limit:
+                raise InvalidArgument(f"the request body is larger than {limit} bytes")
+        return bytes(body)
+
+    async def json(self) -> dict[str, Any]:
+        """The body as an object; {} when there is none."""
+        body = await self.raw_body()
+        if not body.strip():
+            return {}
+        kind = self.http.headers.get("Content-Type", "")
+        if kind.partition(";")[0].strip().lower() != "application/json":
+            raise InvalidArgument(f"unsupported Content-Type header ({kind}): must be 'application/json'")
+        try:
+            text = body.decode()
+            value, end = json.JSONDecoder().raw_decode(text.lstrip())
+        except UnicodeDecodeError:
+            raise InvalidArgument("invalid JSON: the body is not UTF-8") from None
+        except (ValueError, RecursionError) as error:
+            raise InvalidArgument(f"invalid JSON: {error}") from None
+        if text.lstrip()[end:].strip():
+            raise InvalidArgument("unexpected content after JSON")
+        if b"\\u" in body:
+            try:
+                json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")
+            except UnicodeEncodeError:
+                # half a surrogate pair is no text and can be no byte of an argument either (PEP 383 has the others)
+                raise InvalidArgument("invalid JSON: a string has half a surrogate pair") from None
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise InvalidArgument("invalid JSON: the body must be an object")
+        return value
+
+    # -- work and answers ------------------------------------------------------------------------------------
+
+    async def work(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run synchronous work in the engine's bounded pool."""
+        return await self.engine.work(function, *args, **kwargs)
+
+    def reply(self, value: Any, status: int = 200) -> web.Response:
+        return json_response(value, status)
+
+    def empty(self, status: int = 204) -> web.Response:
+        return web.Response(status=status, headers=base_headers())
+
+    async def stream(self, content_type: str, status: int = 200) -> web.StreamResponse:
+        """A chunked answer whose headers are with the client when this returns."""
+        response = web.StreamResponse(status=status, headers=base_headers())
+        response.content_type = content_type
+        response.enable_chunked_encoding()
+        await response.prepare(self.http)
+        return response

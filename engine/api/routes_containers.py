@@ -1,0 +1,200 @@
+"""Handlers for containers, without the streams (routes_streams.py)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from aiohttp import web
+
+from ...netlib.errors import Conflict, InvalidArgument
+from ...runtime.client import StartFailed
+from ..container import usage as processes
+from ..container.config import parse_signal
+from ..container.hostconfig import resource_update
+from ..container.lifecycle import start_error
+from ..container.record import Container
+from ..times import until
+from .call import Call
+from .hijack import parse_keys
+from .server import Route
+
+WAIT_CONDITIONS = ("not-running", "next-exit", "removed")
+
+
+def find(call: Call) -> Container:
+    return call.engine.containers.get(call["id"])
+
+
+async def list_containers(call: Call) -> web.StreamResponse:
+    return call.reply(
+        await call.work(
+            call.engine.containers.summaries,
+            all=call.flag("all"),
+            limit=call.integer("limit") or 0,
+            size=call.flag("size"),
+            filters=call.filters(),
+        )
+    )
+
+
+async def create(call: Call) -> web.StreamResponse:
+    body = await call.json()
+    platform = call.text("platform")
+    if platform and platform.partition("/")[0] != "linux":
+        raise InvalidArgument(f"platform {platform} is not supported: this engine runs linux containers")
+    container, warnings = await call.work(call.engine.containers.create, call.text("name"), body)
+    return call.reply({"Id": container.id, "Warnings": warnings}, 201)
+
+
+async def inspect(call: Call) -> web.StreamResponse:
+    return call.reply(await call.work(call.engine.containers.inspect, call["id"], size=call.flag("size")))
+
+
+async def start(call: Call) -> web.StreamResponse:
+    await call.raw_body()  # clients before 1.24 sent a HostConfig here
+    parse_keys(call.text("detachKeys"))
+    try:
+        await call.work(call.engine.lifecycle.start, find(call))
+    except StartFailed as error:
+        raise start_error(error) from error
+    return call.empty()
+
+
+def _stop_options(call: Call) -> dict[str, Any]:
+    signal = call.text("signal")
+    return {"signal": parse_signal(signal) if signal else None, "timeout": call.integer("t")}
+
+
+async def stop(call: Call) -> web.StreamResponse:
+    await call.engine.wait(call.engine.lifecycle.stop, find(call), **_stop_options(call))
+    return call.empty()
+
+
+async def restart(call: Call) -> web.StreamResponse:
+    try:
+        await call.engine.wait(call.engine.lifecycle.restart, find(call), **_stop_options(call))
+    except StartFailed as error:
+        raise start_error(error) from error
+    return call.empty()
+
+
+async def kill(call: Call) -> web.StreamResponse:
+    signal = call.text("signal")
+    await call.work(call.engine.lifecycle.kill, find(call), parse_signal(signal) if signal else 9)
+    return call.empty()
+
+
+async def pause(call: Call) -> web.StreamResponse:
+    await call.work(call.engine.lifecycle.pause, find(call))
+    return call.empty()
+
+
+async def unpause(call: Call) -> web.StreamResponse:
+    await call.work(call.engine.lifecycle.unpause, find(call))
+    return call.empty()
+
+
+async def rename(call: Call) -> web.StreamResponse:
+    await call.work(call.engine.containers.rename, call["id"], call.text("name"))
+    return call.empty()
+
+
+async def remove(call: Call) -> web.StreamResponse:
+    if call.flag("link"):
+        raise InvalidArgument("links are not supported")
+    await call.engine.wait(call.engine.containers.remove, call["id"], force=call.flag("force"), volumes=call.flag("v"))
+    return call.empty()
+
+
+async def wait(call: Call) -> web.StreamResponse:
+    """The head is sent at once, so that a client knows that the wait has begun before it starts the container."""
+    container = find(call)
+    condition = call.text("condition") or "not-running"
+    if condition not in WAIT_CONDITIONS:
+        raise InvalidArgument(f'invalid condition: "{condition}"')
+    what = "removed" if condition == "removed" else "exit"
+    with container.lock:
+        future = None
+        if condition != "not-running" or container.running:
+            future = container.expect(what)
+        code = container.state.exit_code
+    try:
+        response = await call.stream("application/json")
+        if future is not None:
+            code = await asyncio.wrap_future(future)
+        await response.write(json.dumps({"StatusCode": code}).encode() + b"\n")
+        await response.write_eof()
+        return response
+    finally:
+        if future is not None:
+            container.forget(what, future)
+
+
+async def update(call: Call) -> web.StreamResponse:
+    changes = resource_update(await call.json())
+    await call.work(call.engine.lifecycle.update, find(call), changes)
+    return call.reply({"Warnings": None})
+
+
+async def prune(call: Call) -> web.StreamResponse:
+    return call.reply(await call.engine.wait(call.engine.containers.prune, call.filters(), until))
+
+
+async def top(call: Call) -> web.StreamResponse:
+    container = find(call)
+    if not container.running:
+        raise Conflict(f"container {container.id} is not running")
+    pids = await call.work(call.engine.supervisor.processes, container.id)
+    return call.reply(await call.work(processes.top, pids, call.text("ps_args")))
+
+
+async def stats(call: Call) -> web.StreamResponse:
+    """One sample, or one a second.  Without ``one-shot`` the first has the sample of a second before in ``precpu_stats``."""
+    container = find(call)
+    stream, one_shot = call.flag("stream", True), call.flag("one-shot")
+    if stream and one_shot:
+        raise InvalidArgument("cannot have stream=true and one-shot=true")
+
+    async def sample() -> processes.Sample:
+        return await call.work(processes.sample, call.engine, container)
+
+    if not stream:
+        before = await sample()
+        if one_shot or not container.running:
+            return call.reply(processes.stats_shape(container, before, None))
+        await asyncio.sleep(1)
+        return call.reply(processes.stats_shape(container, await sample(), before))
+    response = await call.stream("application/json")
+    previous: processes.Sample | None = None
+    while True:
+        current = await sample()
+        shape = processes.stats_shape(container, current, previous)
+        await response.write(json.dumps(shape, separators=(",", ":")).encode() + b"\n")
+        previous = current
+        if container.state.status == "removing" or call.engine.containers.find_id(container.id) is None:
+            break
+        await asyncio.sleep(1)
+    await response.write_eof()
+    return response
+
+
+ROUTES: list[Route] = [
+    ("GET", "/containers/json", list_containers),
+    ("POST", "/containers/create", create),
+    ("POST", "/containers/prune", prune),
+    ("GET", "/containers/{id}/json", inspect),
+    ("GET", "/containers/{id}/top", top),
+    ("GET", "/containers/{id}/stats", stats),
+    ("POST", "/containers/{id}/start", start),
+    ("POST", "/containers/{id}/stop", stop),
+    ("POST", "/containers/{id}/restart", restart),
+    ("POST", "/containers/{id}/kill", kill),
+    ("POST", "/containers/{id}/pause", pause),
+    ("POST", "/containers/{id}/unpause", unpause),
+    ("POST", "/containers/{id}/rename", rename),
+    ("POST", "/containers/{id}/update", update),
+    ("POST", "/containers/{id}/wait", wait),
+    ("DELETE", "/containers/{id}", remove),
+]

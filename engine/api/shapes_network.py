@@ -1,0 +1,105 @@
+"""From the library's networks to the Engine API's JSON, and from its create request to the library's arguments.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ...netlib.errors import Forbidden, InvalidArgument
+from ...netlib.model import EndpointRecord, IpamConfig, NetworkRecord
+from ..fields import Fields
+from ..times import rfc3339
+
+if TYPE_CHECKING:
+    from .call import Version
+
+
+def network_shape(record: NetworkRecord) -> dict[str, Any]:
+    """One entry of ``GET /networks``."""
+    return {
+        "Name": record.name,
+        "Id": record.id,
+        "Created": rfc3339(record.created),
+        "Scope": record.scope,
+        "Driver": record.driver,
+        "EnableIPv4": record.ipv4,
+        "EnableIPv6": record.ipv6,
+        "IPAM": {"Driver": "default", "Options": None, "Config": [_ipam_shape(config) for config in record.ipam]},
+        "Internal": record.internal,
+        "Attachable": record.attachable,
+        "Ingress": False,
+        "ConfigFrom": {"Network": ""},
+        "ConfigOnly": False,
+        "Containers": {},
+        "Options": record.options,
+        "Labels": record.labels,
+    }
+
+
+def _ipam_shape(config: IpamConfig) -> dict[str, Any]:
+    shape: dict[str, Any] = {"Subnet": config.subnet}
+    if config.ip_range:
+        shape["IPRange"] = config.ip_range
+    if config.gateway:
+        shape["Gateway"] = config.gateway
+    if config.aux:
+        shape["AuxiliaryAddresses"] = config.aux
+    return shape
+
+
+def containers_shape(endpoints: Iterable[EndpointRecord]) -> dict[str, Any]:
+    """``Containers`` of an inspect: the joined endpoints, by their sandbox, which has the container's id."""
+    return {
+        endpoint.sandbox or f"ep-{endpoint.id}": {
+            "Name": endpoint.name,
+            "EndpointID": endpoint.id,
+            "MacAddress": endpoint.mac,
+            "IPv4Address": endpoint.address,
+            "IPv6Address": endpoint.address6,
+        }
+        for endpoint in endpoints
+    }
+
+
+def ipam_configs(ipam: Fields) -> list[IpamConfig]:
+    driver = ipam.text("Driver")
+    if driver not in ("", "default"):
+        raise InvalidArgument(f"could not find plugin {driver} in v1 plugin registry: plugin not found")
+    if ipam.string_map("Options"):
+        raise InvalidArgument("the default IPAM driver takes no options")
+    return [
+        IpamConfig(
+            subnet=config.text("Subnet"),
+            ip_range=config.text("IPRange"),
+            gateway=config.text("Gateway"),
+            aux=config.string_map("AuxiliaryAddresses"),
+        )
+        for config in ipam.objects("Config")
+    ]
+
+
+def create_arguments(body: Mapping[str, Any], version: Version) -> tuple[str, dict[str, Any]]:
+    """The name and the keyword arguments of ``Controller.create_network``."""
+    fields = Fields(body)
+    name = fields.text("Name")
+    if not name.strip():
+        raise InvalidArgument("invalid network name: name is empty")
+    if fields.boolean("ConfigOnly") or fields.object("ConfigFrom").text("Network"):
+        raise InvalidArgument("configuration-only networks are not supported")
+    if fields.boolean("Ingress"):
+        raise Forbidden("cannot create an ingress network when swarm is not active")
+    scope = fields.text("Scope")
+    if scope not in ("", "local"):
+        raise Forbidden(f"cannot create a {scope} scoped network when swarm is not active")
+    # API < 1.48 knows no EnableIPv4
+    ipv4 = fields.boolean("EnableIPv4", True) if version >= (1, 48) else True
+    return name, {
+        "driver": fields.text("Driver") or "bridge",
+        "ipam": ipam_configs(fields.object("IPAM")),
+        "ipv4": ipv4,
+        "ipv6": fields.boolean("EnableIPv6"),
+        "internal": fields.boolean("Internal"),
+        "attachable": fields.boolean("Attachable"),
+        "options": fields.string_map("Options"),
+        "labels": fields.string_map("Labels"),
+    }

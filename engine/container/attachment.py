@@ -1,0 +1,304 @@
+"""A container's networks: from what its record asks for to a joined sandbox, and back.
+
+    attach   sandbox -> endpoint on each network -> join -> publish     any failure undoes all of it
+    detach   ports freed, namespace and links gone, addresses given back; may be called for what is half there
+
+The sandbox has the container's id.  With ``--network container:X`` there is no sandbox of its own: X's is used.  Published
+ports belong to the endpoint that has the default route, and follow it when networks are connected and disconnected.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ...netlib.applier import Attempts
+from ...netlib.errors import (
+    Conflict,
+    Forbidden,
+    InternalError,
+    InvalidArgument,
+    NotFound,
+    NotSupported,
+    PortInUse,
+    PynetError,
+    Unavailable,
+)
+from ..fields import Fields
+from .record import Container
+
+if TYPE_CHECKING:
+    from ...netlib.controller import Controller
+    from ...netlib.endpoint import Endpoint
+    from ...netlib.network import Network
+    from ...netlib.ports.portspec import PortBinding
+    from ...netlib.sandbox import Sandbox
+
+PREDEFINED = frozenset({"bridge", "host", "none"})
+_BY_STATUS: dict[int, type[PynetError]] = {
+    kind.status: kind for kind in (InvalidArgument, Forbidden, NotFound, Conflict, NotSupported, Unavailable)
+}
+
+
+def rephrase(error: PynetError, message: str) -> PynetError:
+    """The same kind of error with a longer story."""
+    return _BY_STATUS.get(error.status, InternalError)(message, hint=error.hint)
+
+
+def endpoint_settings(body: Any) -> dict[str, Any]:
+    """One EndpointSettings of a request: checked, and only the keys that are the user's to choose."""
+    fields = Fields(body, "EndpointSettings.")
+    ipam = fields.object("IPAMConfig")
+    settings: dict[str, Any] = {
+        "IPAMConfig": None,
+        "Links": fields.strings("Links") or None,
+        "Aliases": list(dict.fromkeys(fields.strings("Aliases"))) or None,
+        "MacAddress": fields.text("MacAddress"),
+        "DriverOpts": fields.string_map("DriverOpts") or None,
+        "GwPriority": fields.integer("GwPriority"),
+    }
+    if ipam.body:
+        settings["IPAMConfig"] = {
+            key: ipam.text(key) for key in ("IPv4Address", "IPv6Address") if ipam.text(key)
+        } or {}  # fmt: skip
+        if ipam.strings("LinkLocalIPs"):
+            raise InvalidArgument("link-local addresses are not supported")
+    if settings["Links"]:
+        raise InvalidArgument("links are not supported; put both containers on a network of their own")
+    return settings
+
+
+def check_settings(network: str, settings: Mapping[str, Any]) -> None:
+    """What the predefined networks do not offer (moby, daemon/container_operations.go)."""
+    if network not in PREDEFINED:
+        return
+    if settings.get("IPAMConfig"):
+        raise InvalidArgument(
+            "invalid endpoint settings: user-specified IP address is supported on user-defined networks only"
+        )
+    if settings.get("Aliases"):
+        raise InvalidArgument("network-scoped aliases are only supported for user-defined networks")
+
+
+def requested_networks(mode: str, body: Any, mac: str = "") -> dict[str, dict[str, Any]]:
+    """``NetworkingConfig`` and the network mode to name -> settings, the primary network first."""
+    if mode.startswith("container:"):
+        if Fields(body, "NetworkingConfig.").object("EndpointsConfig").body:
+            raise InvalidArgument("conflicting options: a container that shares another's network has none of its own")
+        return {}
+    asked = Fields(body, "NetworkingConfig.").object("EndpointsConfig").body
+    networks: dict[str, dict[str, Any]] = {mode: endpoint_settings(None)}
+    for name, settings in asked.items():
+        networks["bridge" if name == "default" else str(name)] = endpoint_settings(settings)
+    if len(networks) > 1 and mode in ("host", "none"):
+        raise InvalidArgument(f"conflicting options: cannot attach a container in {mode} mode to other networks")
+    if mac and not networks[mode]["MacAddress"]:
+        networks[mode]["MacAddress"] = mac
+    for name, settings in networks.items():
+        check_settings(name, settings)
+    return networks
+
+
+class ContainerNetworks:
+    """Joins containers' records to the controller.  Calls for one container come one at a time (its lock)."""
+
+    def __init__(self, controller: Controller) -> None:
+        self.controller = controller
+
+    # -- the whole -------------------------------------------------------------------------------------------
+
+    def attach(self, container: Container, bindings: list[PortBinding]) -> str:
+        """Make the sandbox, join every network, publish; returns the path of the namespace ("" is the host's).
+
+        The record's ``networks`` then name the endpoints.  On failure nothing is left.
+        """
+        self.detach(container)  # what a crash left between a start and its end
+        try:
+            sandbox = self.controller.create_sandbox(container.id, host=container.network_mode == "host")
+            for name in list(container.networks):
+                self._join(container, name, sandbox)
+            self._publish(container, sandbox, bindings)
+        except PynetError as error:
+            self._undo(container)
+            raise rephrase(error, f"failed to set up container networking: {error}") from error
+        except OSError as error:  # the kernel refused a step of the plan
+            self._undo(container)
+            raise InternalError(f"failed to set up container networking: {error}") from error
+        except BaseException:
+            self._undo(container)
+            raise
+        return sandbox.path
+
+    def _undo(self, container: Container) -> None:
+        try:
+            self.detach(container)
+        except (PynetError, OSError, sqlite3.Error):
+            pass  # the first error is the one to tell; repair removes what stayed
+
+    def detach(self, container: Container) -> None:
+        """Take everything down.  Nothing happens when there is nothing.
+
+        Errors come at the end: a forwarder that is away must not keep the addresses from being given back.
+        """
+        attempt = Attempts(f"could not remove all of the network of {container.name}")
+        sandbox = self.controller.registry.sandboxes.get(container.id)
+        joined = self._sandbox_endpoints(container.id)
+        if sandbox is not None:
+            attempt(self.controller.sandbox(container.id).delete)
+        endpoints = {e.id: e for e in joined}
+        for entry in container.networks.values():
+            known = entry.get("endpoint_id", "")
+            if known and known not in endpoints and known in self.controller.registry.endpoints:
+                endpoints[known] = self._endpoint(known)
+            entry["endpoint_id"] = ""
+        for endpoint in endpoints.values():
+            attempt(endpoint.delete)
+        attempt.finish()
+
+    # -- one network -----------------------------------------------------------------------------------------
+
+    def connect(self, container: Container, network: Network, settings: dict[str, Any]) -> None:
+        """Add a network to the record, and to the sandbox when the container runs."""
+        name = network.name
+        if container.network_mode.startswith("container:"):
+            raise Forbidden(
+                "container sharing network namespace with another container or host cannot be connected to any other network"
+            )
+        if "host" in (container.network_mode, name):
+            raise Forbidden(
+                "container cannot be disconnected from host network or connected to host network"
+                if name != "host"
+                else "container cannot be connected to host network"
+            )
+        if "none" in container.networks and name != "none":
+            raise Forbidden(
+                "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+            )
+        if name in container.networks and (not container.running or container.networks[name].get("endpoint_id")):
+            raise Forbidden(f"endpoint with name {container.name} already exists in network {name}")
+        check_settings(name, settings)
+        container.networks[name] = {"settings": settings, "network_id": network.id, "endpoint_id": ""}
+        if not container.running:
+            return
+        try:
+            sandbox = self.controller.sandbox(container.id)
+            self._join(container, name, sandbox)
+            self._move_ports(sandbox)
+        except BaseException:
+            endpoint_id = container.networks.pop(name)["endpoint_id"]
+            if endpoint_id:
+                self._endpoint(endpoint_id).delete()
+            raise
+
+    def disconnect(self, container: Container, network_name: str, *, force: bool = False) -> None:
+        if network_name == "host" and container.network_mode == "host":
+            raise Forbidden("container cannot be disconnected from host network or connected to host network")
+        entry = container.networks.get(network_name)
+        if entry is None:
+            if force:
+                return
+            article = "network" if container.running else "the network"
+            raise InternalError(f"container {container.id} is not connected to {article} {network_name}")
+        if container.running and entry.get("endpoint_id"):
+            endpoint = self._endpoint(entry["endpoint_id"])
+            sandbox = self.controller.sandbox(container.id)
+            ports = endpoint.ports
+            endpoint.delete()
+            if ports:
+                self._republish(sandbox, ports)
+        del container.networks[network_name]
+
+    def _join(self, container: Container, name: str, sandbox: Sandbox) -> None:
+        entry = container.networks[name]
+        network = self._resolve(name, entry)
+        settings = entry["settings"]
+        ipam = settings.get("IPAMConfig") or {}
+        options = settings.get("DriverOpts") or {}
+        endpoint = network.create_endpoint(
+            container.name,
+            ip=ipam.get("IPv4Address") or None,
+            ip6=ipam.get("IPv6Address") or None,
+            mac=settings.get("MacAddress") or None,
+            aliases=tuple(settings.get("Aliases") or ()),
+            gw_priority=settings.get("GwPriority") or 0,
+        )
+        entry["network_id"], entry["endpoint_id"] = network.id, endpoint.id
+        endpoint.join(sandbox, ifname=options.get("com.docker.network.endpoint.ifname", ""))
+
+    def _resolve(self, name: str, entry: Mapping[str, Any]) -> Network:
+        """By the id that was found last, else by name: a network that was made anew under its name is the same to users."""
+        if entry.get("network_id") in self.controller.registry.networks:
+            return self.controller.network(entry["network_id"])
+        return self.controller.network(name)
+
+    # -- ports -----------------------------------------------------------------------------------------------
+
+    def _publish(self, container: Container, sandbox: Sandbox, bindings: list[PortBinding]) -> None:
+        endpoint = self.gateway_endpoint(sandbox)
+        if not bindings or endpoint is None:
+            return
+        try:
+            endpoint.publish(bindings)
+        except PynetError as error:
+            if isinstance(error, PortInUse) and error.holder in self.controller.registry.endpoints:
+                holder = self.controller.registry.endpoints[error.holder].name
+                error.hint = f"container {holder} holds it; {PortInUse.hint}"
+            raise rephrase(
+                error,
+                "driver failed programming external connectivity on endpoint "
+                f"{container.name} ({endpoint.id}): {error}",
+            ) from error
+
+    def _move_ports(self, sandbox: Sandbox) -> None:
+        """After a new endpoint took over the default route, the ports of the others are its."""
+        gateway = self.gateway_endpoint(sandbox)
+        for endpoint in sandbox.endpoints():
+            if gateway is not None and endpoint.id != gateway.id and endpoint.ports:
+                ports = endpoint.ports
+                endpoint.unpublish()
+                self._republish(sandbox, ports)
+
+    def _republish(self, sandbox: Sandbox, ports: Any) -> None:
+        from ...netlib.ports.portspec import PortBinding
+
+        endpoint = self.gateway_endpoint(sandbox)
+        if endpoint is None:
+            return
+        bindings = [
+            PortBinding(p.proto, p.host_ip, p.host_port, p.host_port, p.container_port, p.proxy_protocol) for p in ports
+        ]
+        endpoint.publish(bindings)
+
+    def gateway_endpoint(self, sandbox: Sandbox) -> Endpoint | None:
+        """The endpoint that published ports lead to: the one with the default route, else any whose network has a bridge."""
+        record = sandbox.record
+        endpoints = sandbox.endpoints()
+        for wanted in (record.gateway, record.gateway6):
+            for endpoint in endpoints:
+                if wanted and endpoint.id == wanted:
+                    return endpoint
+        return next((endpoint for endpoint in endpoints if endpoint.network.bridge), None)
+
+    # -- looking ---------------------------------------------------------------------------------------------
+
+    def _endpoint(self, id: str) -> Endpoint:
+        from ...netlib.endpoint import Endpoint
+
+        return Endpoint(self.controller, id)
+
+    def _sandbox_endpoints(self, id: str) -> list[Endpoint]:
+        with self.controller.lock:  # between a look and a second one the container may end
+            return self.controller.sandbox(id).endpoints() if id in self.controller.registry.sandboxes else []
+
+    def endpoint(self, container: Container, name: str) -> Endpoint | None:
+        """The live endpoint on a network, or None."""
+        id = container.networks[name].get("endpoint_id", "")
+        return self._endpoint(id) if id and id in self.controller.registry.endpoints else None
+
+    def addresses(self, container: Container) -> list[str]:
+        """Every address in the sandbox, without prefix lengths."""
+        found: list[str] = []
+        for endpoint in self._sandbox_endpoints(container.id):
+            found += [a.partition("/")[0] for a in (endpoint.address, endpoint.address6) if a]
+        return found

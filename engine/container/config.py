@@ -1,0 +1,135 @@
+"""``Config`` of a create request: checked, completed with the image's, as inspect shows it.  Pure.
+
+What the request leaves out comes from the image (moby, daemon/commit.go ``merge``): environment by name, labels, ports and
+volumes by union; command and entrypoint together, since a new entrypoint makes the image's command meaningless.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+from ...netlib.errors import InvalidArgument
+from ..fields import Fields
+
+_HOSTNAME = re.compile(r"(?!-)[A-Za-z0-9_.-]{1,63}(?<!-)\Z")
+_NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
+_EXPOSED = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z", re.IGNORECASE)
+
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def check_name(name: str) -> str:
+    """A container's name without the leading slash; InvalidArgument with Docker's text."""
+    if not _NAME.match(name):
+        raise InvalidArgument(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+    return name.removeprefix("/")
+
+
+def parse_signal(text: str) -> int:
+    """ "TERM", "SIGTERM", "15", "RTMIN+3" to the number."""
+    word = text.strip().upper()
+    if word.isdigit():
+        number = int(word)
+        if 1 <= number <= 64:
+            return number
+        raise InvalidArgument(f"invalid signal: {text}")
+    match = re.fullmatch(r"(?:SIG)?(RTMIN|RTMAX)(?:([+-])(\d{1,2}))?", word)
+    if match:
+        base, offset = (34 if match[1] == "RTMIN" else 64), int(match[3] or 0)
+        number = base + (offset if match[2] == "+" else -offset)
+        if 34 <= number <= 64:
+            return number
+        raise InvalidArgument(f"invalid signal: {text}")
+    found = getattr(signal, word if word.startswith("SIG") else f"SIG{word}", None)
+    if not isinstance(found, signal.Signals):
+        raise InvalidArgument(f"invalid signal: {text}")
+    return int(found)
+
+
+def parse_exposed(text: str) -> list[str]:
+    """ "80", "80/tcp", "8000-8002/udp" to normal keys "80/tcp", ..."""
+    match = _EXPOSED.match(text)
+    if not match:
+        raise InvalidArgument(f"invalid exposed port {text!r}: must be PORT[-PORT][/PROTOCOL]")
+    first = int(match[1])
+    last = int(match[2] or first)
+    if not 1 <= first <= last <= 65535:
+        raise InvalidArgument(f"invalid exposed port {text!r}: ports go from 1 to 65535")
+    return [f"{port}/{(match[3] or 'tcp').lower()}" for port in range(first, last + 1)]
+
+
+def merge_env(image: list[str], own: list[str]) -> list[str]:
+    """The request's variables, then those of the image that it does not name; Docker's order."""
+    for item in own:
+        if not item or item.startswith("="):
+            raise InvalidArgument(f"invalid environment variable: {item}")
+    named = {item.partition("=")[0] for item in own}
+    return [*own, *(item for item in image if item.partition("=")[0] not in named)]
+
+
+def _image_fields(image: Mapping[str, Any]) -> Fields:
+    return Fields(image, "image config ")
+
+
+def complete_config(body: Mapping[str, Any], image: Mapping[str, Any], hostname: str) -> dict[str, Any]:
+    """The full ``Config``.  *image* is the image's ``config`` object, *hostname* the default."""
+    own, base = Fields(body), _image_fields(image)
+    name = own.text("Hostname")
+    if name and not _HOSTNAME.match(name):
+        raise InvalidArgument(f"invalid hostname format: {name}")
+    exposed: dict[str, dict[str, str]] = {}
+    for text in [*base.keys("ExposedPorts"), *own.keys("ExposedPorts")]:
+        exposed |= {key: {} for key in parse_exposed(text)}
+    entrypoint, command = own.command("Entrypoint"), own.command("Cmd")
+    if not entrypoint and not command:
+        command = base.command("Cmd")
+    if entrypoint is None:
+        entrypoint = base.command("Entrypoint")
+    elif entrypoint == [""]:
+        # the client's way to say "without the image's entrypoint" (docker run --entrypoint "")
+        entrypoint = None
+    working = own.text("WorkingDir") or base.text("WorkingDir")
+    if working and not working.startswith("/"):
+        raise InvalidArgument(f"the working directory '{working}' is invalid, it needs to be an absolute path")
+    stop_signal = own.text("StopSignal") or base.text("StopSignal")
+    if stop_signal:
+        parse_signal(stop_signal)
+    config: dict[str, Any] = {
+        "Hostname": name or hostname,
+        "Domainname": own.text("Domainname"),
+        "User": own.text("User") or base.text("User"),
+        "AttachStdin": own.boolean("AttachStdin"),
+        "AttachStdout": own.boolean("AttachStdout"),
+        "AttachStderr": own.boolean("AttachStderr"),
+        "Tty": own.boolean("Tty"),
+        "OpenStdin": own.boolean("OpenStdin"),
+        "StdinOnce": own.boolean("StdinOnce"),
+        "Env": merge_env(base.strings("Env") or [DEFAULT_PATH], own.strings("Env")),
+        "Cmd": command,
+        "Image": own.text("Image"),
+        "Volumes": {target: {} for target in [*base.keys("Volumes"), *own.keys("Volumes")]} or None,
+        "WorkingDir": working,
+        "Entrypoint": entrypoint,
+        "Labels": {**base.string_map("Labels"), **own.string_map("Labels")},
+    }
+    if exposed:
+        config["ExposedPorts"] = exposed
+    if stop_signal:
+        config["StopSignal"] = stop_signal
+    if own.has("StopTimeout"):
+        config["StopTimeout"] = own.integer("StopTimeout")
+    if own.has("MacAddress"):
+        config["MacAddress"] = own.text("MacAddress")
+    command_line(config)
+    return config
+
+
+def command_line(config: Mapping[str, Any]) -> list[str]:
+    """What is executed; InvalidArgument when nothing is."""
+    line = [*(config["Entrypoint"] or ()), *(config["Cmd"] or ())]
+    if not line or not line[0]:
+        raise InvalidArgument("no command specified")
+    return line

@@ -1,0 +1,226 @@
+"""Commands run in containers (``docker exec``).  They live in memory only, as Docker's do.
+
+    create -> {"id", ...}     start -> supervisor.exec -> descriptors     "exec-exited" -> exit code
+
+The exit may be told before the reply to the start was worked on; the future for it is there from the creation.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ...netlib.errors import Conflict, InvalidArgument, NotFound
+from ...runtime.client import StartFailed
+from ..fields import Fields
+from .record import Container
+from .specs import environment
+
+if TYPE_CHECKING:
+    from ..service import Engine
+
+KEEP = 256
+"""Ended commands that can still be inspected, for all containers together."""
+
+
+@dataclass
+class Exec:
+    id: str
+    container_id: str
+    args: list[str]
+    env: list[str]
+    user: str
+    cwd: str
+    tty: bool
+    privileged: bool
+    stdin: bool
+    stdout: bool
+    stderr: bool
+    detach_keys: str
+    console: tuple[int, int] | None = None
+    running: bool = False
+    started: bool = False
+    pid: int = 0
+    exit_code: int | None = None
+    ended: Future[int] = field(default_factory=Future)
+
+    @property
+    def process(self) -> dict[str, Any]:
+        """The supervisor's view."""
+        return {
+            "args": self.args,
+            "env": self.env,
+            "cwd": self.cwd,
+            "user": self.user,
+            "tty": self.tty,
+            "privileged": self.privileged,
+            "stdin": self.stdin,
+        }
+
+
+def parse_exec(body: Mapping[str, Any], container: Container) -> Exec:
+    fields = Fields(body)
+    args = fields.command("Cmd")
+    if not args:
+        raise InvalidArgument("No exec command specified")
+    size = body.get("ConsoleSize")
+    own = fields.strings("Env")
+    named = {item.partition("=")[0] for item in own}
+    tty = fields.boolean("Tty")
+    base = [item for item in environment(container) if item.partition("=")[0] not in named]
+    if tty and not any(item.startswith("TERM=") for item in [*base, *own]):
+        base.append("TERM=xterm")
+    return Exec(
+        id=secrets.token_hex(32),
+        container_id=container.id,
+        args=args,
+        env=[*base, *own],
+        user=fields.text("User") or container.config["User"],
+        cwd=fields.text("WorkingDir") or container.config["WorkingDir"] or "/",
+        tty=tty,
+        privileged=fields.boolean("Privileged"),
+        stdin=fields.boolean("AttachStdin"),
+        stdout=fields.boolean("AttachStdout"),
+        stderr=fields.boolean("AttachStderr"),
+        detach_keys=fields.text("DetachKeys"),
+        console=console_size(size),
+    )
+
+
+def console_size(size: Any) -> tuple[int, int] | None:
+    """``[height, width]``, or None when absent or nonsense."""
+    if isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) and 0 < n < 65536 for n in size):
+        return size[0], size[1]
+    return None
+
+
+class Execs:
+    """Thread-safe."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._execs: dict[str, Exec] = {}
+
+    def create(self, ref: str, body: Mapping[str, Any]) -> Exec:
+        container = self._engine.containers.get(ref)
+        self._check(container)
+        made = parse_exec(body, container)
+        with self._lock:
+            self._execs[made.id] = made
+            ended = [e.id for e in self._execs.values() if e.ended.done()]
+            for id in ended[: max(0, len(ended) - KEEP)]:
+                del self._execs[id]
+        self._tell(container, f"exec_create: {' '.join(made.args)}", made)
+        return made
+
+    def check(self, made: Exec) -> None:
+        """Conflict when it can not be started (any more)."""
+        if made.started:
+            raise Conflict(
+                f"exec command {made.id} is already running"
+                if made.running
+                else f"exec command {made.id} has already run"
+            )
+        self._check(self._engine.containers.get(made.container_id))
+
+    def _check(self, container: Container) -> None:
+        status = container.state.status
+        if status == "paused":
+            raise Conflict(f"container {container.id} is paused, unpause the container before exec")
+        if status == "restarting":
+            raise Conflict(f"container {container.id} is restarting, wait until the container is running")
+        if status != "running":
+            raise Conflict(f"container {container.id} is not running")
+
+    def get(self, id: str) -> Exec:
+        with self._lock:
+            found = self._execs.get(id)
+        if found is None:
+            raise NotFound(f"No such exec instance: {id}")
+        return found
+
+    def ids_of(self, container_id: str) -> list[str]:
+        with self._lock:
+            return [e.id for e in self._execs.values() if e.container_id == container_id and not e.ended.done()]
+
+    def drop(self, container_id: str) -> None:
+        with self._lock:
+            for id in [e.id for e in self._execs.values() if e.container_id == container_id]:
+                del self._execs[id]
+
+    def start(self, made: Exec) -> list[int]:
+        """Run it; returns the descriptors, which the caller owns: [master], or [stdin (if asked for), stdout, stderr]."""
+        container = self._engine.containers.get(made.container_id)
+        with self._lock:
+            self.check(made)
+            made.started = True
+        try:
+            self._check(container)
+            started = self._engine.supervisor.exec(container.id, made.process, made.id)
+        except BaseException as error:
+            # what is neither 126 nor 127 is 126 as well (moby, daemon/exec.go)
+            made.exit_code = 127 if isinstance(error, StartFailed) and error.exit_code == 127 else 126
+            self._finish(made)
+            raise
+        made.pid = started.pid
+        with self._lock:
+            made.running = not made.ended.done()
+        self._tell(container, f"exec_start: {' '.join(made.args)}", made)
+        if made.tty and made.console is not None:
+            self._engine.supervisor.resize(container.id, *made.console, exec_id=made.id)
+        return started.fds
+
+    def _finish(self, made: Exec) -> None:
+        with self._lock:
+            made.running = False
+            if not made.ended.done():
+                made.ended.set_result(made.exit_code or 0)
+
+    def on_exit(self, event: Mapping[str, Any]) -> None:
+        with self._lock:
+            made = self._execs.get(str(event.get("exec_id", "")))
+        if made is None:
+            return
+        made.exit_code = event.get("exit_code")
+        self._finish(made)
+        container = self._engine.containers.find_id(made.container_id)
+        if container is not None:
+            self._tell(container, "exec_die", made, exitCode=str(made.exit_code))
+
+    def container_ended(self, container_id: str) -> None:
+        """Nobody tells the exit of commands that went with their container's namespace."""
+        for id in self.ids_of(container_id):
+            made = self.get(id)
+            if made.started and made.exit_code is None:
+                made.exit_code = 137
+                self._finish(made)
+
+    def _tell(self, container: Container, action: str, made: Exec, **more: str) -> None:
+        self._engine.events.publish("container", action, container.id, container.attributes(execID=made.id, **more))
+
+    def inspect(self, id: str) -> dict[str, Any]:
+        made = self.get(id)
+        return {
+            "ID": made.id,
+            "Running": made.running,
+            "ExitCode": made.exit_code,
+            "ProcessConfig": {
+                "tty": made.tty,
+                "entrypoint": made.args[0],
+                "arguments": made.args[1:],
+                "privileged": made.privileged,
+                "user": made.user,
+            },
+            "OpenStdin": made.stdin,
+            "OpenStderr": made.stderr,
+            "OpenStdout": made.stdout,
+            "CanRemove": made.ended.done(),
+            "ContainerID": made.container_id,
+            "DetachKeys": made.detach_keys,
+            "Pid": made.pid,
+        }

@@ -1,0 +1,112 @@
+"""Which containers a list shows: the filters of ``GET /containers/json`` (moby, daemon/list.go)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ...netlib.errors import InvalidArgument, NotFound
+from ..api.shapes import exposed_ports
+from ..filters import Filters
+from .config import parse_exposed
+from .record import Container
+
+if TYPE_CHECKING:
+    from ..service import Engine
+
+LIST_FILTERS = frozenset(
+    [
+        "ancestor",
+        "before",
+        "exited",
+        "expose",
+        "health",
+        "id",
+        "is-task",
+        "label",
+        "name",
+        "network",
+        "publish",
+        "since",
+        "status",
+        "volume",
+    ]
+)
+STATUSES = frozenset(["created", "restarting", "running", "removing", "paused", "exited", "dead"])
+
+
+class Listing:
+    """The filters of one request, with what they refer to looked up once."""
+
+    def __init__(self, engine: Engine, filters: Filters, *, everything: bool) -> None:
+        self._engine = engine
+        self._filters = filters
+        self._everything = everything or bool(filters.values("exited"))
+        for status in filters.values("status"):
+            if status not in STATUSES:
+                raise InvalidArgument(f"invalid filter 'status={status}'")
+        try:
+            self._codes = [int(code) for code in filters.values("exited")]
+        except ValueError:
+            raise InvalidArgument(f"invalid filter 'exited={filters.values('exited')}'") from None
+        self._before = min((engine.containers.get(ref).created for ref in filters.values("before")), default=None)
+        self._since = max((engine.containers.get(ref).created for ref in filters.values("since")), default=None)
+        self._images = set[str]()
+        for ref in filters.values("ancestor"):
+            try:
+                self._images.add(engine.images.store.get(ref).id)
+            except (NotFound, InvalidArgument):
+                pass  # an image that is not there is nobody's ancestor
+        self._ports = {
+            kind: {port for text in filters.values(kind) for port in parse_exposed(text)}
+            for kind in ("publish", "expose")
+        }
+
+    def wants(self, container: Container) -> bool:
+        filters, state = self._filters, container.state
+        if not self._everything and not container.running:
+            return False
+        if filters.values("status") and state.status not in filters.values("status"):
+            return False
+        if self._codes and (container.running or state.exit_code not in self._codes or not state.finished):
+            return False
+        if self._before is not None and container.created >= self._before:
+            return False
+        if self._since is not None and container.created <= self._since:
+            return False
+        if filters.values("ancestor") and container.image_id not in self._images:
+            return False
+        return (
+            filters.matches("id", container.id.startswith)
+            and filters.matches("name", lambda value: _name_matches(value, container.name))
+            and filters.labels(container.labels)
+            and filters.exact("health", "none")
+            and filters.matches("network", lambda value: self._on_network(container, value))
+            and filters.matches(
+                "volume", lambda value: any(value in (p.name, p.target, p.source) for p in container.mounts)
+            )
+            and self._has_ports(container)
+        )
+
+    def _on_network(self, container: Container, value: str) -> bool:
+        return any(
+            value == name or (bool(entry["network_id"]) and entry["network_id"].startswith(value))
+            for name, entry in container.networks.items()
+        )
+
+    def _has_ports(self, container: Container) -> bool:
+        if self._ports["expose"] and not self._ports["expose"].intersection(exposed_ports(container)):
+            return False
+        if self._ports["publish"]:
+            published = {f"{port}/{proto}" for proto, _, port, _ in self._engine.containers.look(container).ports}
+            return bool(self._ports["publish"] & published)
+        return True
+
+
+def _name_matches(value: str, name: str) -> bool:
+    """Docker's filter is a regular expression, searched in the name with and without its slash."""
+    try:
+        pattern = re.compile(value)
+    except re.error:
+        return value in name
+    return bool(pattern.search(name) or pattern.search(f"/{name}"))

@@ -1,0 +1,165 @@
+"""A container's output: the json-file log that the supervisor writes, read for ``logs`` and ``attach``.
+
+    {"log":"hello\\n","stream":"stdout","time":"2024-05-01T10:00:00.123456789Z"}        one line each
+
+Whoever follows a container follows this file (inotify), and ends when the container has ended and the rest is read: the
+supervisor writes all output before it tells the exit.  Bytes that are not UTF-8 are kept as lone surrogates.
+
+On the wire, without a terminal, stdout and stderr share one stream in frames: ``[stream, 0, 0, 0, length (u32, big endian)]``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ..inotify import Inotify
+from ..times import parse_stamp
+
+STDOUT, STDERR = 1, 2
+CHUNK = 256 << 10
+_STREAMS = {"stdout": STDOUT, "stderr": STDERR}
+_HEADER = struct.Struct(">BxxxL")
+
+
+class Entry(NamedTuple):
+    stream: int
+    time: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of the log is wanted."""
+
+    stdout: bool = True
+    stderr: bool = True
+    since: int | None = None
+    """Nanoseconds, as ``until``."""
+    until: int | None = None
+    timestamps: bool = False
+    tail: int | None = None
+    """The last so many lines of what is there; None is all."""
+
+    def passes(self, entry: Entry) -> bool:
+        if not (self.stdout if entry.stream == STDOUT else self.stderr):
+            return False
+        if self.since is None and self.until is None:
+            return True
+        moment = parse_stamp(entry.time) or 0
+        return (self.since is None or moment >= self.since) and (self.until is None or moment <= self.until)
+
+    def render(self, entry: Entry, *, framed: bool) -> bytes:
+        data = f"{entry.time} ".encode() + entry.data if self.timestamps else entry.data
+        return frame(entry.stream, data) if framed else data
+
+
+def frame(stream: int, data: bytes) -> bytes:
+    return _HEADER.pack(stream, len(data)) + data
+
+
+def parse_line(line: bytes) -> Entry | None:
+    """None for a line that is damaged (a full disk, a power cut): the others are still worth reading."""
+    try:
+        body = json.loads(line)
+        return Entry(_STREAMS[body["stream"]], str(body["time"]), body["log"].encode("utf-8", "surrogateescape"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def tail_offset(fd: int, lines: int) -> int:
+    """Where the last *lines* lines of a file begin; read backwards, so its length costs nothing."""
+    end = os.fstat(fd).st_size
+    if lines <= 0:
+        return end
+    # the newline that ends the last line begins no other
+    position, wanted = end, lines + 1
+    while position > 0:
+        start = max(0, position - CHUNK)
+        block = os.pread(fd, position - start, start)
+        at = len(block)
+        while (at := block.rfind(b"\n", 0, at)) != -1:
+            wanted -= 1
+            if wanted == 0:
+                return start + at + 1
+        position = start
+    return 0
+
+
+class LogFile:
+    """Reads entries in order, from where it stands; an unfinished last line waits for its rest."""
+
+    def __init__(self, path: str, *, at_end: bool = False) -> None:
+        self.path = path
+        self._fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        self._offset = os.fstat(self._fd).st_size if at_end else 0
+        self._rest = b""
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def skip_to_tail(self, lines: int) -> None:
+        self._offset, self._rest = tail_offset(self._fd, lines), b""
+
+    def read(self) -> Iterator[Entry]:
+        """Entries that are there now, at most a chunk of them; nothing when there are none."""
+        data = os.pread(self._fd, CHUNK, self._offset)
+        if not data:
+            return
+        self._offset += len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            entry = parse_line(line)
+            if entry is not None:
+                yield entry
+
+    @property
+    def exhausted(self) -> bool:
+        return os.fstat(self._fd).st_size <= self._offset
+
+
+async def follow(log: LogFile, inotify: Inotify | None, ended: Future[int] | None) -> AsyncIterator[list[Entry]]:
+    """Batches of entries: what is there, then (with *ended* given) what comes, until the container has ended."""
+    import asyncio
+
+    if ended is None or inotify is None:
+        while not log.exhausted:
+            yield list(log.read())
+        return
+    with inotify.follow(log.path) as grown:
+        loop = asyncio.get_running_loop()
+        ended.add_done_callback(lambda _: loop.call_soon_threadsafe(grown.set))
+        while True:
+            grown.clear()
+            over = ended.done()  # before the last read: what is written before the end is read after it
+            while not log.exhausted:
+                yield list(log.read())
+            if over:
+                return
+            await grown.wait()
+
+
+Write = Callable[[bytes], Awaitable[None]]
+
+
+async def send(
+    log: LogFile,
+    selection: Selection,
+    write: Write,
+    *,
+    framed: bool,
+    inotify: Inotify | None,
+    ended: Future[int] | None,
+) -> None:
+    """Send what is selected, and follow when *ended* is given."""
+    if selection.tail is not None:
+        log.skip_to_tail(selection.tail)
+    async for batch in follow(log, inotify, ended):
+        out = b"".join(selection.render(entry, framed=framed) for entry in batch if selection.passes(entry))
+        if out:
+            await write(out)

@@ -1,0 +1,124 @@
+"""From a container's record to the supervisor's ContainerSpec.  Pure.
+
+Every path that the spec names was made by the caller before; this module only arranges values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ...runtime.spec import MASKED_PATHS, READONLY_PATHS, ContainerSpec, Limits, Mount
+from .config import command_line, parse_signal
+from .hostconfig import capabilities, security
+from .record import Container
+
+SIGTERM = 15
+
+
+def limits(host: Mapping[str, Any]) -> Limits:
+    nano = host["NanoCpus"]
+    if not nano and host["CpuQuota"] > 0:
+        nano = host["CpuQuota"] * 1_000_000_000 // (host["CpuPeriod"] or 100_000)
+    return {
+        "memory": host["Memory"],
+        "memory_swap": host["MemorySwap"],
+        "nano_cpus": nano,
+        "cpu_shares": host["CpuShares"],
+        "cpuset_cpus": host["CpusetCpus"],
+        "pids": host["PidsLimit"] or 0,
+    }
+
+
+def _mount(source: str, target: str, *, readonly: bool = False, propagation: str = "") -> Mount:
+    return {
+        "type": "bind",
+        "source": source,
+        "target": target,
+        "readonly": readonly,
+        "recursive": True,
+        "propagation": propagation,
+        "options": "",
+    }
+
+
+def mounts(container: Container, files: Mapping[str, str], volume_path: Callable[[str], str]) -> list[Mount]:
+    """Every mount: the engine's own *files* (target to host path) first, so that the user's may cover them."""
+    result = [_mount(source, target) for target, source in files.items()]
+    for point in container.mounts:
+        if point.kind == "tmpfs":
+            mount = _mount("", point.target, readonly=point.readonly)
+            mount["type"], mount["options"] = "tmpfs", point.options
+            result.append(mount)
+        else:
+            source = volume_path(point.name) if point.kind == "volume" else point.source
+            result.append(_mount(source, point.target, readonly=point.readonly, propagation=point.propagation))
+    return result
+
+
+def environment(container: Container) -> list[str]:
+    """Docker's order: its own defaults first, so that the image's and the user's win."""
+    config = container.config
+    env = [f"HOSTNAME={config['Hostname']}"]
+    if config["Tty"]:
+        env.append("TERM=xterm")
+    return [*env, *(item for item in config["Env"] if "=" in item)]
+
+
+def build_spec(
+    container: Container,
+    *,
+    netns: str,
+    cgroup_parent: str,
+    log: str,
+    files: Mapping[str, str],
+    volume_path: Callable[[str], str],
+) -> ContainerSpec:
+    config, host = container.config, container.host_config
+    privileged = host["Privileged"]
+    no_new_privileges, seccomp, _ = security(host["SecurityOpt"] or [])
+    policy = host["RestartPolicy"]
+    timeout = config.get("StopTimeout")
+    return {
+        "id": container.id,
+        "name": container.name,
+        "args": command_line(config),
+        "env": environment(container),
+        "cwd": config["WorkingDir"] or "/",
+        "user": config["User"],
+        "groups": list(host["GroupAdd"] or ()),
+        "hostname": config["Hostname"],
+        "rootfs": {
+            "lower": container.rootfs["lower"],
+            "upper": container.rootfs["upper"],
+            "work": container.rootfs["work"],
+            "readonly": host["ReadonlyRootfs"],
+        },
+        "mounts": mounts(container, files, volume_path),
+        "netns": netns,
+        "limits": limits(host),
+        "cgroup": f"{cgroup_parent}/{container.id}",
+        "capabilities": capabilities(host["CapAdd"] or [], host["CapDrop"] or [], privileged),
+        "privileged": privileged,
+        "no_new_privileges": no_new_privileges,
+        "seccomp": "unconfined" if privileged else seccomp,
+        "masked_paths": [] if privileged else list(MASKED_PATHS),
+        "readonly_paths": [] if privileged else list(READONLY_PATHS),
+        "devices": [
+            ":".join((d["PathOnHost"], d["PathInContainer"] or d["PathOnHost"], d["CgroupPermissions"]))
+            for d in host["Devices"]
+        ],
+        "sysctls": dict(host.get("Sysctls") or {}),
+        "rlimits": [(u["Name"].upper(), u["Soft"], u["Hard"]) for u in host["Ulimits"]],
+        "oom_score_adj": host["OomScoreAdj"],
+        "tty": config["Tty"],
+        "open_stdin": config["OpenStdin"],
+        "stdin_once": config["StdinOnce"],
+        "init": bool(host.get("Init")),
+        "shm_size": host["ShmSize"],
+        "stop_signal": parse_signal(config["StopSignal"]) if config.get("StopSignal") else SIGTERM,
+        "stop_timeout": 10 if timeout is None else timeout,
+        "restart": {"name": policy["Name"], "max": policy["MaximumRetryCount"]},
+        "log": log,
+        "hold": True,
+    }

@@ -1,0 +1,258 @@
+"""The two processes beside pynetd: found or started at the start, watched, started again when they die.
+
+    pidfd of the supervisor readable --> spawn it --> its client connects again by itself --> states are compared
+    pidfd of the forwarder  readable --> spawn it --> every published port is sent again
+
+Both in turn watch pynetd and start it when it dies without a goodbye.  Each has a lock of its own, so two who start one at
+the same time end up with one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from ..netlib.errors import InvalidArgument, PynetError, Unavailable
+from ..proxy.binding import bind
+from ..proxy.ports import DEFAULT_DRAIN, MAX_DRAIN, MAX_WORKERS, parse_drain
+from ..proxy.process.client import ForwarderClient
+from ..proxy.process.client import replace as replace_forwarder
+from ..proxy.process.client import spawn as spawn_forwarder
+from ..proxy.standalone.main import parse_endpoint
+from ..runtime.client import SupervisorClient
+from ..runtime.client import spawn as spawn_supervisor
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from ..netlib.controller import Controller
+    from ..netlib.instance import Instance
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
+"""Between two attempts to start a process that does not come up."""
+
+
+class ProxySettings(NamedTuple):
+    """How the forwarder is to be started, and where it tells Prometheus."""
+
+    workers: int
+    drain: float
+    metrics: tuple[str, int] | None
+    strict: bool = True
+    """Whether an address of metrics that can not be had is an error: not when nobody is there to be told."""
+
+    @classmethod
+    def of(cls, workers: int | None, drain: float | None, metrics: str | None, *, strict: bool) -> Self:
+        """From pynetd's options; None is the default.  InvalidArgument says which one is wrong."""
+        workers = 1 if workers is None else workers
+        if not 1 <= workers <= MAX_WORKERS:
+            raise InvalidArgument(f"--proxy-workers must be from 1 to {MAX_WORKERS}, not {workers}")
+        try:
+            drain = DEFAULT_DRAIN if drain is None else parse_drain(drain)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"--proxy-drain: {error}", hint="0 resets live connections at once") from None
+        try:
+            return cls(workers, drain, parse_endpoint(metrics) if metrics else None, strict)
+        except InvalidArgument as error:
+            raise InvalidArgument(
+                f"--metrics-addr: {error}", hint="name a port of this host, as 127.0.0.1:9323"
+            ) from None
+
+    @property
+    def forwarder(self) -> tuple[int, float]:
+        """What ``ForwarderClient.settings`` answers when it was started so."""
+        return self.workers, self.drain
+
+    def options(self) -> list[str]:
+        """The forwarder's command line."""
+        return ["--workers", str(self.workers), "--drain", str(self.drain)]
+
+
+class Children:
+    """Owns both clients."""
+
+    def __init__(self, instance: Instance, argv: list[str], proxy: ProxySettings) -> None:
+        self._instance = instance
+        self._proxy = proxy
+        self._argv = argv
+        """How pynetd is started; what the others run when it dies."""
+        self._watching: dict[str, int] = {}
+        self._revivals: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._forwarder_process: subprocess.Popen[bytes] | None = None
+        self.forwarder = ForwarderClient(str(instance.run / "forwarder.sock"))
+        self._supervisor: SupervisorClient | None = None
+        self._settings = proxy.forwarder
+        """Of the forwarder that was found."""
+        self.forwarder_is_new = False
+        """Whether none ran when we came: only then may a start that fails end it."""
+        self.supervisor_is_new = False
+        """Whether no supervisor ran when we came: the machine was restarted, or everything was stopped."""
+
+    @property
+    def supervisor(self) -> SupervisorClient:
+        assert self._supervisor is not None, "find_supervisor comes first"
+        return self._supervisor
+
+    # -- start -----------------------------------------------------------------------------------------------
+
+    def find_forwarder(self) -> None:
+        """Connect to the forwarder that runs, or start one.  PortInUse, InvalidArgument when metrics can not be told there."""
+        try:
+            self._settings = self.forwarder.settings()
+        except Unavailable:
+            self._start_forwarder()
+            self.forwarder_is_new = True
+        else:
+            self.forwarder.metrics(None)  # it may hold the very address, for the pynetd before us
+        self._expose_metrics()
+
+    def adjust_forwarder(self, controller: Controller) -> None:
+        """Replace a forwarder that runs with other settings; no connection is lost.  When all else of the start is done."""
+        if self._settings == self._proxy.forwarder:
+            return
+        log.info("the forwarder is replaced by one with the settings of this start")
+        # between the two nobody but us holds the listeners: were we killed, somebody must bind them anew
+        self.supervisor.watch(os.getpid(), self._argv)
+        run, options = str(self._instance.run), self._proxy.options()
+        self._forwarder_process = replace_forwarder(run, *options, drain=MAX_DRAIN)
+        controller.serve_ports()  # the replacement told each port's old drain
+        self._expose_metrics()
+
+    def _expose_metrics(self) -> None:
+        if self._proxy.metrics is None:
+            return
+        ip, port = self._proxy.metrics
+        try:
+            with socket.socket(fileno=bind("tcp", ip, port, both=not ip)) as sock:
+                self.forwarder.metrics(sock)
+        except PynetError as error:
+            if self._proxy.strict:
+                raise
+            log.error("metrics are told nowhere: %s", error)
+
+    def find_supervisor(self) -> None:
+        path = self._instance.run / "supervisor.sock"
+        try:
+            self._supervisor = SupervisorClient(path)
+        except Unavailable:
+            self._start_supervisor()
+            self.supervisor_is_new = True
+            self._supervisor = SupervisorClient(path)
+
+    def _start_forwarder(self) -> None:
+        self._forwarder_process = spawn_forwarder(str(self._instance.run), *self._proxy.options())
+
+    def _start_supervisor(self) -> None:
+        spawn_supervisor(self._instance.run, self._instance.root)
+
+    def register(self) -> None:
+        """Ask both to start us when we die."""
+        pid = os.getpid()
+        self.supervisor.watch(pid, self._argv)
+        self.forwarder.watch(pid, self._argv)
+
+    # -- watching --------------------------------------------------------------------------------------------
+
+    def watch(self, controller: Controller) -> None:
+        """In the event loop: see to it that both live."""
+        self._watch("supervisor", int(self.supervisor.info()["pid"]), self._supervisor_again)
+        self._watch("forwarder", self.forwarder.ping(), lambda: self._forwarder_again(controller))
+
+    def _watch(self, name: str, pid: int, again: Callable[[], int]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self._revivals.add(loop.create_task(self._revive(name, again)))
+            return
+        self._watching[name] = pidfd
+
+        def died() -> None:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+            self._watching.pop(name, None)
+            if not self._stopping:
+                log.warning("the %s (process %d) has ended; it is started again", name, pid)
+                self._revivals.add(loop.create_task(self._revive(name, again)))
+
+        loop.add_reader(pidfd, died)
+
+    async def _revive(self, name: str, again: Callable[[], int]) -> None:
+        while not self._stopping:
+            try:
+                pid = await asyncio.to_thread(again)
+            except (PynetError, OSError) as error:
+                log.error("the %s can not be started: %s", name, error)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                log.warning("the %s runs again as process %d", name, pid)
+                self._watch(name, pid, again)
+                return
+
+    def _supervisor_again(self) -> int:
+        self._start_supervisor()
+        self.supervisor.watch(os.getpid(), self._argv)
+        return int(self.supervisor.info()["pid"])
+
+    def _forwarder_again(self, controller: Controller) -> int:
+        if self._forwarder_process is not None:
+            self._forwarder_process.wait()
+        self._start_forwarder()
+        self.forwarder.watch(os.getpid(), self._argv)
+        controller.serve_ports()
+        try:
+            self._expose_metrics()
+        except PynetError as error:
+            log.error("metrics are told nowhere: %s", error)
+        return self.forwarder.ping()
+
+    # -- end -------------------------------------------------------------------------------------------------
+
+    def goodbye(self, *, everything: bool) -> None:
+        """Nobody is to start us again; with *everything*, both end too."""
+        self._stopping = True
+        try:
+            if everything:
+                self.supervisor.shutdown()
+            else:
+                self.supervisor.watch(os.getpid(), [])
+        except PynetError as error:
+            log.warning("goodbye to the supervisor: %s", error)
+        try:
+            if everything:
+                self.forwarder.shutdown()
+            else:
+                self.forwarder.unwatch()
+        except PynetError as error:
+            log.warning("goodbye to the forwarder: %s", error)
+        for pidfd in self._watching.values():
+            os.close(pidfd)
+        self._watching.clear()
+
+    def give_up(self) -> None:
+        """After a start that failed: end what was started for it, leave what was there before."""
+        if self._supervisor is not None and self.supervisor_is_new:
+            self._supervisor.shutdown()
+        if self._forwarder_process is not None and self.forwarder_is_new:
+            self.forwarder.shutdown()
+            self._forwarder_process.wait()
+
+    def close(self) -> None:
+        self.supervisor.close()
+        self.forwarder.close()
+        if self._forwarder_process is not None:
+            # it goes on without us; its exit status is init's business then
+            self._forwarder_process.returncode = 0
+
+
+def ensure_directories(*paths: Path) -> None:
+    for path in paths:
+        path.mkdir(parents=True, exist_ok=True, mode=0o711)

@@ -1,0 +1,219 @@
+"""Living with the host's other filters: ACCEPTs for our bridges in the chains that would drop their packets, and
+words about what we can not mend.
+
+For each bridge there are two rules in each Place (firewall_detect.py), marked with a comment so that they are found
+again:
+
+    iifname BRIDGE accept
+    oifname BRIDGE accept
+
+The second looks generous and is not: our own table drops what may not reach a container, and in whichever table
+a packet is dropped, it is gone.  No connection state is asked for, because iptables-nft refuses to list a table
+with nft's own "ct" expressions in it, and such a table may be Docker's.
+
+A chain that can not be changed (a table with an owner, one removed a moment ago) is left alone; ``diagnose`` tells.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from ..errors import NotSupported
+from ..kernel.netns import NetnsThread, open_netns
+from . import detect
+from .intents import NetworkRules, PortRule
+from .iptables.process import IptablesError, LegacyTables, check_installed
+from .iptables.render import Rule, edit
+from .nftables.libnftables import Nft, NftError
+
+T = TypeVar("T")
+
+
+class Coexistence:
+    """ACCEPTs of one instance in the chains of others.  Not thread-safe: the back end has the lock.
+
+    *nft* None: nftables do not work here.  *legacy* false: our own rules stand in the legacy tables and accept there.
+    """
+
+    def __init__(self, mark: str, nft: Nft | None, *, legacy: bool) -> None:
+        self._mark = mark
+        self._nft = nft
+        self._netns = open_netns("/proc/thread-self/ns/net")
+        self._tables: LegacyTables | None = None
+        if legacy:
+            try:
+                check_installed()
+                self._tables = LegacyTables()
+            except NotSupported:  # diagnose tells if it matters
+                pass
+        self._legacy = legacy
+
+    def close(self) -> None:
+        if self._tables is not None:
+            self._tables.close()
+        if self._netns >= 0:
+            os.close(self._netns)
+            self._netns = -1
+
+    def _inside(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call *function* in the namespace that the back end was made in."""
+        if os.stat("/proc/thread-self/ns/net").st_ino == os.fstat(self._netns).st_ino:
+            return function(*arguments)
+        with NetnsThread() as thread:
+            return thread.call(self._netns, function, *arguments)
+
+    # -- ACCEPTs ------------------------------------------------------------------------------------------------
+
+    def sync(self, bridges: Iterable[str]) -> None:
+        """Have ACCEPTs for exactly *bridges* wherever they are needed."""
+        wanted = sorted(bridges)
+        if self._nft is not None:
+            chains = self._nft.list("list chains")
+            needed = {(p.family, p.table, p.chain) for p in detect.forward_drops(chains)} if wanted else set()
+            for place in detect.marked_places(chains):
+                here = (place.family, place.table, place.chain) in needed
+                self._sync_nft(self._nft, place, wanted if here else [])
+        if self._tables is not None:
+            for version in (4, 6):
+                self._sync_legacy(self._tables, version, wanted)
+
+    def _comment(self, bridge: str) -> str:
+        return f"{self._mark} {bridge}"
+
+    def _sync_nft(self, nft: Nft, place: detect.Place, bridges: Sequence[str]) -> None:
+        try:
+            present = self._present(nft, place)
+            text = "".join(
+                f"delete rule {place} handle {handle}\n"
+                for (_, bridge), handles in present.items()
+                for handle in (handles[1:] if bridge in bridges else handles)
+            )
+            text += "".join(
+                f'insert rule {place} {key} "{bridge}" accept comment "{self._comment(bridge)}"\n'
+                for bridge in bridges
+                for key in ("iifname", "oifname")
+                if (key, bridge) not in present
+            )
+            if text:
+                nft.run(text)
+        except NftError as error:
+            if error.errno not in (errno.ENOENT, errno.EPERM, errno.EBUSY):
+                raise
+
+    def _present(self, nft: Nft, place: detect.Place) -> dict[tuple[str, str], list[int]]:
+        """Handles of our rules in a chain by (key, bridge)."""
+        found: dict[tuple[str, str], list[int]] = {}
+        for item in nft.list(f"list chain {place}"):
+            rule = item.get("rule", {})
+            mark, _, bridge = str(rule.get("comment", "")).partition(" ")
+            if mark == self._mark and bridge:
+                key = str(rule["expr"][0]["match"]["left"]["meta"]["key"])
+                found.setdefault((key, bridge), []).append(int(rule["handle"]))
+        return found
+
+    def _sync_legacy(self, tables: LegacyTables, version: int, bridges: Sequence[str]) -> None:
+        if "filter" not in self._inside(detect.legacy_tables, version):
+            return
+        drops = self._inside(detect.legacy_forward_drops, version)
+        if not drops and not tables.running(version) and bridges:
+            return  # nothing to mend, and what an earlier run left goes with the last bridge
+        dump = tables.save(version)
+        chain = detect.USER_CHAIN if ("filter", detect.USER_CHAIN) in dump.chains else "FORWARD"
+        stale = [
+            Rule("filter", where, "ACCEPT", iface=rule.get("-i", ""), out=rule.get("-o", ""), comment=rule["--comment"])
+            for where in (detect.USER_CHAIN, "FORWARD")
+            for rule in dump.rules["filter", where]
+            if rule.get("--comment", "").startswith(self._mark + " ")
+        ]
+        wanted: list[Rule] = []
+        for bridge in bridges if drops else ():
+            for iface, out in ((bridge, ""), ("", bridge)):
+                wanted.append(
+                    Rule("filter", chain, "ACCEPT", iface, out, comment=self._comment(bridge), first=True)
+                )  # fmt: skip
+        new = [rule for rule in wanted if not dump.count(rule)]
+        old = [rule for rule in stale if not any(rule.words() == kept.words() for kept in wanted)]
+        try:
+            tables.restore(version, edit(new, old))
+        except IptablesError as error:
+            if error.errno != errno.ENOENT:
+                raise
+
+    # -- words ------------------------------------------------------------------------------------------------------
+
+    def diagnose(self, networks: Iterable[NetworkRules], ports: Sequence[PortRule]) -> list[str]:
+        """What stands in the way of *networks* and *ports*, a sentence each."""
+        networks = list(networks)
+        bridges = [rules.bridge for rules in networks]
+        said = self._inside(_host_settings, networks)
+        if self._nft is not None:
+            chains = self._nft.list("list chains")
+            for place in detect.forward_drops(chains):
+                present = self._present(self._nft, place)
+                bare = [bridge for bridge in bridges if ("oifname", bridge) not in present]
+                if bare:
+                    said.append(
+                        f"The policy of chain {place.family} {place.table} {place.hooked} is drop; "
+                        f"packets of {', '.join(bare)} may be lost there: accept them in {place}."
+                    )
+            if detect.has_firewalld(chains) and bridges:
+                said.append(
+                    "firewalld is running; if containers are not reached, trust their bridges: "
+                    + "; ".join(f"firewall-cmd --zone=trusted --add-interface={bridge}" for bridge in bridges)
+                )
+            if ports:
+                for place, port in detect.foreign_translations(self._nft.list("list ruleset"), ports):
+                    said.append(_taken(str(place), port))
+        for version in (4, 6) if self._legacy else ():
+            if self._inside(detect.legacy_forward_drops, version) and self._tables is None and bridges:
+                said.append(
+                    f"The FORWARD policy of the legacy IPv{version} filter table is DROP, and python-iptables is not "
+                    f"there to accept packets of {', '.join(bridges)}: install it, or accept them by hand."
+                )
+            if ports and self._tables is not None and "nat" in self._inside(detect.legacy_tables, version):
+                dump = self._tables.save(version)
+                ours = {(p.proto, str(p.host_port)): p for p in ports if p.version == version}
+                for (table, chain), found in dump.rules.items():
+                    for rule in found if table == "nat" else ():
+                        mine = ours.get((rule.get("-p", ""), rule.get("--dport", "")))
+                        if mine is not None and rule.get("-j") in ("DNAT", "REDIRECT"):
+                            said.append(_taken(f"legacy {table} {chain}", mine))
+        return said
+
+
+def _taken(place: str, port: PortRule) -> str:
+    return (
+        f"Chain {place} translates {port.proto} port {port.host_port} too; whichever rule comes first wins: "
+        f"remove that rule, or publish another port than {port.host_port}."
+    )
+
+
+def _host_settings(networks: Sequence[NetworkRules]) -> list[str]:
+    """Sysctls of the calling thread's namespace that keep *networks* from working."""
+    said: list[str] = []
+    open_networks = [rules for rules in networks if not rules.internal]
+    for version, name in ((4, "ipv4/ip_forward"), (6, "ipv6/conf/all/forwarding")):
+        used = any((":" in subnet) == (version == 6) for rules in open_networks for subnet in rules.subnets)
+        if used and _sysctl(name) == "0":
+            said.append(f"IPv{version} forwarding is off: set sysctl net.{name.replace('/', '.')}=1.")
+    for rules in networks:
+        if not rules.icc and _sysctl("bridge/bridge-nf-call-iptables") != "1":
+            said.append(
+                f"Containers of {rules.bridge} reach each other in spite of icc=false, because bridged packets do not "
+                "pass the firewall here: load br_netfilter and set sysctl net.bridge.bridge-nf-call-iptables=1."
+            )
+        if rules.loopback and _sysctl(f"ipv4/conf/{rules.bridge}/route_localnet") == "0":
+            said.append(f"127.0.0.1 can not be translated: set sysctl net.ipv4.conf.{rules.bridge}.route_localnet=1.")
+    return said
+
+
+def _sysctl(name: str) -> str:
+    """The value; "" if there is no such parameter."""
+    try:
+        with open(f"/proc/sys/net/{name}", encoding="ascii") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return ""

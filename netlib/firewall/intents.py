@@ -1,0 +1,237 @@
+"""Firewall intents: what the host's packet filter must do for us, whatever carries it out.
+
+    NetworkRules   one bridge network: who may talk to it, and how its packets leave
+    PortRule       one published port: a host address and port that lead to a container's
+    FirewallBackend  what keeps both true in a kernel: netlib/firewall/nftables/backend.py, netlib/firewall/iptables/backend.py
+
+The intents are values; ``check_network`` and ``check_port`` are the one place that says which values make sense, and
+bring them into the form in which the kernel shows them again, so that intents and kernel can be compared with ``==``.
+``select_backend`` chooses the back end of this host.  What each intent promises: docs/firewall.md.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from ..errors import InvalidArgument, NotSupported, PynetError
+
+PortKey = tuple[str, int, str, int]
+"""Protocol, IP version, host address or "", host port: two rules with one key can not both be true."""
+
+PROTOCOLS = ("tcp", "udp", "sctp")
+_IFNAME = re.compile(r"[A-Za-z0-9_.@-]{1,15}\Z")
+"""net/if.h allows more; these need no quoting in any rule language and are no wildcard ("+" is iptables', "*" nft's)."""
+_INSTANCE = re.compile(r"[0-9a-f]{0,8}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRules:
+    """One bridge network."""
+
+    bridge: str
+    subnets: tuple[str, ...] = ()
+    """CIDRs of the network (network addresses, not interface addresses)."""
+    internal: bool = False
+    """Nothing may pass between this network and anything but itself and the host."""
+    masquerade: bool = True
+    """Packets that leave through another interface take an address of the host."""
+    icc: bool = True
+    """Containers of the network may talk to each other other than through published ports."""
+    source: tuple[str, ...] = ()
+    """Host addresses to leave with in place of the outgoing interface's, at most one a family; needs *masquerade*."""
+    loopback: bool = False
+    """Published IPv4 ports answer on 127.0.0.1 through NAT; the bridge needs sysctl route_localnet=1."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortRule:
+    """One published port.  Host and target address are of one family."""
+
+    proto: str
+    host_ip: str
+    """"" is every local address of the target's family, but for loopback, which needs ``NetworkRules.loopback``.  A
+    loopback address is reachable from this host alone; it leads to the target if the network has *loopback*, else the
+    rule just guards it (the userland proxy serves it)."""
+    host_port: int
+    target_ip: str
+    target_port: int
+    bridge: str
+
+    @property
+    def version(self) -> int:
+        return 6 if ":" in self.target_ip else 4
+
+    @property
+    def key(self) -> PortKey:
+        return (self.proto, self.version, self.host_ip, self.host_port)
+
+
+class FirewallBackend(Protocol):
+    """Keeps intents true in the network namespace of the thread that made it.
+
+    Thread-safe.  Every call is idempotent: to add what is there and to remove what is not there succeeds.  A call is
+    one transaction: it happens as a whole or raises and changes nothing.  Rules that somebody else flushed come back
+    with the next change.  InvalidArgument for intents that make no sense, NotSupported for what the host lacks,
+    OSError with errno for what the kernel refused.
+    """
+
+    name: str
+
+    def ensure(self) -> None:
+        """Make tables, chains and fixed rules; what they hold stays.  The user's chain is made, and never changed."""
+        ...
+
+    def add_network(self, rules: NetworkRules) -> None:
+        """Add a network, or change the one with this bridge."""
+        ...
+
+    def remove_network(self, bridge: str) -> None:
+        """Remove the network's rules.  Its ports are their endpoints' business."""
+        ...
+
+    def add_ports(self, rules: Iterable[PortRule]) -> None:
+        """Publish; a rule replaces the one with the same key."""
+        ...
+
+    def remove_ports(self, rules: Iterable[PortRule]) -> None:
+        """Withdraw.  A key that leads to another target by now stays."""
+        ...
+
+    def replace(self, networks: Iterable[NetworkRules], ports: Iterable[PortRule]) -> None:
+        """Make exactly this be there."""
+        ...
+
+    def state(self) -> tuple[list[NetworkRules], list[PortRule]]:
+        """What the kernel holds for us; empty when there is nothing."""
+        ...
+
+    def diagnose(self) -> list[str]:
+        """What on this host stands in our way, a sentence each."""
+        ...
+
+    def destroy(self) -> None:
+        """Remove all that is ours, the user's chain included."""
+        ...
+
+    def close(self) -> None:
+        """Let go of sockets and processes; rules stay."""
+        ...
+
+
+def check_instance(instance: str) -> str:
+    """*instance*, if it can be part of a name."""
+    if not _INSTANCE.match(instance):
+        raise InvalidArgument(f"invalid instance suffix {instance!r}: not up to eight lower-case hexadecimal digits")
+    return instance
+
+
+def check_ifname(name: str) -> str:
+    """*name*, if rules can speak of an interface with it."""
+    if not _IFNAME.match(name) or name in {".", ".."}:
+        raise InvalidArgument(
+            f"invalid interface name {name!r}", hint="use up to 15 letters, digits, '_', '.', '@' and '-'"
+        )
+    return name
+
+
+def _address(text: str, what: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise InvalidArgument(f"invalid {what} {text!r}: not an IP address") from None
+    if "%" in text:
+        raise InvalidArgument(f"invalid {what} {text!r}: an address with a zone can not be matched")
+    return address
+
+
+def _subnet(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        raise InvalidArgument(f"invalid subnet {text!r}: {error}") from None
+
+
+def check_network(rules: NetworkRules) -> NetworkRules:
+    """*rules* in canonical form (subnets sorted by family, addresses in their shortest form), or InvalidArgument."""
+    check_ifname(rules.bridge)
+    subnets = tuple(sorted({_subnet(subnet) for subnet in rules.subnets}, key=lambda text: (":" in text, text)))
+    sources = [_address(source, "source address") for source in rules.source]
+    if len({source.version for source in sources}) != len(sources):
+        raise InvalidArgument(f"more than one source address a family for {rules.bridge}")
+    kept = sorted((s for s in sources if rules.masquerade and not rules.internal), key=lambda s: s.version)
+    # without a subnet of its family a source address has nothing to act on and could not be read back
+    families = {6 if ":" in subnet else 4 for subnet in subnets}
+    return replace(
+        rules,
+        subnets=subnets,
+        masquerade=rules.masquerade and not rules.internal,
+        source=tuple(str(source) for source in kept if source.version in families),
+    )
+
+
+def check_port(rule: PortRule) -> PortRule:
+    """*rule* in canonical form, or InvalidArgument."""
+    if rule.proto not in PROTOCOLS:
+        raise InvalidArgument(f"invalid protocol {rule.proto!r}", hint="one of " + ", ".join(PROTOCOLS))
+    for port in (rule.host_port, rule.target_port):
+        if not 0 < port < 65536:
+            raise InvalidArgument(f"invalid port {port}: not between 1 and 65535")
+    check_ifname(rule.bridge)
+    target = _address(rule.target_ip, "target address")
+    if target.is_unspecified or target.is_loopback or target.is_multicast:
+        raise InvalidArgument(f"invalid target address {rule.target_ip}: packets can not be sent there")
+    host_ip = ""
+    if rule.host_ip:
+        host = _address(rule.host_ip, "host address")
+        if host.version != target.version:
+            raise InvalidArgument(
+                f"can not forward {host} to {target} by NAT: not of one family",
+                hint="publish through the userland proxy, or choose an address of the same family",
+            )
+        if host.is_unspecified:
+            raise InvalidArgument(f"{host} is no address to match", hint='"" stands for every address')
+        host_ip = str(host)
+    if (host_ip, str(target)) == (rule.host_ip, rule.target_ip):
+        return rule
+    return replace(rule, host_ip=host_ip, target_ip=str(target))
+
+
+def is_loopback(host_ip: str) -> bool:
+    """Whether a canonical host address is this host's own: 127.0.0.0/8 (RFC 1122 3.2.1.3) or ::1 (RFC 4291 2.5.3)."""
+    return host_ip.startswith("127.") or host_ip == "::1"
+
+
+def select_backend(name: str = "auto", instance: str = "") -> FirewallBackend:
+    """The back end *name* ("nftables", "iptables", "auto") for the calling thread's network namespace.
+
+    "auto" is nftables where it works, else iptables.  A host whose iptables command is the nf_tables variant is
+    served by nftables: both speak to the same kernel code, and python-iptables does not see such rules.  NotSupported
+    says what is missing.  Nothing is changed yet; ``ensure`` does that.
+    """
+    if name not in {"auto", "nftables", "iptables"}:
+        raise InvalidArgument(f"unknown firewall back end {name!r}", hint="one of auto, nftables, iptables")
+    missing: list[PynetError] = []
+    if name in {"auto", "nftables"}:
+        from .nftables.backend import NftablesBackend
+
+        try:
+            return NftablesBackend(instance)
+        except NotSupported as error:
+            missing.append(error)
+    if name in {"auto", "iptables"}:
+        from .iptables.backend import IptablesBackend
+
+        try:
+            return IptablesBackend(instance)
+        except NotSupported as error:
+            missing.append(error)
+    raise NotSupported(
+        "no firewall back end works here: " + "; ".join(error.message for error in missing)
+        if len(missing) > 1
+        else missing[0].message,
+        hint="; or ".join(error.hint for error in missing if error.hint),
+    )

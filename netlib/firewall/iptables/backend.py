@@ -1,0 +1,249 @@
+"""The iptables back end: legacy tables, for hosts whose kernel lacks nf_tables.
+
+What ipt_render.py makes of the intents is carried out by two processes (iptables_process.py): a few rules through
+python-iptables, many through iptables-restore, whose cost is one commit for all.  A commit is a transaction of one
+table of one family; a change that is refused half-way is put right by writing all that was there before.
+
+As in nftables.py there is a mirror of what is in the kernel, read by ``ensure``: rules have no identity in the
+kernel, so only the mirror can tell what to remove, and adding twice would be two rules.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import threading
+from collections.abc import Iterable
+
+from ...errors import NotSupported, PynetError
+from ..coexist import Coexistence
+from ..intents import NetworkRules, PortKey, PortRule, check_ifname, check_instance, check_network, check_port
+from ..nftables.libnftables import Nft
+from . import render
+from .process import LegacyTables, check_installed
+
+BULK = 8
+"""From this many ports on, iptables-restore is cheaper than python-iptables (bench/bench_firewall.py)."""
+
+
+class IptablesBackend:
+    """FirewallBackend over legacy iptables."""
+
+    name = "iptables"
+
+    def __init__(self, instance: str = "", *, lock: str = "") -> None:
+        self._names = render.Names(check_instance(instance))
+        self._lock = threading.RLock()
+        self._networks: dict[str, NetworkRules] = {}
+        self._ports: dict[PortKey, PortRule] = {}
+        self._ready = False
+        self._stale = False  # found altered by others
+        check_installed()
+        self._tables = LegacyTables(lock)
+        self._nft: Nft | None
+        self._versions: tuple[int, ...] = (4, 6)
+        # nf_tables may be there and somebody's, even if they are not what carries our own rules
+        try:
+            self._nft = Nft()
+        except NotSupported:
+            self._nft = None
+        mark = f"pynet-{instance}" if instance else "pynet"
+        self._others = Coexistence(mark, self._nft, legacy=False)
+        try:
+            self._probe()
+        except BaseException:
+            self.close()
+            raise
+
+    def _probe(self) -> None:
+        """A kernel without IPv6 tables serves IPv4 alone.  No table is made by asking."""
+        self._tables.save(4)
+        try:
+            self._tables.save(6)
+        except (NotSupported, OSError):
+            self._versions = (4,)
+
+    def close(self) -> None:
+        with self._lock:
+            self._tables.close()
+            self._others.close()
+            if self._nft is not None:
+                self._nft.close()
+
+    # -- changes ------------------------------------------------------------------------------------------------
+
+    def ensure(self) -> None:
+        with self._lock:
+            dumps = self._dumps()
+            networks, ports = self._parse(dumps)
+            if not all(self._complete(version, dump) for version, dump in dumps.items()):
+                self._write(networks, ports, dumps)
+            self._networks, self._ports, self._ready, self._stale = networks, ports, True, False
+            self._others.sync(networks)
+
+    def add_network(self, rules: NetworkRules) -> None:
+        rules = check_network(rules)
+        with self._lock:
+            self._begin()
+            old = self._networks.get(rules.bridge)
+            networks = {**self._networks, rules.bridge: rules}
+            if old == rules:
+                self._check_hooks()
+            elif old is not None or any(port.bridge == rules.bridge for port in self._ports.values()):
+                self._write(networks, self._ports)
+                self._networks = networks
+            else:
+                self._change({v: list(self._names.network(rules, v)) for v in self._versions}, {}, networks)
+
+    def remove_network(self, bridge: str) -> None:
+        check_ifname(bridge)
+        with self._lock:
+            self._begin()
+            old = self._networks.get(bridge)
+            if old is not None:
+                networks = {name: rules for name, rules in self._networks.items() if name != bridge}
+                self._change({}, {v: list(self._names.network(old, v)) for v in self._versions}, networks)
+
+    def add_ports(self, rules: Iterable[PortRule]) -> None:
+        with self._lock:
+            self._begin()
+            wanted = {rule.key: rule for rule in map(check_port, rules)}
+            new = {key: rule for key, rule in wanted.items() if self._ports.get(key) != rule}
+            if not new:
+                self._check_hooks()
+                return
+            changed = [old for key in new if (old := self._ports.get(key)) is not None]
+            self._change(
+                self._port_rules(new.values()), self._port_rules(changed), None, {**self._ports, **new}
+            )  # fmt: skip
+
+    def remove_ports(self, rules: Iterable[PortRule]) -> None:
+        with self._lock:
+            self._begin()
+            gone = {rule.key: rule for rule in map(check_port, rules) if self._ports.get(rule.key) == rule}
+            if gone:
+                ports = {key: rule for key, rule in self._ports.items() if key not in gone}
+                self._change({}, self._port_rules(gone.values()), None, ports)
+
+    def replace(self, networks: Iterable[NetworkRules], ports: Iterable[PortRule]) -> None:
+        with self._lock:
+            wanted = {rules.bridge: rules for rules in map(check_network, networks)}
+            published = {rule.key: rule for rule in map(check_port, ports)}
+            self._write(wanted, published)
+            self._networks, self._ports, self._ready = wanted, published, True
+
+    def destroy(self) -> None:
+        with self._lock:
+            self._others.sync(())
+            for version in self._versions:
+                self._tables.restore(version, render.destroy(self._names, version, self._tables.save(version)))
+            self._networks, self._ports, self._ready = {}, {}, False
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def state(self) -> tuple[list[NetworkRules], list[PortRule]]:
+        with self._lock:
+            dumps = self._dumps()
+            if not all(self._complete(version, dump) for version, dump in dumps.items()):
+                # rules that no packet comes to have no effect; the next change makes the way to them anew
+                self._stale = True
+                return [], []
+            return render.parse(self._names, dumps)
+
+    def diagnose(self) -> list[str]:
+        with self._lock:
+            networks, ports = self.state()
+            return self._others.diagnose(networks, ports)
+
+    # -- how ----------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        if not self._ready:
+            self.ensure()
+        elif self._stale:
+            self._write(self._networks, self._ports)
+
+    def _dumps(self) -> dict[int, render.Dump]:
+        return {version: self._tables.save(version) for version in self._versions}
+
+    def _parse(self, dumps: dict[int, render.Dump]) -> tuple[dict[str, NetworkRules], dict[PortKey, PortRule]]:
+        networks, ports = render.parse(self._names, dumps)
+        return {rules.bridge: rules for rules in networks}, {rule.key: rule for rule in ports}
+
+    def _complete(self, version: int, dump: render.Dump) -> bool:
+        """Whether every chain, hook and fixed rule is there, once."""
+        chains = [(table, self._names.chain(short)) for table, shorts in render.TABLES.items() for short in shorts]
+        chains.append(("filter", self._names.user))
+        rules = [*self._names.hooks(version), *self._names.fixed()]
+        return all(chain in dump.chains for chain in chains) and all(dump.count(rule) == 1 for rule in rules)
+
+    def _check_hooks(self) -> None:
+        """Bring back what somebody else flushed."""
+        if not all(self._complete(version, dump) for version, dump in self._dumps().items()):
+            self._write(self._networks, self._ports)
+
+    def _port_rules(self, rules: Iterable[PortRule], networks: dict[str, NetworkRules] | None = None) -> _Rules:
+        networks = self._networks if networks is None else networks
+        by_version: _Rules = {version: [] for version in self._versions}
+        for rule in rules:
+            if rule.version not in by_version:
+                raise NotSupported("this kernel has no ip6tables", hint="publish IPv4 alone, or use nftables")
+            network = networks.get(rule.bridge)
+            loopback = network is not None and network.loopback
+            by_version[rule.version] += self._names.port(rule, loopback=loopback)
+        return by_version
+
+    def _change(
+        self,
+        add: _Rules,
+        delete: _Rules,
+        networks: dict[str, NetworkRules] | None,
+        ports: dict[PortKey, PortRule] | None = None,
+    ) -> None:
+        """Edit rules; when the tables do not hold what the mirror says, write all of it anew, with the change."""
+        networks = self._networks if networks is None else networks
+        ports = self._ports if ports is None else ports
+        try:
+            for version in self._versions:
+                new, old = add.get(version, []), delete.get(version, [])
+                if len(new) + len(old) > 3 * BULK:
+                    self._tables.restore(version, render.edit(new, old))
+                else:
+                    self._tables.apply(version, add=new, delete=old, require=self._hooks_of(version, [*new, *old]))
+        except (OSError, PynetError) as error:
+            if not isinstance(error, OSError) or error.errno != errno.ENOENT:
+                with contextlib.suppress(OSError, PynetError):  # the first error is the one to tell
+                    self._write(self._networks, self._ports)
+                raise
+            self._write(networks, ports)
+        if networks is not self._networks:
+            self._others.sync(networks)
+        self._networks, self._ports = networks, ports
+
+    def _hooks_of(self, version: int, rules: Iterable[render.Rule]) -> list[render.Rule]:
+        """The jumps that lead to the rules' tables: they go when somebody flushes, and are few enough to look at."""
+        tables = {rule.table for rule in rules}
+        return [hook for hook in self._names.hooks(version) if hook.table in tables]
+
+    def _write(
+        self,
+        networks: dict[str, NetworkRules],
+        ports: dict[PortKey, PortRule],
+        dumps: dict[int, render.Dump] | None = None,
+    ) -> None:
+        """Make exactly this be there: one iptables-restore a family."""
+        published = self._port_rules(ports.values(), networks)
+        for version in self._versions:
+            dump = (dumps or {}).get(version) or self._tables.save(version)
+            declare = [(table, self._names.chain(short)) for table, shorts in render.TABLES.items() for short in shorts]
+            if ("filter", self._names.user) not in dump.chains:
+                declare.append(("filter", self._names.user))
+            hooks = [hook for hook in self._names.hooks(version) if not dump.count(hook)]
+            rules = [*self._names.fixed(), *hooks]
+            rules += [rule for network in networks.values() for rule in self._names.network(network, version)]
+            self._tables.restore(version, render.edit([*rules, *published[version]], (), declare))
+        self._stale = False
+        self._others.sync(networks)
+
+
+_Rules = dict[int, list[render.Rule]]

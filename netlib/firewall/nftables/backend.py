@@ -1,0 +1,229 @@
+"""The nftables back end: every change is one transaction through libnftables, without a process.
+
+The text is nft_render.py's.  This module keeps a mirror of what it put into the kernel, for two reasons: a port whose
+target changes is deleted and added in one transaction (an element's data can not be changed in place), and when the
+kernel refuses a change because somebody flushed or altered our table, the whole table is written anew from the mirror
+with the change in it.  The mirror is read from the kernel by ``ensure``.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Iterable
+
+from ...errors import NotSupported
+from ..coexist import Coexistence
+from ..intents import NetworkRules, PortKey, PortRule, check_ifname, check_instance, check_network, check_port
+from . import render
+from .libnftables import Nft, NftError
+
+_NO_KERNEL = (errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ENOENT, errno.EINVAL)
+
+
+class NftablesBackend:
+    """FirewallBackend over one table of family inet."""
+
+    name = "nftables"
+
+    def __init__(self, instance: str = "") -> None:
+        self.table = render.table_name(check_instance(instance))
+        self._lock = threading.RLock()
+        self._networks: dict[str, NetworkRules] = {}
+        self._ports: dict[PortKey, PortRule] = {}
+        self._ready = False
+        self._stale = False  # found altered by others
+        self._nft = Nft()
+        try:
+            self._probe()
+            self._others = Coexistence(self.table, self._nft, legacy=True)
+        except BaseException:
+            self._nft.close()
+            raise
+
+    def _probe(self) -> None:
+        """Ask the kernel whether it would take our rules."""
+        try:
+            self._nft.run(render.base(render.table_name("0")), check=True)
+        except NftError as error:
+            if error.errno in (errno.EPERM, errno.EACCES):
+                raise NotSupported(
+                    "no permission to change nftables rules here",
+                    hint="run as root (CAP_NET_ADMIN), or in `unshare -Urnm`",
+                ) from error
+            if error.errno in _NO_KERNEL:
+                raise NotSupported(
+                    f"this kernel can not do what pynet needs of nftables ({error.strerror})",
+                    hint="use Linux 5.6 or newer with nf_tables, nft_nat, nft_masq, nft_ct and nft_fib_inet",
+                ) from error
+            raise
+
+    def close(self) -> None:
+        with self._lock:
+            self._others.close()
+            self._nft.close()
+
+    # -- changes ------------------------------------------------------------------------------------------------
+
+    def ensure(self) -> None:
+        with self._lock:
+            self._nft.run(render.base(self.table))
+            self._stale = False
+            networks, ports = self.state()
+            self._networks = {rules.bridge: rules for rules in networks}
+            self._ports = {rule.key: rule for rule in ports}
+            self._ready = True
+            self._others.sync(self._networks)
+
+    def add_network(self, rules: NetworkRules) -> None:
+        rules = check_network(rules)
+        with self._lock:
+            self._begin()
+            old = self._networks.get(rules.bridge)
+            if (old is not None and old != rules) or self._changes_ports(rules):
+                self._write({**self._networks, rules.bridge: rules}, self._ports)
+                return
+            self._change(
+                render.add(self.table, render.network_elements(rules)),
+                {**self._networks, rules.bridge: rules},
+            )
+
+    def remove_network(self, bridge: str) -> None:
+        check_ifname(bridge)
+        with self._lock:
+            self._begin()
+            old = self._networks.get(bridge)
+            if old is None:
+                return
+            networks = {name: rules for name, rules in self._networks.items() if name != bridge}
+            self._change(render.delete(self.table, render.network_elements(old)), networks)
+
+    def add_ports(self, rules: Iterable[PortRule]) -> None:
+        with self._lock:
+            self._begin()
+            new = {rule.key: rule for rule in map(check_port, rules)}
+            if not new:
+                return
+            changed = [old for key, rule in new.items() if (old := self._ports.get(key)) not in (None, rule)]
+            text = render.delete(self.table, self._port_elements(changed)) if changed else ""
+            text += render.add(self.table, self._port_elements(new.values()))
+            self._change(text, ports=new)
+
+    def remove_ports(self, rules: Iterable[PortRule]) -> None:
+        with self._lock:
+            self._begin()
+            gone = {rule.key: rule for rule in map(check_port, rules) if self._ports.get(rule.key) == rule}
+            if gone:
+                text = render.delete(self.table, self._port_elements(gone.values()))
+                self._change(text, ports=dict.fromkeys(gone))
+
+    def replace(self, networks: Iterable[NetworkRules], ports: Iterable[PortRule]) -> None:
+        with self._lock:
+            self._write(
+                {rules.bridge: rules for rules in map(check_network, networks)},
+                {rule.key: rule for rule in map(check_port, ports)},
+            )
+
+    def destroy(self) -> None:
+        with self._lock:
+            self._others.sync(())
+            self._nft.run(render.destroy(self.table))
+            self._networks, self._ports, self._ready = {}, {}, False
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def state(self) -> tuple[list[NetworkRules], list[PortRule]]:
+        with self._lock:
+            try:
+                objects = self._nft.list(f"list table inet {self.table}")
+            except NftError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+                objects = []
+            if not render.is_complete(objects):
+                # elements that no rule looks at have no effect; the next change makes the rules anew
+                self._stale = True
+                return [], []
+            return render.parse(objects)
+
+    def diagnose(self) -> list[str]:
+        with self._lock:
+            networks, ports = self.state()
+            return self._others.diagnose(networks, ports)
+
+    # -- how ----------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        if not self._ready:
+            self.ensure()
+        elif self._stale:
+            self._write(self._networks, self._ports)
+
+    def _loopback(self, bridge: str) -> bool:
+        network = self._networks.get(bridge)
+        return network is not None and network.loopback
+
+    def _changes_ports(self, rules: NetworkRules) -> bool:
+        """Whether ports that are there already are written differently with this network."""
+        return rules.loopback != self._loopback(rules.bridge) and any(
+            port.bridge == rules.bridge for port in self._ports.values()
+        )
+
+    def _port_elements(self, rules: Iterable[PortRule]) -> Iterable[render.Element]:
+        for rule in rules:
+            yield from render.port_elements(rule, loopback=self._loopback(rule.bridge))
+
+    def _change(
+        self,
+        text: str,
+        networks: dict[str, NetworkRules] | None = None,
+        ports: dict[PortKey, PortRule] | dict[PortKey, None] | None = None,
+    ) -> None:
+        """Do *text*; if the kernel does not hold what the mirror says, write all of it anew, with the change.
+
+        *networks* are all that shall be, *ports* only those that change (None: go), so that a change does not cost a
+        copy of all ports.
+        """
+        try:
+            self._run(text)
+        except NftError as error:
+            if error.errno not in (errno.ENOENT, errno.EEXIST, errno.EBUSY):
+                raise
+            merged = {**self._ports, **(ports or {})}
+            kept = {key: rule for key, rule in merged.items() if rule is not None}
+            self._write(self._networks if networks is None else networks, kept)
+            return
+        if networks is not None:
+            self._networks = networks
+            self._others.sync(networks)
+        for key, rule in (ports or {}).items():
+            if rule is None:
+                self._ports.pop(key, None)
+            else:
+                self._ports[key] = rule
+
+    def _run(self, text: str) -> None:
+        """One transaction, unless the kernel takes none of that size.
+
+        Who is not root outside may not go beyond net.core.wmem_max (socket(7), SO_SNDBUFFORCE), which holds some
+        thousand elements.
+        """
+        try:
+            self._nft.run(text)
+        except NftError as error:
+            if error.errno != errno.EMSGSIZE:
+                raise
+            for part in render.parts(text):
+                self._nft.run(part)
+
+    def _write(self, networks: dict[str, NetworkRules], ports: dict[PortKey, PortRule]) -> None:
+        before, self._networks = self._networks, networks
+        try:
+            elements = [element for rules in networks.values() for element in render.network_elements(rules)]
+            elements += self._port_elements(ports.values())
+            self._run(render.base(self.table) + render.flush(self.table) + render.add(self.table, elements))
+        except BaseException:
+            self._networks = before
+            raise
+        self._ports, self._ready, self._stale = ports, True, False
+        self._others.sync(networks)

@@ -1,0 +1,493 @@
+"""One container's life in the supervisor.
+
+                    start                        exit, no restart
+    (no record) ------------> running <-> paused ----------------> exited --remove--> (no record)
+                                ^              \\ exit, restart        ^
+                                '--- delay over --- restarting --------'  stop, kill, remove
+
+``State`` (on disk, in replies and events) has the keys of docs/design.md.  It is written before the child is let go
+and at each change after, so that the next supervisor can take over at any point:
+
+* the process lives: watched by pidfd, it is no child any more (``linux.exit_status``);
+* it is gone: somebody's pidfd tells the exit code (``adopt``); when nobody brings one within ADOPT_SECONDS, the code is
+  255 and the error says that it is unknown;
+* "restarting": the delay runs again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import struct
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ...netlib.errors import Conflict, InvalidArgument, NotModified, NotSupported
+from .. import linux
+from ..spec import ContainerSpec, Restart
+from . import backoff, logs, spawn
+from .cgroups import Cgroups, Group
+from .confinement import Confinement
+from .execs import Execs
+from .loop import Loop, Timer
+from .output import Output
+from .records import Record
+from .stdin import Stdin
+
+State = dict[str, Any]
+ADOPT_SECONDS = 3.0
+UNKNOWN_EXIT = 255
+NO_EVENTS = 0
+
+
+class Context:
+    """What the containers share: made once by the supervisor."""
+
+    def __init__(self, loop: Loop, host: spawn.Host, cgroups: Cgroups, emit: Callable[[dict[str, Any]], None]) -> None:
+        self.loop, self.host, self.cgroups, self.emit = loop, host, cgroups, emit
+        self.peek = logs.Peek()
+        self.children: dict[int, Callable[[int], None]] = {}
+        """Our own children by pid, and what to call with the wait status."""
+        self.forget: Callable[[Container], None] = lambda _: None
+
+
+StartReply = Callable[[spawn.StartError | None], None]
+
+
+class Container:
+    def __init__(self, context: Context, record: Record, spec: ContainerSpec) -> None:
+        self.context, self.record, self.spec = context, record, spec
+        self.id = spec["id"]
+        self.state: State = {
+            "id": self.id, "name": spec["name"], "status": "exited", "pid": 0, "start_time": 0, "started": 0.0,
+            "finished": 0.0, "exit_code": 0, "oom_killed": False, "restarts": 0, "error": "", "stopped": False,
+            "delay": 0.0, "warnings": [], "execs": [],
+        }  # fmt: skip
+        self.pidfd = -1
+        self.execs = Execs(self)
+        self._stdin = Stdin(record, once=spec["stdin_once"])
+        self.confinement = Confinement(context.loop, context.cgroups, self._oom)
+        self._output: Output | None = None
+        self._spawned: spawn.Spawned | None = None
+        self._reply: StartReply | None = None
+        self._restart_timer: Timer | None = None
+        self._kill_timer: Timer | None = None
+        self._lost_timer: Timer | None = None
+        self._waiters: list[Callable[[], None]] = []
+        self._forgotten = False
+
+    # -- state -----------------------------------------------------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        return self.state["status"] in ("running", "paused")
+
+    def save(self) -> None:
+        """Put the state on disk.  A full disk is reported and does not stop a life that goes on anyway."""
+        try:
+            self.record.save("state", self.state)
+        except OSError as error:
+            print(f"the state of container {self.id} can not be saved: {error}", file=sys.stderr, flush=True)
+
+    def emit(self, event: str, **fields: Any) -> None:
+        self.context.emit({"event": event, "id": self.id, "time": time.time(), **fields})
+
+    # -- start -----------------------------------------------------------------------------------------------
+
+    def start(self, reply: StartReply | None) -> None:
+        """Clone the first process; *reply* hears of it when its program runs, or can not."""
+        self._reply = reply
+        self.state["error"] = ""
+        self.state["warnings"] = []
+        try:
+            try:
+                self.record.create()
+                self.record.save("spec", self.spec)
+            except OSError as error:
+                raise spawn.StartError(f"{error.filename}: {error.strerror}") from error
+            self._clone()
+        except spawn.StartError as error:
+            self._release()
+            self._start_failed(error)
+
+    def _clone(self) -> None:
+        warnings: list[str] = []
+        stdio: list[int] = []
+        cgroup = -1
+        try:
+            stdio = self._open_stdio()
+            self._output = Output(self.context.loop, self.context.peek, self.record, self.spec["log"])
+            if not self.spec["tty"]:
+                self._output.add_fifos()
+            group = self.confinement.make(self.spec)
+            warnings += group.warnings
+            cgroup = group.open_v2()
+            child, master = spawn.start(
+                self.context.host, self.spec, stdio, cgroup=cgroup, cgroup_tasks=group.tasks, warnings=warnings
+            )
+        except OSError as error:
+            raise spawn.StartError(f"{error.filename or 'clone'}: {error.strerror}") from error
+        finally:
+            for fd in (*stdio, cgroup):
+                if fd >= 0:
+                    os.close(fd)
+        if master >= 0:
+            self._output.add_terminal(master)
+        self.state.update(
+            status="running", pid=child.pid, start_time=child.start_time, started=time.time(), finished=0.0,
+            exit_code=0, oom_killed=False, warnings=warnings,
+        )  # fmt: skip
+        try:
+            self.record.save("state", self.state)  # no child without a record: its successor could not find it
+        except OSError as error:
+            child.cancel()
+            raise spawn.StartError(f"{error.filename}: {error.strerror}") from error
+        self._spawned, self.pidfd = child, child.pidfd
+        self.context.children[child.pid] = self._exited
+        self.context.loop.add(child.errors, lambda _: self._outcome())
+        child.go()
+
+    def _open_stdio(self) -> list[int]:
+        """The container's ends of its FIFOs."""
+        if self.spec["tty"]:
+            return []
+        stdin = self._stdin.open() if self.spec["open_stdin"] else -1
+        return [stdin, *(os.open(self.record.make_fifo(name), os.O_RDWR | os.O_CLOEXEC) for name in ("out", "err"))]
+
+    @property
+    def group(self) -> Group | None:
+        return self.confinement.group
+
+    @property
+    def master(self) -> int:
+        return self._output.master if self._output is not None else -1
+
+    def _outcome(self) -> None:
+        """The error pipe has ended or brings the reason."""
+        child, self._spawned = self._spawned, None
+        if child is None:
+            return
+        self.context.loop.discard(child.errors)
+        error = child.outcome()
+        os.close(child.errors)
+        if error is not None:
+            # the child ends by itself; its exit is not the container's
+            self.context.children[child.pid] = lambda _: self._start_failed(error)
+            return
+        self.confinement.watch(self.spec)
+        self.emit("started", pid=self.state["pid"], restarts=self.state["restarts"])
+        reply, self._reply = self._reply, None
+        if reply is not None:
+            reply(None)
+
+    def _start_failed(self, error: spawn.StartError) -> None:
+        self._drain()
+        self._release()
+        self.state.update(
+            status="exited", pid=0, exit_code=error.code, error=error.message, finished=time.time(), stopped=True
+        )
+        self.save()
+        self.confinement.remove()
+        reply, self._reply = self._reply, None
+        if reply is not None:
+            reply(error)
+        else:  # a restart by policy
+            self.emit("exited", exit_code=error.code, oom_killed=False, error=error.message, restarting=False)
+        self._wake()
+
+    def _oom(self) -> None:
+        if not self.state["oom_killed"]:
+            self.state["oom_killed"] = True
+            self.emit("oom")
+
+    # -- exit ------------------------------------------------------------------------------------------------
+
+    def _exited(self, status: int) -> None:
+        """The first process has ended, with this wait status."""
+        if self._spawned is not None:
+            self._outcome()
+            failed = self.context.children.pop(self.state["pid"], None)
+            if failed is not None:
+                failed(status)
+                return
+        self._ended(linux.exit_code(status), "")
+
+    def _ended(self, code: int, error: str) -> None:
+        self._drain()
+        oom = self.state["oom_killed"] or self.confinement.oom_killed
+        if oom and not self.state["oom_killed"]:
+            self.emit("oom")  # the exit has overtaken the kernel's notice
+        self._release()
+        now = time.time()
+        ran = now - self.state["started"]
+        again = backoff.wants_restart(
+            self.spec["restart"],
+            exit_code=code,
+            restarts=self.state["restarts"],
+            stopped_by_user=self.state["stopped"],
+        )
+        self.state.update(
+            status="restarting" if again else "exited", pid=0, exit_code=code, oom_killed=oom, finished=now, error=error,
+            execs=[],
+        )  # fmt: skip
+        if again:
+            self.state["delay"] = backoff.next_delay(self.state["delay"], ran=ran)
+        self.save()
+        self.emit("exited", exit_code=code, oom_killed=oom, error=error, restarting=again)
+        self.confinement.remove()
+        if again:
+            self._arm_restart()
+        self._wake()
+
+    def _arm_restart(self) -> None:
+        self.emit("restarting", delay=self.state["delay"])
+        self._restart_timer = self.context.loop.later(self.state["delay"], self._restart)
+
+    def _restart(self) -> None:
+        self._restart_timer = None
+        self.confinement.when_removed(self._start_again)
+
+    def _start_again(self) -> None:
+        if self.state["status"] == "restarting":  # nobody has stopped it while its old cgroup was busy
+            self.state["restarts"] += 1
+            self.start(None)
+
+    def _drain(self) -> None:
+        if self._output is not None:
+            self._output.drain()
+
+    def _release(self) -> None:
+        """Close what belongs to the ended process."""
+        loop = self.context.loop
+        for timer in (self._kill_timer, self._lost_timer):
+            if timer is not None:
+                timer.cancel()
+        self._kill_timer = self._lost_timer = None
+        if self._output is not None:
+            self._output.close()
+            self._output = None
+        self.confinement.unwatch()
+        if self.pidfd >= 0:
+            loop.discard(self.pidfd)
+            os.close(self.pidfd)
+            self.pidfd = -1
+        self._stdin.close()
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter()
+        if self.state["status"] == "exited" and not self.spec["hold"]:
+            self.remove(lambda: None)
+
+    # -- requests --------------------------------------------------------------------------------------------
+
+    def need_alive(self) -> None:
+        if not self.alive or self.pidfd < 0:
+            raise Conflict(f"container {self.id} is not running")
+
+    def kill(self, number: int) -> None:
+        if not 0 <= number <= 64:
+            raise InvalidArgument(f"invalid signal: {number}")
+        if self.state["status"] == "restarting":
+            self._stop_restarting()
+            return
+        self.need_alive()
+        if number in (signal.SIGKILL, signal.SIGTERM, self.spec["stop_signal"]):
+            self.state["stopped"] = True
+            self.save()
+        self._signal(number)
+        if number == signal.SIGKILL and self.state["status"] == "paused":
+            self._thaw()
+
+    def _signal(self, number: int) -> None:
+        try:
+            linux.send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            pass  # it has just ended; its exit is on the way
+
+    def _thaw(self) -> None:
+        if self.group is not None:
+            self.group.freeze(False)
+        self.state["status"] = "running"
+
+    def _stop_restarting(self) -> None:
+        if self._restart_timer is not None:
+            self._restart_timer.cancel()
+            self._restart_timer = None
+        self.state.update(status="exited", stopped=True)
+        self.save()
+        state = self.state
+        self.emit(
+            "exited",
+            exit_code=state["exit_code"],
+            oom_killed=state["oom_killed"],
+            error=state["error"],
+            restarting=False,
+        )
+        self._wake()
+
+    def stop(self, number: int | None, timeout: float | None, done: Callable[[], None]) -> None:
+        """Stop signal, then KILL after *timeout* seconds (negative: never); *done* after the exit."""
+        if self.state["status"] == "restarting":
+            self._stop_restarting()
+            done()
+            return
+        if not self.alive:
+            raise NotModified(f"container {self.id} is already stopped")
+        self.need_alive()
+        self.state["stopped"] = True
+        self.save()
+        if self.state["status"] == "paused":
+            self._thaw()
+        self._waiters.append(done)
+        self._signal(number or self.spec["stop_signal"] or signal.SIGTERM)
+        seconds = self.spec["stop_timeout"] if timeout is None else timeout
+        if self._kill_timer is not None:
+            self._kill_timer.cancel()
+            self._kill_timer = None
+        if seconds >= 0:
+            self._kill_timer = self.context.loop.later(seconds, self._kill_now)
+
+    def _kill_now(self) -> None:
+        self._kill_timer = None
+        if self.pidfd >= 0:
+            self._signal(signal.SIGKILL)
+
+    def pause(self, frozen: bool) -> None:
+        self.need_alive()
+        if frozen and self.state["status"] == "paused":
+            raise Conflict(f"Container {self.id} is already paused")
+        if not frozen and self.state["status"] != "paused":
+            raise Conflict(f"Container {self.id} is not paused")
+        if self.group is None:
+            raise NotSupported("the container has no cgroup to freeze")
+        self.group.freeze(frozen)
+        self.state["status"] = "paused" if frozen else "running"
+        self.save()
+        self.emit("paused" if frozen else "unpaused")
+
+    def update_restart(self, policy: Restart) -> None:
+        self.spec["restart"] = policy
+        self.record.save("spec", self.spec)
+        if self.state["status"] == "restarting" and policy["name"] == "no":
+            self._stop_restarting()
+
+    def attach(self) -> list[int]:
+        """New descriptors for a client: the master, or a write end of stdin."""
+        self.need_alive()
+        if self.spec["tty"]:
+            return [os.dup(self.master)] if self.master >= 0 else []
+        if not self.spec["open_stdin"]:
+            return []
+        return self._stdin.attach()
+
+    def resize(self, exec_id: str | None, height: int, width: int) -> None:
+        master = self.master
+        if exec_id is not None:
+            master = self.execs.master(exec_id)
+        if master < 0:
+            raise Conflict("the process has no terminal")
+        fcntl.ioctl(master, linux.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+    def processes(self) -> list[int]:
+        self.need_alive()
+        found = self.group.processes() if self.group is not None else []
+        return found or [self.state["pid"], *self.execs.pids]
+
+    def stats(self) -> dict[str, int]:
+        return self.group.stats() if self.group is not None and self.alive else {}
+
+    def held_descriptors(self) -> list[int]:
+        """What a client keeps open for the case of our death: pidfd, then the terminal or both FIFOs.
+
+        A FIFO that nobody has open loses what is in it.
+        """
+        if not self.alive or self.pidfd < 0 or self._output is None:
+            return []
+        return [self.pidfd, *self._output.descriptors]
+
+    def abandon(self) -> None:
+        """The specification turned out to be malformed half-way: nothing stays."""
+        self._release()
+        if self.group is not None:
+            self.group.remove()
+        self.record.remove()
+
+    def remove(self, done: Callable[[], None], *, quiet: bool = False) -> None:
+        """Forget an ended container; *done* when its record and cgroup are gone.  *quiet*: it starts again at once."""
+        if self.alive:
+            raise Conflict(f"container {self.id} is running: stop the container before removing")
+        if self.state["status"] == "restarting":
+            self._stop_restarting()
+
+        def finish() -> None:
+            if self._forgotten:
+                done()
+                return
+            self._forgotten = True
+            self.record.remove()
+            self.context.forget(self)
+            if not quiet:
+                self.emit("removed")
+            done()
+
+        self.confinement.when_removed(finish)
+
+    # -- take over -------------------------------------------------------------------------------------------
+
+    def restore(self, state: State) -> None:
+        """Go on where the supervisor before has been killed."""
+        self.state.update(state)
+        self.confinement.find(self.spec)
+        if self.state["status"] == "restarting":
+            self.confinement.remove()
+            self._arm_restart()
+            return
+        if not self.alive:
+            self.confinement.remove()
+            self._wake()
+            return
+        self.pidfd = linux.open_pidfd(self.state["pid"], self.state["start_time"])
+        self._output = Output(self.context.loop, self.context.peek, self.record, self.spec["log"])
+        if not self.spec["tty"]:
+            self._output.add_fifos()
+        if self.pidfd < 0:
+            self._lost_timer = self.context.loop.later(ADOPT_SECONDS, self._lost)
+            return
+        self.context.loop.add(self.pidfd, self._stranger_ended)
+        self.confinement.watch(self.spec)
+        self.execs.restore(self.state["execs"])
+
+    def _stranger_ended(self, events: int) -> None:
+        """The first process has ended, and is somebody else's child."""
+        status = linux.exit_status(self.pidfd, self.state["pid"])
+        if status is not None:
+            self._ended(linux.exit_code(status), "")
+        elif events & select.EPOLLHUP:
+            self._lost()
+        else:
+            # between the zombie and the reap: HUP follows
+            self.context.loop.modify(self.pidfd, NO_EVENTS)
+
+    def _lost(self) -> None:
+        self._lost_timer = None
+        self._ended(UNKNOWN_EXIT, "exit code unknown: it ended while its supervisor was away")
+
+    def adopt(self, fds: list[int]) -> None:
+        """A client gives back what it held.  The descriptors are ours now."""
+        pidfd, master = [*fds, -1, -1][:2]
+        if self.alive and master >= 0 and self.master < 0 and self.spec["tty"] and self._output is not None:
+            self._output.add_terminal(master)
+            master = -1
+        if self.alive and self.pidfd < 0 and pidfd >= 0:
+            status = linux.exit_status(pidfd, 0)
+            if status is not None:
+                self._ended(linux.exit_code(status), "")
+        for fd in (pidfd, master, *fds[2:]):
+            if fd >= 0:
+                os.close(fd)

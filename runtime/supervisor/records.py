@@ -1,0 +1,72 @@
+"""What the supervisor remembers of a container on disk: ``<run>/containers/<id>/``.
+
+    spec.json    the specification it was started with
+    state.json   its State, replaced atomically at every change
+    in out err   FIFOs (no ``in`` without open_stdin, no ``out`` and ``err`` with a tty)
+    journal      the log batch that is under way (runtime/supervisor/logs.py)
+
+A record is made before anything else of a container and removed last, so whatever a killed supervisor left behind (a
+process, a cgroup) is found by its record.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from typing import Any
+
+from ...netlib.errors import InvalidArgument
+
+_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+
+
+def check_id(value: object) -> str:
+    """*value* as an id, which is also a file name; InvalidArgument otherwise."""
+    if not isinstance(value, str) or not _ID.fullmatch(value):
+        raise InvalidArgument(f"invalid container id {value!r}")
+    return value
+
+
+class Record:
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+
+    def path(self, name: str) -> str:
+        return f"{self.directory}/{name}"
+
+    def create(self) -> None:
+        os.makedirs(self.directory, mode=0o700, exist_ok=True)
+
+    def save(self, name: str, value: Any) -> None:
+        """Write *name*.json so that a reader, or a crash, sees the old or the new one.
+
+        No fsync: a power failure takes the processes too, and the run directory does not outlive a boot.
+        """
+        path = self.path(name + ".json")
+        fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, json.dumps(value, separators=(",", ":")).encode())
+        finally:
+            os.close(fd)
+        os.rename(path + ".new", path)
+
+    def load(self, name: str) -> Any:
+        """The value, or None when the file is missing or broken."""
+        try:
+            with open(self.path(name + ".json"), encoding="utf-8") as file:
+                return json.load(file)
+        except (OSError, ValueError):
+            return None
+
+    def make_fifo(self, name: str) -> str:
+        path = self.path(name)
+        try:
+            os.mkfifo(path, 0o600)
+        except FileExistsError:
+            pass  # a restart
+        return path
+
+    def remove(self) -> None:
+        shutil.rmtree(self.directory, ignore_errors=True)

@@ -1,0 +1,257 @@
+"""pynetd for tests: a real daemon on directories of its own, a raw client, and the docker command pointed at it.
+
+    with Daemon.running() as daemon:                       # in a namespace that plays the host
+        daemon.get("/containers/json")
+        daemon.docker("run", "--rm", "busybox", "true")
+
+At the end the containers are stopped and all three processes end; what does not is killed by its pid.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+PATIENCE = 20.0
+"""Seconds until something that should have happened counts as a failure."""
+
+
+class Reply(NamedTuple):
+    status: int
+    body: Any
+    """Parsed when it is JSON, else text."""
+    headers: Mapping[str, str]
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("pynet", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Daemon:
+    """A pynetd of one test."""
+
+    def __init__(self, directory: Path, *arguments: str) -> None:
+        self.root, self.run = directory / "root", directory / "run"
+        self.arguments = arguments
+        self.socket = str(self.run / "pynet.sock")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    @contextmanager
+    def running(cls, *arguments: str) -> Generator[Daemon]:
+        # the temporary directory's name is short: a socket's path has 107 bytes
+        directory = Path(tempfile.mkdtemp(prefix="pn"))
+        daemon = cls(directory, *arguments)
+        try:
+            daemon.start()
+            yield daemon
+        finally:
+            daemon.stop_all()
+            shutil.rmtree(directory, ignore_errors=True)
+
+    # -- the processes ---------------------------------------------------------------------------------------
+
+    def start(self) -> str:
+        """Start it and wait until it serves; returns what it said (``1`` when all is well)."""
+        self.run.mkdir(parents=True, exist_ok=True)
+        read, write = os.pipe()
+        command = [sys.executable, "-I", "-m", "pynet.engine.daemon", "--root", str(self.root), "--run", str(self.run)]
+        with open(self.run / "pynetd.log", "ab") as log:
+            process = subprocess.Popen(
+                [*command, *self.arguments, "--ready-fd", str(write)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[write],
+            )
+        os.close(write)
+        try:
+            ready, _, _ = select.select([read], [], [], PATIENCE)
+            said = os.read(read, 4096).decode().strip() if ready else ""
+        finally:
+            os.close(read)
+        if said == "1":
+            self.process = process
+        else:
+            process.kill()
+            process.wait()
+        return said
+
+    def pid(self, name: str = "pynetd") -> int:
+        """Of "pynetd", "supervisor" or "forwarder"; 0 when it does not run."""
+        try:
+            text = (self.run / f"{name}.lock").read_text().strip()
+        except OSError:
+            return 0
+        return int(text) if text.isdigit() and os.path.exists(f"/proc/{text}") else 0
+
+    def kill(self, name: str = "pynetd") -> int:
+        """kill -9, and wait for the end; returns the pid that it had."""
+        pid = self.forwarder_pid() if name == "forwarder" else self.pid(name)
+        pidfd = os.pidfd_open(pid)
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            assert select.select([pidfd], [], [], PATIENCE)[0], f"{name} survived KILL"
+        finally:
+            os.close(pidfd)
+        if name == "pynetd" and self.process is not None and self.process.pid == pid:
+            self.process.wait()
+            self.process = None
+        return pid
+
+    def forwarder_pid(self) -> int:
+        from pynet.proxy.process.client import ForwarderClient
+
+        client = ForwarderClient(str(self.run / "forwarder.sock"))
+        try:
+            return client.ping()
+        finally:
+            client.close()
+
+    def wait_back(self, old: int) -> None:
+        """Wait until a pynetd with another pid serves."""
+
+        def back() -> bool:
+            try:
+                return self.pid() not in (0, old) and self.get("/_ping").status == 200
+            except OSError:
+                return False
+
+        self.eventually(back, "pynetd did not come back")
+
+    def eventually(self, condition: Any, message: str = "it did not happen") -> None:
+        """Wait, within PATIENCE, for something that has no event to wait for."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, f"{message}\n{self.log()}"
+            time.sleep(0.01)
+
+    def terminate(self) -> None:
+        """End pynetd alone, in the orderly way."""
+        os.kill(self.pid(), signal.SIGTERM)
+        if self.process is not None:
+            assert self.process.wait(PATIENCE) == 0, self.log()
+            self.process = None
+        self.eventually(lambda: not self.pid(), "pynetd did not end")
+
+    def stop_all(self) -> None:
+        pids = [self.pid("pynetd"), self.pid("supervisor")]
+        with suppress(Exception):
+            pids.append(self.forwarder_pid())
+        with suppress(OSError, http.client.HTTPException):
+            for container in self.get("/containers/json", all=1).body:
+                self.delete(f"/containers/{container['Id']}", force=1)  # no grace: tests have no state to keep
+            self.post("/pynet/shutdown", all=1)
+        if self.process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(PATIENCE)
+        for pid in filter(None, pids):
+            _end(pid, grace=2.0)
+        if self.process is not None:
+            self.process.wait()
+
+    def log(self) -> str:
+        return (self.run / "pynetd.log").read_text(errors="replace")[-4000:]
+
+    # -- talking to it ---------------------------------------------------------------------------------------
+
+    def connection(self, timeout: float = PATIENCE) -> http.client.HTTPConnection:
+        return _Connection(self.socket, timeout)
+
+    def request(self, method: str, path: str, body: Any = None, *, headers: Mapping[str, str] | None = None) -> Reply:
+        """A dict or list is sent as JSON, bytes and text as they are."""
+        sent = dict(headers or {})
+        if body is not None and not isinstance(body, (bytes, str)):
+            body = json.dumps(body)
+            sent.setdefault("Content-Type", "application/json")
+        connection = self.connection()
+        try:
+            connection.request(method, path, body, sent)
+            response = connection.getresponse()
+            data = response.read()
+        finally:
+            connection.close()
+        kind = response.headers.get("Content-Type", "")
+        parsed = json.loads(data) if kind == "application/json" and data and b"\n{" not in data else data.decode()
+        return Reply(response.status, parsed, dict(response.headers))
+
+    def pynet(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """The pynet command against this daemon; whatever its status."""
+        environment = {**os.environ, "PYNET_HOST": f"unix://{self.socket}"}
+        command = [sys.executable, "-I", "-m", "pynet", *words]
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=3 * PATIENCE, check=False
+        )
+
+    def clear(self) -> None:
+        """Remove all containers, networks and volumes, and see that nothing is left of them."""
+        for container in self.get("/containers/json", all=1).body:
+            self.delete(f"/containers/{container['Id']}", force=1, v=1)
+        self.post("/networks/prune")
+        self.post("/volumes/prune", filters={"all": ["true"]})
+        assert self.get("/pynet/check").body == []
+
+    def get(self, path: str, **query: Any) -> Reply:
+        return self.request("GET", path + _query(query))
+
+    def post(self, path: str, body: Any = None, /, **query: Any) -> Reply:
+        return self.request("POST", path + _query(query), body)
+
+    def delete(self, path: str, **query: Any) -> Reply:
+        return self.request("DELETE", path + _query(query))
+
+    def docker(
+        self, *arguments: str, input: str = "", check: bool = True, timeout: float = 30.0
+    ) -> subprocess.CompletedProcess[str]:
+        """Run Docker's own client against this daemon."""
+        environment = {**os.environ, "DOCKER_HOST": f"unix://{self.socket}", "DOCKER_CONFIG": str(self.run)}
+        result = subprocess.run(
+            ["docker", *arguments], input=input, capture_output=True, text=True, timeout=timeout, env=environment,
+            check=False,
+        )  # fmt: skip
+        if check:
+            assert result.returncode == 0, f"docker {' '.join(arguments)}: {result.stderr}\n{self.log()}"
+        return result
+
+    def bootstrap(self) -> None:
+        """Make busybox:latest."""
+        assert self.post("/pynet/images/bootstrap").status == 201
+
+
+def _query(query: Mapping[str, Any]) -> str:
+    values = {key: json.dumps(value) if isinstance(value, (dict, list)) else value for key, value in query.items()}
+    return f"?{urlencode(values)}" if values else ""
+
+
+def _end(pid: int, grace: float) -> None:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if not select.select([pidfd], [], [], grace)[0]:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            select.select([pidfd], [], [], grace)
+    finally:
+        os.close(pidfd)
