@@ -8,6 +8,9 @@ not timed.
 from __future__ import annotations
 
 import contextlib
+import os
+import re
+import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -63,19 +66,30 @@ def _in_container(*args: str) -> Measure:
     return lambda peer, _: peer.run(*args).seconds * 1e3
 
 
+def _attachment(peer: Peer, number: int) -> float:
+    connected = peer.run("network", "connect", "attached", "sleeper")
+    return (connected.seconds + peer.run("network", "disconnect", "attached", "sleeper").seconds) * 1e3
+
+
+def _sleeper_beside_a_network(peer: Peer) -> None:
+    _sleeper(peer)
+    peer.run("network", "create", "attached")
+
+
 def _sleeper(peer: Peer) -> None:
     peer.run("run", "-d", "--name", "sleeper", "busybox", "sleep", "10000")
 
 
 CASES = (
-    Case("run-none", "run --rm --network none, true", _run("--network", "none")),
+    Case("run-none", "run --rm --network none, true", _run("--network", "none"), Target(0.15, 0.1)),
     Case("run", "run --rm, true", _run()),
-    Case("run-p", "run --rm -p 18080:80, true", _run("-p", f"{PORT}:80"), Target(0.25, 0.12)),
+    Case("run-p", "run --rm -p 18080:80, true", _run("-p", f"{PORT}:80"), Target(0.14, 0.12)),
     Case("run-d", "run -d -p 18080:80", _detached),
     Case("rm", "rm -f of a running one with a port", _remove),
-    Case("network-create", "network create", _network, Target(0.5, 0.3)),
-    Case("network-both", "network create + rm", _network_both),
-    Case("exec", "exec true", _in_container("exec", "sleeper", "true"), setup=_sleeper),
+    Case("network-create", "network create", _network, Target(0.28, 0.2)),
+    Case("network-both", "network create + rm", _network_both, Target(0.2, 0.12)),
+    Case("attach", "network connect + disconnect, running", _attachment, Target(0.4, 0.25), _sleeper_beside_a_network),
+    Case("exec", "exec true", _in_container("exec", "sleeper", "true"), Target(0.36, 0.3), _sleeper),
     Case("ps", "ps, one container", _in_container("ps"), setup=_sleeper),
     Case("version", "--version (no daemon)", _in_container("--version"), Target(1.0)),
 )
@@ -88,6 +102,42 @@ def run(peers: list[Peer], *, quick: bool, only: str = "") -> Iterator[Row]:
         if only and only not in ("control", case.key):
             continue
         yield measure(case, peers, warm_up, repetitions)
+    if only in ("", "control", "ps-client"):
+        yield from clients(peers[0], warm_up, repetitions)
+
+
+def clients(pynet: Peer, warm_up: int, repetitions: int) -> Iterator[Row]:
+    """Both commands at one engine, pynetd: what is left of the difference is the client's."""
+    client = newest_client()
+    if not client:
+        print("ps of two clients: no docker client of version 28 or newer on the path", file=sys.stderr, flush=True)
+        return
+    version = pynet.bed.run(client, "--version").out.split()[2].rstrip(",")
+    _sleeper(pynet)
+    ours: list[float] = []
+    theirs: list[float] = []
+    at_pynetd = {"DOCKER_HOST": pynet.environment()["PYNET_HOST"], "DOCKER_CONFIG": f"{pynet.bed.path}/config"}
+    for number in range(-warm_up, repetitions * 2):
+        own = pynet.run("ps").seconds
+        other = pynet.bed.run(client, "ps", env=at_pynetd).seconds
+        if number >= 0:
+            ours.append(own * 1e3)
+            theirs.append(other * 1e3)
+    pynet.remove_all()
+    yield Row("ps at one pynetd, by each client", "ms", ours, theirs, f"docker {version}", target=Target(1.0, 0.8))
+
+
+def newest_client() -> str:
+    """The docker command of version 28 or newer: ``PYNET_BENCH_CLIENT``, else the first on the path; "" when there is none."""
+    for directory in os.environ.get("PATH", "").split(os.pathsep):
+        path = os.environ.get("PYNET_BENCH_CLIENT") or os.path.join(directory, "docker")
+        if not os.access(path, os.X_OK):
+            continue
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+        found = re.search(r"version (\d+)", said)
+        if found and int(found[1]) >= 28:
+            return path
+    return ""
 
 
 def measure(case: Case, peers: list[Peer], warm_up: int, repetitions: int) -> Row:

@@ -122,7 +122,7 @@ def run(*, quick: bool) -> list[Row]:
         rounds = 10 if quick else 60
         result = bed.run(sys.executable, __file__, "--rounds", str(rounds))
     values = json.loads(result.out)
-    target = Target(5.0, 1.5, absolute=True)
+    target = Target(2.0, 1.5, absolute=True)
     return [
         Row("library: endpoint join with one port", "ms", values["join"], values["cni add"], peer="CNI", target=target),
         Row("library: leave and delete", "ms", values["leave"], values["cni del"], peer="CNI"),

@@ -28,7 +28,17 @@ from table import Row, Target, render, save, summary
 
 HERE = Path(__file__).parent
 
-GROUPS = ("control", "scale", "idle", "many", "range", "join", "proxy", *(case.key for case in control.CASES))
+GROUPS = (
+    "control",
+    "scale",
+    "idle",
+    "many",
+    "range",
+    "join",
+    "proxy",
+    "ps-client",
+    *(case.key for case in control.CASES),
+)
 PROXY_TARGETS = (
     ("TCP throughput", Target(0.9, 1.1)),
     ("TCP CPU, ", Target(1.0, 0.8)),
