@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from pynet.netlib.controller import Controller
 from pynet.netlib.errors import NotSupported
@@ -20,6 +21,10 @@ from pynet.plugins.testhost import Host, Lan
 from support.engine import Daemon
 
 _HERE = Path(__file__).parent
+
+# how fast a machine makes or tries an example says nothing about the code: a test must not fail on a slow day
+settings.register_profile("pynet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("pynet")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -138,7 +138,7 @@ members = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(members, st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]))
 def test_what_tarfile_writes_is_read_alike(items: list[tuple[str, bytes, int, int, int]], form: int) -> None:
     output = io.BytesIO()
@@ -212,7 +212,7 @@ def test_a_pax_record_that_lies_about_its_length() -> None:
             parse(output.getvalue())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_no_bytes_make_the_parser_do_anything_but_refuse(data: st.DataObject) -> None:
     raw = bytearray(GOOD)

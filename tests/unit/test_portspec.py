@@ -147,7 +147,6 @@ def port_bindings(draw: st.DrawFn) -> PortBinding:
     return PortBinding(proto, str(address), min(first, last), max(first, last), draw(PORTS), version)
 
 
-@settings(deadline=None)
 @given(port_bindings())
 def test_what_is_written_is_read_back(binding: PortBinding) -> None:
     # Python writes some IPv6 addresses ("::1.2.3.4" forms) otherwise than inet_ntop(3): compare after one reading.
@@ -162,7 +161,6 @@ def test_what_is_written_is_read_back(binding: PortBinding) -> None:
     )
 
 
-@settings(deadline=None)
 @given(first=PORTS, length=st.integers(0, 50), container=PORTS, proto=st.sampled_from(PROTOCOLS))
 def test_ranges_are_paired_port_by_port(first: int, length: int, container: int, proto: str) -> None:
     text = f"{first}-{first + length}:{container}-{container + length}/{proto}"
@@ -178,7 +176,7 @@ def test_ranges_are_paired_port_by_port(first: int, length: int, container: int,
 GRAMMAR_LIKE = st.from_regex(r"[\[\]0-9a-f.:\-/%tcpud]{0,30}", fullmatch=True)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.one_of(st.text(), GRAMMAR_LIKE))
 def test_arbitrary_text_is_read_or_refused_and_nothing_else(text: str) -> None:
     for parse in (parse_publish, parse_expose, parse_port):

@@ -66,7 +66,7 @@ def test_users_that_are_not_there(user: str, extra: list[str], text: str) -> Non
         users.identify(user, extra, PASSWD, GROUP)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.text(), st.text(), st.text())
 def test_no_file_of_an_image_breaks_the_look_up(user: str, passwd: str, group: str) -> None:
     try:
@@ -111,7 +111,7 @@ def test_finding_a_program(tmp_path: Path) -> None:
 # -- logs -----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.binary(max_size=200), st.booleans())
 def test_splitting_loses_nothing(data: bytes, partial: bool) -> None:
     records, count = logs.split(data, partial=partial)
@@ -130,7 +130,7 @@ def test_long_lines_are_split_as_docker_does() -> None:
     assert logs.split(b"x" * logs.PART + b"\n", partial=False)[0] == [b"x" * logs.PART, b"\n"]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.binary(min_size=1, max_size=50), max_size=5))
 def test_a_log_line_gives_the_bytes_back(pieces: list[bytes]) -> None:
     text = logs.encode(pieces, "stderr", 1_700_000_000_000_000_001)
