@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from ..netlib.errors import InvalidArgument, PynetError, Unavailable
-from ..proxy.binding import bind
+from ..netlib.ports.bind import bind
 from ..proxy.ports import DEFAULT_DRAIN, MAX_DRAIN, MAX_WORKERS, parse_drain
 from ..proxy.process.client import ForwarderClient
 from ..proxy.process.client import replace as replace_forwarder

@@ -107,6 +107,17 @@ class PortInUse(Conflict):
         self.host_ip, self.port, self.proto, self.holder = host_ip, port, proto, holder
 
 
+class BindFailed(InvalidArgument):
+    """A host address can not be bound (Docker's wording; Docker answers 500).  *reason* is the kernel's."""
+
+    status = 500
+
+    def __init__(self, host_ip: str, port: int, proto: str, reason: str, *, hint: str | None = None) -> None:
+        shown = f"[{host_ip}]" if ":" in host_ip else host_ip
+        super().__init__(f"failed to bind host port {shown}:{port}/{proto}: {reason}", hint=hint)
+        self.host_ip, self.port, self.proto, self.reason = host_ip, port, proto, reason
+
+
 class StateTooNew(InternalError):
     """The state directory was written by a newer pynet."""
 

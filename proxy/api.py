@@ -31,7 +31,7 @@ from typing import Any
 
 from ..netlib.errors import InvalidArgument, NotFound, Unavailable
 from ..netlib.ipc import Message, ProtocolError
-from .binding import bind
+from ..netlib.ports.bind import bind
 from .ports import DEFAULT_DRAIN
 from .process.client import refusal
 from .process.crew import spawn_controlled

@@ -14,44 +14,22 @@ NAT as well, and host addresses of a family that the container lacks are left ou
 
 from __future__ import annotations
 
-import errno
 import functools
-import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ..driver import Driver
-from ..errors import InvalidArgument, NotSupported, PortInUse, PynetError
+from ..errors import InvalidArgument, PortInUse, PynetError
 from ..firewall.intents import PortRule, is_loopback
 from ..model import EndpointRecord, NetworkRecord, PublishedPort
 from ..registry import Registry
 from ..resources import PortForwards, ProxyPort, ProxyPorts, Resource
+from .bind import bind
 from .leases import UNSPECIFIED, EphemeralRange, PortLease, PortTable
 from .portspec import PortBinding
 
-BACKLOG = 4096
-"""listen(2); the kernel cuts it to net.core.somaxconn."""
 _ANY = {4: "0.0.0.0", 6: "::"}
-_KINDS = {
-    "tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
-    "udp": (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
-    "sctp": (socket.SOCK_STREAM, socket.IPPROTO_SCTP),
-}
-_GO_TEXTS = {errno.EADDRNOTAVAIL: "cannot assign requested address", errno.EACCES: "permission denied"}
-
-
-class BindFailed(PynetError):
-    """The host address can not be bound (Docker's wording)."""
-
-    def __init__(self, port: PublishedPort, error: OSError) -> None:
-        shown = f"[{port.host_ip}]" if ":" in port.host_ip else port.host_ip
-        text = _GO_TEXTS.get(error.errno or 0) or os.strerror(error.errno or 0).lower()
-        super().__init__(
-            f"failed to bind host port {shown}:{port.host_port}/{port.proto}: {text}",
-            hint="publish on an address of this host" if error.errno == errno.EADDRNOTAVAIL else None,
-        )
-        self.port = port
 
 
 def socket_id(port: PublishedPort) -> str:
@@ -206,32 +184,7 @@ def _same_family(endpoint: EndpointRecord, host_ip: str) -> str:
 
 
 def _bind(port: PublishedPort) -> socket.socket:
-    kind, proto = _KINDS[port.proto]
-    version6 = ":" in port.host_ip
-    try:
-        sock = socket.socket(socket.AF_INET6 if version6 else socket.AF_INET, kind, proto)
-    except OSError as error:
-        if error.errno != errno.EPROTONOSUPPORT:
-            raise
-        raise NotSupported(
-            f"can not publish {port.proto} ports: this kernel has no {port.proto.upper()}",
-            hint=f"load the module {port.proto} (modprobe {port.proto}), where there is one",
-        ) from error
-    try:
-        if version6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if kind == socket.SOCK_STREAM:
-            # connections of the last holder in TIME-WAIT must not keep the port; a listener still does (socket(7))
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((port.host_ip, port.host_port))
-        if kind == socket.SOCK_STREAM:
-            sock.listen(BACKLOG)
-    except OSError as error:
-        sock.close()
-        if error.errno == errno.EADDRINUSE:
-            raise PortInUse(port.host_ip, port.host_port, port.proto) from error
-        raise BindFailed(port, error) from error
-    return sock
+    return socket.socket(fileno=bind(port.proto, port.host_ip, port.host_port))
 
 
 def ephemeral_range() -> EphemeralRange:

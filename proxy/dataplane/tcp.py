@@ -34,6 +34,7 @@ from collections.abc import Callable
 from select import EPOLLEXCLUSIVE, EPOLLIN
 from typing import Any, NamedTuple
 
+from ...netlib.ports.bind import BACKLOG
 from ..ports import Counters, PortSpec, Target
 from . import proxyproto, transparent
 from .bulkpool import BulkPool
@@ -42,7 +43,6 @@ from .live import Live
 from .metrics import Times
 from .relay import REFUSED, RESET, Connection, Relay, Socket, reset
 
-BACKLOG = 4096
 PARK = 0.05
 """Seconds until a parked listener is tried again."""
 ACCEPTS = 8

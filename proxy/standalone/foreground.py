@@ -13,8 +13,8 @@ import socket
 from typing import NoReturn
 
 from ...netlib.errors import InvalidArgument
+from ...netlib.ports.bind import bind
 from .. import ports
-from ..binding import bind
 from ..dataplane.lane import Lane
 from ..process import forwarder
 from ..process.options import Options, add_service_options

@@ -20,7 +20,7 @@ import os
 import sys
 
 from ...netlib.errors import InvalidArgument, PynetError
-from ..binding import bind
+from ...netlib.ports.bind import bind
 
 _READY_FD, _LISTEN_FD = 3, 4
 _USAGE = "pynet-proxy [OPTION ...] PROTO [HOST-IP]:PORT TARGET-IP:PORT [PROTO ...]"
