@@ -1,13 +1,16 @@
-"""The house's own promises: who may import whom, layout, packaging tables."""
+"""The house's own promises: who may import whom, no circles, layout, packaging tables."""
 
 from __future__ import annotations
 
 import ast
 import os
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+
+from support.imports import circle, imports, only, path_between
 
 TOP = Path(__file__).parents[2]
 ROOMS = ("cli", "drivers", "engine", "ipam", "netlib", "plugins", "proxy", "runtime")
@@ -33,6 +36,70 @@ MAY_IMPORT: dict[str, set[str]] = {
 EXCEPTIONS = {
     ("cli/playground.py", "netlib"): "the playground plays a test host: it plumbs a LAN",
     ("netlib/driver.py", "drivers"): "the registry of drivers loads the built-in ones by name",
+}
+
+RUN_CIRCLES: set[tuple[str, str]] = {
+    # to go: an entry is an import that closes a circle at run time; without these there is none
+    ("netlib.firewall.intents", "netlib.firewall.iptables.backend"),
+    ("netlib.firewall.intents", "netlib.firewall.nftables.backend"),
+    ("netlib.endpoint", "netlib.network"),
+    ("netlib.endpoint", "netlib.sandbox"),
+    ("proxy.standalone.foreground", "proxy.standalone.main"),
+    ("runtime.images.archive", "runtime.images.store"),
+}
+TYPING_CIRCLES: dict[tuple[str, str], str] = {
+    ("netlib.network", "netlib.controller"): "to go",
+    ("netlib.endpoint", "netlib.controller"): "to go",
+    ("netlib.sandbox", "netlib.controller"): "to go",
+    ("netlib.reconcile", "netlib.controller"): "to go",
+    ("runtime.images.remove", "runtime.images.store"): "to go",
+    ("runtime.supervisor.execs", "runtime.supervisor.container"): "to go",
+    ("engine.api.call", "engine.service"): "to go",
+    ("engine.container.containers", "engine.service"): "to go",
+    ("engine.container.etc_files", "engine.service"): "to go",
+    ("engine.container.execs", "engine.service"): "to go",
+    ("engine.container.lifecycle", "engine.service"): "to go",
+    ("engine.container.listing", "engine.service"): "to go",
+    ("engine.container.recovery", "engine.service"): "to go",
+    ("engine.images", "engine.service"): "to go",
+    ("engine.networks", "engine.service"): "to go",
+    ("proxy.dataplane.bulkpool", "proxy.dataplane.tcp"): "to go",
+    ("proxy.process.control", "proxy.process.forwarder"): "to go",
+}
+"""Imports for the type checkers alone that close a circle, and why each may stay."""
+
+NEVER: dict[str, tuple[str, ...]] = {
+    "runtime.child": ("runtime.supervisor", "runtime.images", "runtime.client"),
+    "runtime.supervisor": ("runtime.images", "runtime.client"),
+    "runtime.images": ("runtime.supervisor", "runtime.child", "runtime.client"),
+    "runtime.client": ("runtime.supervisor", "runtime.images", "runtime.child"),
+    "proxy.dataplane": ("proxy.process", "proxy.standalone", "proxy.api"),
+    "proxy.process": ("proxy.standalone", "proxy.api"),
+    "netlib.kernel": ("netlib",),
+    "netlib.store": ("netlib.controller", "netlib.firewall", "netlib.kernel"),
+    "netlib.firewall.nftables": ("netlib.firewall.iptables",),
+    "netlib.firewall.iptables": ("netlib.firewall.nftables",),
+    "engine": ("engine.api",),
+    "cli": ("cli.commands",),
+}
+"""What the modules of a folder never import, itself and the foundation apart: a room within a room."""
+WIRING = {"engine.daemon": "the process: it wires services and doors, and is imported by nobody"}
+STILL: set[tuple[str, str]] = {
+    # to go: imports against NEVER
+    ("netlib.kernel.host", "netlib.firewall.intents"),
+    ("netlib.kernel.host", "netlib.instance"),
+    ("netlib.kernel.host", "netlib.proxying"),
+    ("netlib.kernel.host", "netlib.resources"),
+    ("netlib.firewall.iptables.backend", "netlib.firewall.nftables.libnftables"),
+    ("engine.container.containers", "engine.api.shapes"),
+    ("engine.container.listing", "engine.api.shapes"),
+    ("engine.networks", "engine.api.call"),
+    ("engine.networks", "engine.api.shapes_network"),
+    ("engine.system", "engine.api.call"),
+    ("cli.commands.attach", "cli.commands.run"),
+    ("cli.commands.create", "cli.commands.run"),
+    ("cli.commands.execute", "cli.commands.run"),
+    ("cli.commands.start", "cli.commands.run"),
 }
 
 
@@ -71,6 +138,67 @@ def test_a_module_imports_only_what_its_room_may(path: Path) -> None:
         if any(known.startswith(target + ".") for known in FOUNDATION):
             continue  # the package on the way to a foundation module; its names are checked one by one
         assert other in MAY_IMPORT[room], f"{name} imports {target}: {room} may not"
+
+
+def without(edges: dict[str, set[str]], allowed: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    gone = set(allowed)
+    return {name: {other for other in others if (name, other) not in gone} for name, others in edges.items()}
+
+
+def test_no_circle_exists_at_run_time() -> None:
+    """A late import hides a circle, it does not open it: both kinds count."""
+    edges = only(imports(TOP, ROOMS), "load", "late")
+    found = circle(without(edges, RUN_CIRCLES))
+    assert not found, f"these import one another: {' -> '.join(found)}"
+
+
+def test_a_circle_for_type_checking_has_its_reason() -> None:
+    edges = only(imports(TOP, ROOMS), "load", "late", "typing")
+    found = circle(without(edges, {*RUN_CIRCLES, *TYPING_CIRCLES}))
+    assert not found, f"these import one another: {' -> '.join(found)}"
+
+
+def test_the_lists_of_circles_only_shrink() -> None:
+    graph = imports(TOP, ROOMS)
+    for allowed, times in ((RUN_CIRCLES, ("load", "late")), (set(TYPING_CIRCLES), ("load", "late", "typing"))):
+        edges = only(graph, *times)
+        opened = {(a, b) for a, b in allowed if b not in edges.get(a, ()) or not path_between(edges, b, a)}
+        assert not opened, f"no longer part of a circle, take them off the list: {sorted(opened)}"
+    for edge in TYPING_CIRCLES:
+        assert graph[edge[0]][edge[1]] == {"typing"} or edge in RUN_CIRCLES, f"{edge} exists at run time"
+
+
+def inside(name: str, folder: str) -> bool:
+    return name == folder or name.startswith(f"{folder}.")
+
+
+def against_the_rules() -> set[tuple[str, str]]:
+    """The imports that NEVER forbids, listed or not; and those of one command by another."""
+    found: set[tuple[str, str]] = set()
+    for name, others in imports(TOP, ROOMS).items():
+        for other in others.keys() - FOUNDATION:
+            for folder, forbidden in NEVER.items():
+                for room in forbidden:
+                    at_home = inside(name, room) if inside(room, folder) else inside(other, folder)
+                    if inside(name, folder) and inside(other, room) and not at_home and name not in WIRING:
+                        found.add((name, other))
+            if inside(name, "cli.commands") and inside(other, "cli.commands") and ".commands._" not in other:
+                found.add((name, other))
+    return found
+
+
+def test_rooms_within_rooms_keep_to_themselves() -> None:
+    found = against_the_rules()
+    assert not found - STILL, f"never imported from there (NEVER): {sorted(found - STILL)}"
+    assert not STILL - found, f"gone, take them off the list: {sorted(STILL - found)}"
+
+
+def test_the_rules_speak_of_modules_that_exist() -> None:
+    known = set(imports(TOP, ROOMS))
+    for folder, forbidden in NEVER.items():
+        for room in (folder, *forbidden):
+            assert any(inside(name, room) for name in known), f"no {room}"
+    assert set(WIRING) <= known
 
 
 def test_packages_on_the_way_to_the_foundation_are_empty() -> None:
