@@ -164,8 +164,8 @@ class BridgeDriver:
             if network.subnets(6):
                 yield Sysctl(("net", "ipv6", "conf", "all", "forwarding"), "1")
         yield Bridge(name=bridge, mtu=options.mtu, mac=bridge_mac(network), addresses=tuple(addresses))
-        if network.subnets(6):
-            yield Sysctl(("net", "ipv6", "conf", bridge, "accept_ra"), "0")
+        # a container that may send raw packets must not give this host addresses and routes (CVE-2020-13401)
+        yield Sysctl(("net", "ipv6", "conf", bridge, "accept_ra"), "0", optional=not network.subnets(6))
         yield NetworkFirewall(self.rules(network))
 
     def rules(self, network: NetworkRecord) -> NetworkRules:

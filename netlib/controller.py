@@ -82,7 +82,9 @@ class Controller:
         self.turns = Turns()
         self._drivers: dict[str, Driver] = {}
         with ExitStack() as opened:
-            for directory in (self.instance.root, self.instance.run, self.instance.netns_dir):
+            with step("make", f"directory {self.instance.root}"):
+                _make_private(self.instance.root)
+            for directory in (self.instance.run, self.instance.netns_dir):
                 with step("make", f"directory {directory}"):
                     directory.mkdir(parents=True, exist_ok=True, mode=0o711)
             with step("lock", self.instance.root):
@@ -354,6 +356,16 @@ class Controller:
 
         with self.turns.alone():
             return repair(self)
+
+
+def _make_private(root: Path) -> None:
+    """The root directory is its owner's alone: images and volumes hold setuid programs, records hold secrets (CVE-2021-41091).
+
+    So is one that an older pynet made 0711.  One that was there before us keeps its mode: it may be anybody's.
+    """
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if (root / "pynet.db").exists():
+        root.chmod(root.stat().st_mode & 0o7700)
 
 
 def _lock_root(root: Path) -> int:

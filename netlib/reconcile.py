@@ -26,6 +26,7 @@ from .endpoint import route_moves
 from .errors import PortInUse
 from .kernel.netns import delete_netns, is_netns
 from .kernel.rtnl_messages import OPERSTATE_UP
+from .living import pin_again
 from .model import EndpointRecord, PublishedPort, SandboxRecord
 from .ports.publishing import socket_id
 from .resources import (
@@ -153,6 +154,7 @@ def repair(controller: Controller) -> list[Difference]:
     found_again = [Difference("missing", "port", socket_id(port)) for port in _lost_ports(controller)]
     controller.recover_sockets()
     with step("read", "the kernel's state"):
+        found_again += _pin_again(controller)
         survey = _Survey(controller)
         strays = survey.stray()
         missing = survey.missing()
@@ -184,6 +186,18 @@ def repair(controller: Controller) -> list[Difference]:
         attempt(_replace_rules, controller, survey)
     attempt.finish()
     return [difference for difference, _ in missing] + found_again + strays
+
+
+def _pin_again(controller: Controller) -> list[Difference]:
+    """Lost pins of namespaces in which somebody lives; what cuts nobody off is made anew later."""
+    registry, actions = controller.registry, controller.actions
+    lost = [room for room in registry.sandboxes.values() if room.path and not is_netns(room.path)]
+    links = {link.name: link for link in actions.rtnl.links()} if lost else {}
+    return [
+        Difference("missing", "netns", room.path)
+        for room in lost
+        if pin_again(actions.netns, room.path, registry.endpoints_of_sandbox(room.id), links)
+    ]
 
 
 def _removing(what: object, act: Callable[[Any], None], argument: object) -> None:

@@ -44,6 +44,8 @@ class Sysctl(_Shown):
     """Components below /proc/sys, e.g. ("net", "ipv4", "ip_forward")."""
     value: str
     netns: str = ""
+    optional: bool = False
+    """Nothing is to be done in a kernel that has no such parameter (IPv6 may be off altogether)."""
 
     @property
     def key(self) -> Key:

@@ -116,6 +116,8 @@ class HostActions:
             try:
                 sysctl.ensure(resource.path, resource.value)
             except FileNotFoundError:
+                if resource.optional:
+                    return
                 if "ipv6" not in resource.path:
                     raise
                 raise NotSupported(

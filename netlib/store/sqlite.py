@@ -9,13 +9,15 @@ pools and the port table, which are filled from the records under the lock of th
 Every mutation is one transaction (BEGIN IMMEDIATE), so a process killed anywhere leaves the state before or after it.
 The file is in WAL mode with synchronous=NORMAL: a commit survives the death of the process; a power cut may lose the
 last ones, and the reconcile at start compares with the kernel, which has lost everything then.  Each thread has a
-connection of its own.  A file with a newer schema than this code knows is refused (StateTooNew), an older one is
-migrated in one transaction.
+connection of its own, which is closed when the thread is gone.  The file and what SQLite keeps beside it (-wal, -shm) are
+the owner's alone (0600): a container's environment stands in them.  A file with a newer schema than this code knows is
+refused (StateTooNew), an older one is migrated in one transaction.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Generator
@@ -55,13 +57,27 @@ class StoreFailed(InternalError):
         super().__init__(f"can not write the store {path}: {error}")
 
 
+_HINT = "see whether the file and its directory can be read and written"
+
+
 def _hint(error: sqlite3.DatabaseError) -> str:
     name: str = getattr(error, "sqlite_errorname", "")
     if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
         return "move the file away to start with an empty state"
     if name.startswith("SQLITE_FULL"):
         return "make room on its file system"
-    return "see whether the file and its directory can be read and written"
+    return _HINT
+
+
+def _make_private(path: Path) -> None:
+    """The file is 0600 before anything stands in it (SQLite gives -wal and -shm the mode of the file); one of an older
+    pynet, which had the umask's, is closed now."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    for name in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        try:
+            os.chmod(name, 0o600)
+        except FileNotFoundError:
+            pass  # SQLite makes them as it needs them
 
 
 class Store:
@@ -70,13 +86,19 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._local = threading.local()
-        self._all: list[sqlite3.Connection] = []
+        self._all: dict[threading.Thread, sqlite3.Connection] = {}
         self._lock = threading.Lock()
         try:
+            _make_private(path)
             self._migrate()
+        except OSError as error:
+            raise InternalError(f"can not open the store {path}: {error}", hint=_HINT) from error
         except sqlite3.DatabaseError as error:
             self.close()
             raise InternalError(f"can not open the store {path}: {error}", hint=_hint(error)) from error
+        except BaseException:
+            self.close()
+            raise
 
     # -- connections -----------------------------------------------------------------------------------------
 
@@ -84,17 +106,23 @@ class Store:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = sqlite3.connect(self.path, isolation_level=None, timeout=30, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=NORMAL")
+            except BaseException:
+                connection.close()
+                raise
             self._local.connection, self._local.depth = connection, 0
             with self._lock:
-                self._all.append(connection)
+                for thread in [thread for thread in self._all if not thread.is_alive()]:
+                    self._all.pop(thread).close()
+                self._all[threading.current_thread()] = connection
         return connection
 
     def close(self) -> None:
         """Close every thread's connection; the store is of no more use."""
         with self._lock:
-            connections, self._all = self._all, []
+            connections, self._all = list(self._all.values()), {}
         for connection in connections:
             connection.close()
         self._local = threading.local()

@@ -95,7 +95,7 @@ def test_plans_are_shown_as_lines_and_make_nothing(controller: Controller, host:
     assert host.snapshot() == before
     assert lines[0] == "sysctl net.ipv4.ip_forward: 1"
     assert re.fullmatch(r"bridge br0: 10.1.0.1/24, 02:[0-9a-f:]{14}, MTU 1500", lines[1])
-    assert lines[2:] == ["firewall rules of br0: 10.1.0.0/24, masquerade"]
+    assert lines[2:] == ["sysctl net.ipv6.conf.br0.accept_ra: 0", "firewall rules of br0: 10.1.0.0/24, masquerade"]
     network = controller.create_network("web", subnet="10.1.0.0/24", options={"bridge": "br0"})
     assert [str(resource).partition(":")[0] for resource in network.plan()] == [
         line.partition(":")[0] for line in lines

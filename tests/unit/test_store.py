@@ -71,6 +71,20 @@ def test_threads_write_at_once(store: Store) -> None:
     assert len(store.list("endpoint")) == 200
 
 
+def test_a_thread_that_ended_keeps_no_connection(store: Store) -> None:
+    """Each held two descriptors, and a daemon's threads come and go."""
+    for number in range(20):
+        thread = threading.Thread(target=store.put, args=("endpoint", str(number), {}))
+        thread.start()
+        thread.join()
+    opened = [
+        os.readlink(f"/proc/self/fd/{fd}")
+        for fd in os.listdir("/proc/self/fd")
+        if os.path.exists(f"/proc/self/fd/{fd}")
+    ]
+    assert opened.count(str(store.path)) <= 4, "this thread's, the last one's, and what SQLite puts off"
+
+
 def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
     path = tmp_path / "pynet.db"
     code = (
