@@ -99,6 +99,23 @@ class Engine:
         """Run short synchronous work; it runs to its end even when the caller goes away."""
         return await asyncio.wrap_future(self._workers.submit(function, *args, **kwargs))
 
+    async def acquire(self, function: Callable[..., T], *args: Any, release: Callable[[T], None]) -> T:
+        """``work`` whose result somebody must own: *release* gets it, in any thread, when the caller was cancelled.
+
+        A cancelled caller does not stop the thread, whose result (descriptors, say) would be nobody's.
+        """
+        future = self._workers.submit(function, *args)
+
+        def unclaimed(done: Future[T]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                release(done.result())
+
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            future.add_done_callback(unclaimed)
+            raise
+
     async def wait(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run synchronous work that may wait for a process or a stream."""
         return await asyncio.wrap_future(self._waiters.submit(function, *args, **kwargs))

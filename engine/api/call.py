@@ -143,6 +143,10 @@ class Call:
         """Run synchronous work in the engine's bounded pool."""
         return await self.engine.work(function, *args, **kwargs)
 
+    async def acquire(self, function: Callable[..., T], *args: Any, release: Callable[[T], None]) -> T:
+        """``work`` whose result somebody must own: *release* gets it (in any thread) when the client left meanwhile."""
+        return await self.engine.acquire(function, *args, release=release)
+
     def reply(self, value: Any, status: int = 200) -> web.Response:
         return json_response(value, status)
 

@@ -17,7 +17,7 @@ from ..container.lifecycle import start_error
 from ..container.record import Container
 from ..times import until
 from .call import Call
-from .hijack import parse_keys
+from .detach import parse_keys
 from .server import Route
 
 WAIT_CONDITIONS = ("not-running", "next-exit", "removed")
@@ -115,21 +115,16 @@ async def wait(call: Call) -> web.StreamResponse:
     if condition not in WAIT_CONDITIONS:
         raise InvalidArgument(f'invalid condition: "{condition}"')
     what = "removed" if condition == "removed" else "exit"
-    with container.lock:
-        future = None
-        if condition != "not-running" or container.running:
-            future = container.expect(what)
-        code = container.state.exit_code
+    future = container.expect(what)
+    over = condition == "not-running" and not container.ends_later
     try:
         response = await call.stream("application/json")
-        if future is not None:
-            code = await asyncio.wrap_future(future)
+        code = container.state.exit_code if over else await asyncio.wrap_future(future)
         await response.write(json.dumps({"StatusCode": code}).encode() + b"\n")
         await response.write_eof()
         return response
     finally:
-        if future is not None:
-            container.forget(what, future)
+        container.forget(what, future)
 
 
 async def update(call: Call) -> web.StreamResponse:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
-from typing import Any
+from concurrent.futures import Future
 
 from aiohttp import web
 
@@ -13,22 +12,15 @@ from ...netlib.errors import Conflict, InvalidArgument, PynetError
 from ...runtime.client import StartFailed
 from ..container.execs import Exec, console_size
 from ..container.lifecycle import exec_error
-from ..container.logs import STDERR, STDOUT, LogFile, Selection, frame, send
+from ..container.logs import STDOUT, LogFile, Selection, frame, send
 from ..container.record import Container
 from ..fields import Fields
 from ..times import parse_time
 from .call import Call
-from .hijack import (
-    MULTIPLEXED,
-    RAW,
-    DetachScanner,
-    Hijacked,
-    Stream,
-    parse_keys,
-    pump,
-    take_over,
-    write_all,
-)
+from .detach import parse_keys
+from .exec_streams import ExecStreams
+from .hijack import MULTIPLEXED, RAW, Hijacked, Stream, take_over
+from .pipes import forward_input, until_first
 from .server import Route
 
 
@@ -55,8 +47,10 @@ async def logs(call: Call) -> web.StreamResponse:
         tail=tail_count(call.text("tail")),
     )
     framed = not container.tty
-    with container.lock:
-        ended = container.expect("exit") if call.flag("follow") and container.running else None
+    ended = container.expect("exit") if call.flag("follow") else None
+    if ended is not None and not container.ends_later:
+        container.forget("exit", ended)
+        ended = None
     log = LogFile(str(call.engine.containers.log_path(container)))
     try:
         response = await call.stream(MULTIPLEXED if framed and call.version >= (1, 42) else RAW)
@@ -77,88 +71,84 @@ async def attach(call: Call) -> web.StreamResponse:
     engine = call.engine
     container = engine.containers.get(call["id"])
     keys = parse_keys(call.text("detachKeys"))
-    with container.lock:
+    # first the expectations, then the look: what happens in between is expected already, and no lock is needed
+    ended = container.expect("exit")
+    started = container.expect("started")
+    try:
         status = container.state.status
         if status == "paused":
             raise Conflict(f"container {container.id} is paused, unpause the container before attach")
         if status == "restarting":
             raise Conflict(f"container {container.id} is restarting, wait until the container is running")
-        ended = container.expect("exit") if call.flag("stream") else None
-        started = container.expect("started") if status != "running" else None
-        log = LogFile(str(engine.containers.log_path(container)), at_end=not call.flag("logs"))
+        await _attach(call, container, keys, started if status != "running" else None, ended)
+    finally:
+        container.forget("exit", ended)
+        container.forget("started", started)
+    return Hijacked()
+
+
+async def _attach(
+    call: Call, container: Container, keys: bytes, started: Future[int] | None, ended: Future[int]
+) -> None:
+    """Carry a container's output, and its input once it has *started* (None: it has), until it has *ended*."""
+    engine = call.engine
     selection = Selection(stdout=call.flag("stdout"), stderr=call.flag("stderr"))
+    framed, follow = not container.tty, call.flag("stream")
+    log = LogFile(str(engine.containers.log_path(container)), at_end=not call.flag("logs"))
     try:
-        framed = not container.tty
         stream = take_over(call, framed=framed)
         try:
             engine.events.publish("container", "attach", container.id, container.attributes())
-            inotify = engine.inotify() if ended else None
-            output = send(log, selection, stream.write, framed=framed, inotify=inotify, ended=ended)
-            if ended is not None and call.flag("stdin") and container.config["OpenStdin"]:
-                await _until_first(output, _attach_input(call, container, stream, started, keys))
+            inotify = engine.inotify() if follow else None
+            output = send(log, selection, stream.write, framed=framed, inotify=inotify, ended=ended if follow else None)
+            if follow and call.flag("stdin") and container.config["OpenStdin"]:
+                await until_first(output, _attach_input(call, container, stream, started, keys))
             else:
                 await output
         finally:
             stream.close()
-        return Hijacked()
     finally:
         log.close()
-        if ended is not None:
-            container.forget("exit", ended)
-        if started is not None:
-            container.forget("started", started)
 
 
-async def _until_first(output: Any, typed: Any) -> None:
-    """Until the output ends, or the client detached (*typed* says True)."""
-    tasks = [asyncio.ensure_future(output), asyncio.ensure_future(typed)]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if not tasks[0].done() and not (tasks[1].done() and not tasks[1].exception() and tasks[1].result()):
-            await tasks[0]
-    finally:
-        for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-    for result in results:
-        if isinstance(result, Exception) and not isinstance(result, ConnectionError):
-            raise result
-
-
-async def _attach_input(call: Call, container: Container, stream: Stream, started: Any, keys: bytes) -> bool:
+async def _attach_input(
+    call: Call, container: Container, stream: Stream, started: Future[int] | None, keys: bytes
+) -> bool:
     """Client to stdin, once the container runs; True when the client detached."""
     if started is not None:
         await asyncio.wrap_future(started)
-    fds = await call.work(call.engine.supervisor.attach, container.id)
+    fds = await call.acquire(call.engine.supervisor.attach, container.id, release=close_all)
     try:
         if not fds:
             return False
-        detached = await forward_input(stream, fds[0], keys if container.tty else b"", tty=container.tty)
+        detached = await forward_input(stream, fds[0], keys if container.tty else b"")
         if detached:
             call.engine.events.publish("container", "detach", container.id, container.attributes())
         return detached
     finally:
-        for fd in fds:
-            os.close(fd)
+        close_all(fds)
 
 
-async def forward_input(stream: Stream, fd: int, keys: bytes, *, tty: bool) -> bool:
-    """Until the client's end, the reader's end, or the detach keys (then True)."""
-    os.set_blocking(fd, False)
-    scanner = DetachScanner(keys) if keys else None
-    while data := await stream.read():
-        if scanner is not None:
-            data = scanner.feed(data)
-        try:
-            await write_all(fd, data)
-        except OSError:
-            return False  # nobody reads any more: the process closed its stdin or ended
-        if scanner is not None and scanner.detached:
-            return True
-    return False
+def close_all(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 # -- exec --------------------------------------------------------------------------------------------------------
+
+
+async def _start(call: Call, made: Exec) -> ExecStreams:
+    """Run the command.  It goes on when its client leaves, even while it starts: then somebody else must read its output."""
+    engine = call.engine
+    loop = asyncio.get_running_loop()
+
+    def discard(fds: list[int]) -> None:
+        engine.background(ExecStreams(made, fds).discard())
+
+    def unclaimed(fds: list[int]) -> None:
+        loop.call_soon_threadsafe(discard, fds)
+
+    return ExecStreams(made, await call.acquire(engine.execs.start, made, release=unclaimed))
 
 
 async def exec_start(call: Call) -> web.StreamResponse:
@@ -167,116 +157,38 @@ async def exec_start(call: Call) -> web.StreamResponse:
     if console_size(body.body.get("ConsoleSize")):
         made.console = console_size(body.body["ConsoleSize"])
     keys = parse_keys(made.detach_keys)
-    fds: list[int] | None = None
-    if body.boolean("Detach"):
+    detach = body.boolean("Detach")
+    streams: ExecStreams | None = None
+    if detach or call.text("errors") == "status":  # pynet's own: the client wants to hear before it has a stream
         try:
-            fds = await call.work(call.engine.execs.start, made)
+            streams = await _start(call, made)
         except StartFailed as error:
             raise exec_error(error) from error
-        call.engine.background(ExecStreams(made, fds).discard())
+    else:
+        call.engine.execs.check(made)
+    if detach and streams is not None:
+        call.engine.background(streams.discard())
         return call.empty(200)
-    call.engine.execs.check(made)
-    if call.text("errors") == "status":  # pynet's own: the client wants to hear before it has a stream
-        try:
-            fds = await call.work(call.engine.execs.start, made)
-        except StartFailed as error:
-            raise exec_error(error) from error
     try:
         stream = take_over(call, framed=not made.tty)
-    except BaseException:
-        if fds is not None:
-            call.engine.background(ExecStreams(made, fds).discard())
-        raise
-    try:
         try:
-            if fds is None:
-                fds = await call.work(call.engine.execs.start, made)
+            if streams is None:
+                streams = await _start(call, made)
+            await streams.carry(stream, keys)
         except PynetError as error:
             # the client has its stream already: the reason goes there, the exit code into the inspect (as moby does)
             text = f"{exec_error(error) if isinstance(error, StartFailed) else error}\r\n".encode()
             await stream.write(text if made.tty else frame(STDOUT, text))
-            return Hijacked()
-        streams = ExecStreams(made, fds)
-        try:
-            await streams.carry(stream, keys)
         finally:
-            if not made.ended.done():
+            stream.close()
+    finally:
+        if streams is not None:
+            if made.ended.done():
+                streams.close()
+            else:
                 # the client left or detached: the command goes on, and must not be stopped by a pipe that nobody reads
                 call.engine.background(streams.discard())
-            else:
-                streams.close()
-    finally:
-        stream.close()
     return Hijacked()
-
-
-class ExecStreams:
-    """The descriptors of a command, which we own: a terminal's master, or up to three pipes."""
-
-    def __init__(self, made: Exec, fds: list[int]) -> None:
-        self._made = made
-        for fd in fds:
-            os.set_blocking(fd, False)
-        self._input = fds[0] if made.tty or made.stdin else -1
-        self._outputs = fds[:1] if made.tty else fds[1:] if made.stdin else fds
-        self._over = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        made.ended.add_done_callback(lambda _: loop.call_soon_threadsafe(self._over.set))
-
-    async def carry(self, stream: Stream, keys: bytes) -> None:
-        """Between the client and the command, until it has ended, or the client has left or detached."""
-        made = self._made
-        wanted = [made.stdout or made.stderr] if made.tty else [made.stdout, made.stderr]
-
-        def sink(number: int, want: bool) -> Callable[[bytes], Awaitable[None]]:
-            async def write(data: bytes) -> None:
-                if want:
-                    await stream.write(data if made.tty else frame(number, data))
-
-            return write
-
-        async def typed() -> bool:
-            detached = await forward_input(stream, self._input, keys if made.tty else b"", tty=made.tty)
-            self._close_input()
-            return detached
-
-        output = self._read([sink(number, want) for number, want in zip((STDOUT, STDERR), wanted)])
-        try:
-            if made.stdin:
-                await _until_first(output, typed())
-            else:
-                self._close_input()
-                await output
-        except ConnectionError:
-            pass  # the client is gone
-
-    async def discard(self) -> None:
-        """Read and drop the output until the command has ended."""
-
-        async def drop(data: bytes) -> None:
-            pass
-
-        try:
-            self._close_input()
-            await self._read([drop] * len(self._outputs))
-        finally:
-            self.close()
-
-    async def _read(self, sinks: list[Callable[[bytes], Awaitable[None]]]) -> None:
-        await asyncio.gather(*(pump(fd, sink, self._over) for fd, sink in zip(self._outputs, sinks)))
-        await self._over.wait()
-
-    def _close_input(self) -> None:
-        """End of input for a pipe; a terminal's end is its hang-up, which comes with ``close``."""
-        if self._input >= 0 and not self._made.tty:
-            os.close(self._input)
-            self._input = -1
-
-    def close(self) -> None:
-        self._close_input()
-        for fd in self._outputs:
-            os.close(fd)
-        self._outputs = []
 
 
 async def exec_create(call: Call) -> web.StreamResponse:

@@ -26,6 +26,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from ...netlib.errors import InvalidArgument, NotFound, PynetError
 from ..reserve import is_full, told
 from .call import API_VERSION, MIN_API_VERSION, Call, Version, base_headers, error_body, json_response, version_text
+from .hangup import Hangup
+from .hijack import Hijacked
 
 if TYPE_CHECKING:
     from ..service import Engine
@@ -95,6 +97,27 @@ def error_response(error: BaseException, root: Path) -> web.Response:
 class _Protocol(web.RequestHandler):
     """A connection.  What is not HTTP is answered as every error is, and is no news for the log."""
 
+    _hangup: Hangup | None = None
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's says None, which closes
+        """A client may close its half as soon as it has asked; the answer is owed to it until it closes the other."""
+        waiting = self._waiter is not None and not self._messages
+        if waiting or not isinstance(self.transport, asyncio.Transport):
+            return False
+        try:
+            if self._parser is not None:
+                self._parser.feed_eof()
+        except Exception:
+            return False  # in the middle of a body: nothing can be answered
+        self._close = True  # after this answer
+        self._hangup = Hangup(self.transport)
+        return self._hangup.half_closed()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._hangup is not None:
+            self._hangup.close()
+        super().connection_lost(exc)
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -150,9 +173,9 @@ class Server:
             return error_response(error, self.engine.instance.root)
         except HttpProcessingError as error:
             return error_response(InvalidArgument(f"malformed request: {error.message}"), self.engine.instance.root)
-        except (ConnectionError, asyncio.CancelledError):
-            raise
         except Exception as error:
+            if isinstance(error, ConnectionError) and (http.transport is None or http.transport.is_closing()):
+                return Hijacked()  # the client left: there is nobody to answer, and nothing to tell in the log
             if not is_full(error):  # which is told to the client, and would fill the log as well
                 log.exception("%s %s", http.method, http.path)
             return error_response(error, self.engine.instance.root)

@@ -291,9 +291,9 @@ class ContainerNetworks:
         with self.controller.lock:  # between a look and a second one the container may end
             return self.controller.sandbox(id).endpoints() if id in self.controller.registry.sandboxes else []
 
-    def endpoint(self, container: Container, name: str) -> Endpoint | None:
-        """The live endpoint on a network, or None."""
-        id = container.networks[name].get("endpoint_id", "")
+    def endpoint(self, entry: Mapping[str, Any]) -> Endpoint | None:
+        """The live endpoint of one of a container's ``networks``, or None."""
+        id = entry.get("endpoint_id", "")
         return self._endpoint(id) if id and id in self.controller.registry.endpoints else None
 
     def addresses(self, container: Container) -> list[str]:

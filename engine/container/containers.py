@@ -222,18 +222,20 @@ class Containers:
     # -- showing ---------------------------------------------------------------------------------------------
 
     def look(self, container: Container) -> Look:
-        """The live part of a container."""
+        """The live part of a container; without its lock, which a start may hold for long."""
         registry = self._engine.controller.registry
         sandbox = registry.sandboxes.get(container.id)
         ports: list[tuple[str, str, int, int]] = []
         networks: dict[str, Attachment] = {}
-        for name, entry in container.networks.items():
-            endpoint = self._engine.container_networks.endpoint(container, name)
-            if endpoint is None:
-                networks[name] = Attachment(entry["settings"], entry["network_id"])
-                continue
-            networks[name] = self._attachment(container, name, entry, endpoint)
-            ports += [(p.proto, p.host_ip, p.host_port, p.container_port) for p in endpoint.ports]
+        for name, entry in list(container.networks.items()):
+            networks[name] = Attachment(entry["settings"], entry["network_id"])
+            try:
+                endpoint = self._engine.container_networks.endpoint(entry)
+                if endpoint is not None:
+                    networks[name] = self._attachment(container, name, entry, endpoint)
+                    ports += [(p.proto, p.host_ip, p.host_port, p.container_port) for p in endpoint.ports]
+            except NotFound:
+                pass  # it left the network while we looked
         if sandbox is None:
             return Look(networks=networks)
         return Look(sandbox_id=sandbox.id, sandbox_key=sandbox.path, networks=networks, ports=ports)
@@ -253,14 +255,13 @@ class Containers:
 
     def inspect(self, ref: str, *, size: bool = False) -> dict[str, Any]:
         container = self.get(ref)
-        with container.lock:
-            shape = inspect_shape(
-                container,
-                self.look(container),
-                directory=str(self.directory(container)),
-                mounts=mounting.inspect_mounts(container.mounts, self._engine.volumes.path),
-                execs=self._engine.execs.ids_of(container.id),
-            )
+        shape = inspect_shape(
+            container,
+            self.look(container),
+            directory=str(self.directory(container)),
+            mounts=mounting.inspect_mounts(container.mounts, self._engine.volumes.path),
+            execs=self._engine.execs.ids_of(container.id),
+        )
         if size:
             shape["SizeRw"], shape["SizeRootFs"] = self.sizes(container)
         return shape
@@ -287,11 +288,10 @@ class Containers:
         listing = Listing(self._engine, filters, everything=all or limit > 0 or bool(filters.values("status")))
         now, result = time.time(), list[dict[str, Any]]()
         for container in sorted(self.all(), key=lambda c: c.created, reverse=True):
-            with container.lock:
-                if not listing.wants(container):
-                    continue
-                shown = mounting.inspect_mounts(container.mounts, self._engine.volumes.path)
-                entry = summary_shape(container, self.look(container), mounts=shown, now=now)
+            if not listing.wants(container):
+                continue
+            shown = mounting.inspect_mounts(container.mounts, self._engine.volumes.path)
+            entry = summary_shape(container, self.look(container), mounts=shown, now=now)
             if size:
                 entry["SizeRw"], entry["SizeRootFs"] = self.sizes(container)
             result.append(entry)

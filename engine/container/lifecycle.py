@@ -354,6 +354,7 @@ class Lifecycle:
 
     def exited(self, container: Container, event: dict[str, Any]) -> None:
         """What follows the end of a container, with its lock held; *event* is the supervisor's, or its last state."""
+        container.ending = True  # before it stops running: whoever looks without the lock sees the one or the other
         self._ended(container, event)
         container.state.status = "exited"
         try:

@@ -91,7 +91,7 @@ class Listing:
     def _on_network(self, container: Container, value: str) -> bool:
         return any(
             value == name or (bool(entry["network_id"]) and entry["network_id"].startswith(value))
-            for name, entry in container.networks.items()
+            for name, entry in list(container.networks.items())
         )
 
     def _has_ports(self, container: Container) -> bool:

@@ -10,6 +10,7 @@ On the wire, without a terminal, stdout and stderr share one stream in frames: `
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import struct
@@ -22,7 +23,8 @@ from ..inotify import Inotify
 from ..times import parse_stamp
 
 STDOUT, STDERR = 1, 2
-CHUNK = 256 << 10
+CHUNK = 64 << 10
+"""Bytes of a file that are read in one go: some milliseconds of the event loop when its lines are short."""
 _STREAMS = {"stdout": STDOUT, "stderr": STDERR}
 _HEADER = struct.Struct(">BxxxL")
 
@@ -124,12 +126,14 @@ class LogFile:
 
 
 async def follow(log: LogFile, inotify: Inotify | None, ended: Future[int] | None) -> AsyncIterator[list[Entry]]:
-    """Batches of entries: what is there, then (with *ended* given) what comes, until the container has ended."""
-    import asyncio
+    """Batches of entries: what is there, then (with *ended* given) what comes, until the container has ended.
 
+    Each batch is followed by a turn for the loop's others: a container that writes faster than we read has no end.
+    """
     if ended is None or inotify is None:
         while not log.exhausted:
             yield list(log.read())
+            await asyncio.sleep(0)
         return
     with inotify.follow(log.path) as grown:
         loop = asyncio.get_running_loop()
@@ -139,6 +143,7 @@ async def follow(log: LogFile, inotify: Inotify | None, ended: Future[int] | Non
             over = ended.done()  # before the last read: what is written before the end is read after it
             while not log.exhausted:
                 yield list(log.read())
+                await asyncio.sleep(0)
             if over:
                 return
             await grown.wait()

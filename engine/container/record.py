@@ -9,7 +9,9 @@ The record is the user's intent and the last state known; the truth about a proc
 links and ports the controller's.  A start compares and follows them (``Containers.restore``).
 
 Rule for locks: ``Container.lock`` is held by whoever changes the state, and never while waiting for the container to
-exit; what follows an exit takes it.  No two containers' locks are held at once.
+exit; what follows an exit takes it.  No two containers' locks are held at once.  A start may hold it for seconds, so
+neither the event loop nor a list of all containers takes it: they read ``state``, ``networks``, ``config`` and
+``host_config``, whose values are put in place whole.
 """
 
 from __future__ import annotations
@@ -68,6 +70,10 @@ class Container:
 
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
     waiters: dict[str, list[Future[int]]] = field(default_factory=dict, repr=False, compare=False)
+    waiting: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    """Guards ``waiters``; held for a moment only, so the event loop may take it."""
+    ending: bool = field(default=False, repr=False, compare=False)
+    """Whether it has exited and "exit" is still to be announced: its network and its ports are being taken down."""
     inbox: deque[Body] = field(default_factory=deque, repr=False, compare=False)
     """Events of the supervisor that were not looked at yet."""
     removal: bool = field(default=False, repr=False, compare=False)
@@ -97,6 +103,11 @@ class Container:
         return self.state.status in RUNNING
 
     @property
+    def ends_later(self) -> bool:
+        """Whether an "exit" is still to be announced."""
+        return self.running or self.ending
+
+    @property
     def tty(self) -> bool:
         return bool(self.config["Tty"])
 
@@ -120,20 +131,27 @@ class Container:
     # -- waiting ---------------------------------------------------------------------------------------------
 
     def expect(self, what: str) -> Future[int]:
-        """A future for the next "started", "exit" or "removed"; its result is the exit code.  Call under the lock."""
+        """A future for the next "started", "exit" or "removed"; its result is the exit code.
+
+        Who has no lock expects first and looks at the state afterwards: then nothing can be missed in between.
+        """
         future: Future[int] = Future()
-        self.waiters.setdefault(what, []).append(future)
+        with self.waiting:
+            self.waiters.setdefault(what, []).append(future)
         return future
 
     def announce(self, what: str) -> None:
         """Fulfil everybody who expects *what*.  Call under the lock."""
-        for future in self.waiters.pop(what, ()):
+        self.ending = False
+        with self.waiting:
+            told = self.waiters.pop(what, [])
+        for future in told:
             if future.set_running_or_notify_cancel():
                 future.set_result(self.state.exit_code)
 
     def forget(self, what: str, future: Future[int]) -> None:
         """Withdraw an expectation."""
-        with self.lock:
+        with self.waiting:
             waiting = self.waiters.get(what)
             if waiting and future in waiting:
                 waiting.remove(future)

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pynet.engine.api.call import API_VERSION
-from pynet.engine.api.hijack import DetachScanner, parse_keys, pump, write_all
+from pynet.engine.api.detach import DetachScanner, parse_keys
+from pynet.engine.api.pipes import pump, write_all
 from pynet.engine.api.routes import ROUTES
 from pynet.engine.api.server import Router, negotiate
 from pynet.engine.api.shapes import Attachment, Look, network_settings, port_list, port_map, status_text
