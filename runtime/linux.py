@@ -8,7 +8,9 @@ ever), and between PyOS_BeforeFork and PyOS_AfterFork with the GIL kept (ctypes.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import stat
 import struct
 from fcntl import ioctl
 
@@ -240,6 +242,14 @@ def exit_code(status: int) -> int:
 def tee(source: int, target: int, size: int) -> int:
     """Copy up to *size* bytes between two pipes without taking them from *source* (tee(2)); BlockingIOError on none."""
     return k.check(_tee(source, target, size, _SPLICE_F_NONBLOCK), "tee")
+
+
+def check_null(fd: int) -> int:
+    """*fd* when it is the null device (char 1:3, null(4)); OSError when it is anything else."""
+    status = os.fstat(fd)
+    if not stat.S_ISCHR(status.st_mode) or status.st_rdev != os.makedev(1, 3):
+        raise OSError(errno.ENODEV, "not the null device", "/dev/null")
+    return fd
 
 
 def in_user_namespace() -> bool:

@@ -122,8 +122,12 @@ def _put(root: int, path: str, mount: int) -> None:
         os.close(mount)
 
 
-def mount_system(root: int, *, devpts: int, shm_size: int, privileged: bool, cgroup2: bool) -> None:
-    """/proc, /dev and what is in it, /sys: the file systems that every container has."""
+def mount_system(root: int, *, devpts: int, shm_size: int, privileged: bool, cgroup2: bool) -> int:
+    """/proc, /dev and what is in it, /sys: the file systems that every container has.
+
+    The answer is a descriptor (O_PATH) of the null device in the new /dev: what covers masked paths.  It is taken before
+    anything of the user's is mounted, because afterwards /dev/null may be a link of a volume's (CVE-2025-31133).
+    """
     _put(root, "proc", linux.make_mount("proc", [], _SAFE))
     dev = linux.make_mount(
         "tmpfs",
@@ -139,7 +143,9 @@ def mount_system(root: int, *, devpts: int, shm_size: int, privileged: bool, cgr
         make_node(dev, name, stat.S_IFCHR | 0o666, os.makedev(major, minor), f"/dev/{name}")
     for name, goal in LINKS:
         os.symlink(goal, name, dir_fd=dev)
+    null = k.openat2(dev, "null", os.O_PATH, resolve=k.RESOLVE_BENEATH | k.RESOLVE_NO_SYMLINKS)
     os.close(dev)
+    linux.check_null(null)
     read_only = 0 if privileged else k.MOUNT_ATTR_RDONLY
     try:
         sysfs = linux.make_mount("sysfs", [], _SAFE | read_only)
@@ -152,6 +158,7 @@ def mount_system(root: int, *, devpts: int, shm_size: int, privileged: bool, cgr
             _put(root, "sys/fs/cgroup", linux.make_mount("cgroup2", [], _SAFE | read_only))
         except (PermissionError, FileNotFoundError):
             pass  # a user namespace without a cgroup tree of its own, or a kernel that has no such directory
+    return null
 
 
 def make_devpts(options_only_root: bool) -> int:
@@ -260,15 +267,15 @@ def make_read_only(root: int, path: str) -> None:
     os.close(target)
 
 
-def mask(root: int, path: str) -> None:
-    """Cover *path*: a file by /dev/null, a directory by an empty read-only tmpfs; nothing when it does not exist."""
+def mask(root: int, path: str, null: int) -> None:
+    """Cover *path*: a file by the device *null*, a directory by an empty read-only tmpfs; nothing when it does not exist."""
     target = _existing(root, path)
     if target < 0:
         return
     if stat.S_ISDIR(os.stat(target).st_mode):
         cover = linux.make_mount("tmpfs", [("size", "4k")], k.MOUNT_ATTR_RDONLY)
     else:
-        cover = linux.open_tree(root, "dev/null")
+        cover = linux.open_tree(null, "")
     linux.attach_mount(cover, target)
     os.close(cover)
     os.close(target)

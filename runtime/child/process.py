@@ -10,8 +10,11 @@ Rules of this file, each of which has been broken by some runtime and has a CVE 
   execve (the pipe is close-on-exec) says that the program runs.
 * The process is not dumpable (the supervisor is not, and it is inherited): nobody in the container's pid namespace
   can reach our memory or /proc/<pid>/exe (CVE-2019-5736).
-* The working directory is opened without magic links, and every descriptor but stdio and the error pipe is closed
-  before the program is looked up: no /proc/self/fd/N leads out (CVE-2024-21626).
+* The first thing that the child does is to let go of every descriptor that is not on its list (``descriptors``), the
+  supervisor's own 0, 1 and 2 among them; once it is in the container it has stdio and the error pipe and no more.  Only
+  then is a path of the container followed, always with openat2(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS) below a
+  descriptor of its root: no /proc/self/fd/N leads out (CVE-2024-21626).  What it needs of the host, the null device
+  too, comes as a descriptor.
 * The seccomp filter is loaded before the capabilities that its loading needs are dropped, and last when
   no_new_privs is set (seccomp(2)): then it need not allow what the steps before it do.
 """
@@ -61,12 +64,18 @@ class Process:
         self.rlimits: list[tuple[int, int, int]] = []
         self.oom_score_adj: int | None = None
         self.stdio: list[int] = []
-        """Descriptors for 0, 1, 2; -1 is the container's /dev/null."""
+        """Descriptors for 0, 1, 2; -1 is the null device."""
+        self.null = -1
+        """The null device, opened by the supervisor: the container's may be a link to anywhere."""
         self.tty = False
         self.cgroup_tasks: list[str] = []
         """Files of v1 hierarchies into which "0" is written."""
         self.tolerant = False
         """In a user namespace: a forbidden chown or setgroups is no error."""
+
+    def descriptors(self) -> list[int]:
+        """All that the child needs on its way into the container, besides stdio and its two pipes; -1 is none."""
+        return []
 
 
 class Launch(Process):
@@ -95,6 +104,9 @@ class Launch(Process):
         self.masked: list[str] = []
         self.read_only_paths: list[str] = []
 
+    def descriptors(self) -> list[int]:
+        return [self.netns, self.root, self.devpts, self.init, *(item.fd for item in self.mounts)]
+
 
 class Join(Process):
     """A process that joins a running container; the child is born in its pid namespace."""
@@ -104,11 +116,16 @@ class Join(Process):
         self.target = -1
         """pidfd of the container's first process."""
 
+    def descriptors(self) -> list[int]:
+        return [self.target]
+
 
 def run(process: Launch | Join, errors: int, gate: int) -> NoReturn:
     """The child's life: either execve, or a message to *errors* and the end.  It begins with a byte from *gate*."""
     step = ["start"]
     try:
+        _wire_stdio(process)
+        _hold_only(errors, gate, *process.descriptors())
         if not os.read(gate, 1):
             os._exit(program.CANNOT_START)  # the supervisor died before it had put us on record
         if isinstance(process, Launch):
@@ -132,6 +149,16 @@ def _fail(errors: int, code: int, step: str, text: str) -> NoReturn:
         os.write(errors, f"{code}\0{step}\0{text}".encode(errors="replace")[:4000])
     finally:
         os._exit(code)
+
+
+def _hold_only(*kept: int) -> None:
+    """Close every descriptor but 0, 1, 2 and *kept* (-1 is none)."""
+    first = 3
+    for fd in sorted({fd for fd in kept if fd >= first}):
+        if fd > first:
+            k.close_range(first, fd - 1)
+        first = fd + 1
+    k.close_range(first, 0xFFFFFFFF)
 
 
 def _join_cgroups(process: Process) -> None:
@@ -176,7 +203,7 @@ def _enter_new(launch: Launch, step: list[str]) -> None:
     root = launch.root
     os.fchdir(root)
     step[0] = "mount"
-    mounts.mount_system(
+    null = mounts.mount_system(
         root, devpts=launch.devpts, shm_size=launch.shm_size, privileged=launch.privileged, cgroup2=launch.cgroup2
     )
     step[0] = "sysctl"
@@ -194,7 +221,7 @@ def _enter_new(launch: Launch, step: list[str]) -> None:
         linux.attach_mount(launch.init, target)
     if launch.console:
         console = mounts.open_target(root, "/dev/console", directory=False)
-        linux.attach_mount(linux.open_tree(root, "dev/pts/0"), console)
+        linux.attach_mount(linux.open_tree(0, ""), console)  # the terminal itself: a path below /dev may be a volume's
     step[0] = "device"
     for host, target_path in launch.devices:
         mounts.add_device(root, host, target_path)
@@ -205,7 +232,7 @@ def _enter_new(launch: Launch, step: list[str]) -> None:
     for path in launch.read_only_paths:
         mounts.make_read_only(root, path)
     for path in launch.masked:
-        mounts.mask(root, path)
+        mounts.mask(root, path, null)
     if launch.readonly:
         linux.mount_setattr(root, set=k.MOUNT_ATTR_RDONLY)
     step[0] = "pivot_root"
@@ -228,10 +255,18 @@ def _join(join: Join, step: list[str]) -> None:
 # -- both ------------------------------------------------------------------------------------------------------------
 
 
-def _read_file(path: str) -> str:
+def _wire_stdio(process: Process) -> None:
+    sources = [process.null if fd == -1 else fd for fd in process.stdio]
+    # out of the way first: a source may be one of 0, 1, 2 itself
+    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in sources]
+    for number, fd in enumerate(moved):
+        os.dup2(fd, number)
+
+
+def _read_file(root: int, path: str) -> str:
     """A file of the container, "" when it is missing or not a plain file (a FIFO would block for ever)."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        fd = k.openat2(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
         return ""
     try:
@@ -245,16 +280,18 @@ def _read_file(path: str) -> str:
         os.close(fd)
 
 
-def _wire_stdio(process: Process, uid: int) -> None:
-    sources = process.stdio
-    if -1 in sources:
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        sources = [null if fd == -1 else fd for fd in sources]
-    # out of the way first: a source may be one of 0, 1, 2 itself
-    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in sources]
-    for number, fd in enumerate(moved):
-        os.dup2(fd, number)
-        if process.stdio[number] != -1:
+def _identify(process: Process) -> users.Identity:
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        passwd, group = _read_file(root, "etc/passwd"), _read_file(root, "etc/group")
+    finally:
+        os.close(root)
+    return users.identify(process.user, process.groups, passwd, group)
+
+
+def _own_stdio(process: Process, uid: int) -> None:
+    for number, source in enumerate(process.stdio):
+        if source != -1:  # the null device is the host's
             try:
                 os.fchown(number, uid, -1)  # so that /dev/stdout can be opened again by the container's user
             except OSError:
@@ -264,25 +301,13 @@ def _wire_stdio(process: Process, uid: int) -> None:
 
 
 def _become(process: Process, errors: int, step: list[str]) -> NoReturn:
+    _hold_only(errors)  # from here on the container's paths are followed
     step[0] = "user"
-    who = users.identify(process.user, process.groups, _read_file("/etc/passwd"), _read_file("/etc/group"))
+    who = _identify(process)
     program.add_home(process.env, who.home)
     step[0] = "stdio"
-    _wire_stdio(process, who.uid)
-    # the error pipe becomes 3, everything above it is closed: from here on the container's paths are followed
-    keep = errors
-    if keep != 3:
-        os.dup2(keep, 3, inheritable=False)
-    k.close_range(4, 0xFFFFFFFF)
-    errors_now = 3
-    try:
-        _finish(process, who, step)
-    except program.ExecError as error:
-        _fail(errors_now, error.code, step[0], str(error))
-    except OSError as error:
-        _fail(errors_now, program.CANNOT_START, step[0], f"{step[0]}: {error.strerror} ({error.filename})")
-    except BaseException as error:
-        _fail(errors_now, program.CANNOT_START, step[0], f"{step[0]}: {error}")
+    _own_stdio(process, who.uid)
+    _finish(process, who, step)
 
 
 def _finish(process: Process, who: users.Identity, step: list[str]) -> NoReturn:

@@ -8,6 +8,8 @@ always an id and need not be listed; a name must be; supplementary groups come f
 from __future__ import annotations
 
 MAX_ID = (1 << 31) - 1
+_MAX_DIGITS = 20
+"""Longer numbers are none: int(3) of a hostile file's would be a ValueError of its own, or slow."""
 
 
 class Identity:
@@ -29,7 +31,7 @@ def _entries(text: str, fields: int) -> list[list[str]]:
 
 
 def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None
 
 
 def _checked(value: int) -> int:

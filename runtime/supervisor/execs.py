@@ -80,7 +80,6 @@ class Execs:
                 target=container.pidfd,
                 cgroup=cgroup,
                 cgroup_tasks=group.tasks if group is not None else [],
-                parents=ours,
             )
         except BaseException as error:
             _close(ours)

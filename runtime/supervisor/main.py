@@ -415,6 +415,9 @@ def _say(ready: int, text: str) -> None:
 
 
 def main(argv: list[str]) -> int:
+    while (standard := os.open("/dev/null", os.O_RDWR)) < 3:
+        pass  # a child puts its own there, and would close what we keep (process.py)
+    os.close(standard)
     options = _arguments(argv)
     run = os.path.abspath(options["run"])
     ready = int(options.get("ready", "-1"))

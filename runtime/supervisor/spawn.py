@@ -59,6 +59,8 @@ class Host:
         """Only v2 is mounted: containers see their own at /sys/fs/cgroup."""
         self.devices_guarded = False
         """A devices controller stands between containers and the host's disks."""
+        self.null = linux.check_null(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
+        """Standard input and output of what has none: no container's /dev/null is ever opened."""
 
 
 class Spawned:
@@ -138,7 +140,7 @@ def _rlimits(host: Host, wanted: list[tuple[str, int, int]], warnings: list[str]
 
 def _fill_process(host: Host, process: child.Process, spec: ContainerSpec, privileged: bool) -> None:
     process.capabilities = _capability_mask(host, spec["capabilities"], privileged)
-    process.permitted = host.permitted
+    process.permitted, process.null = host.permitted, host.null
     process.no_new_privileges = spec["no_new_privileges"]
     process.tolerant = host.user_namespace
     if not privileged and spec["seccomp"] != "unconfined":
@@ -235,27 +237,23 @@ def open_terminal(ptmx: int) -> int:
     return ioctl(ptmx, linux.TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
 
 
-def _child(process: child.Launch | child.Join, errors: int, gate: int, close: list[int]) -> NoReturn:
+def _child(process: child.Launch | child.Join, errors: int, gate: int) -> NoReturn:
     try:
-        for fd in close:
-            os.close(fd)
         child.run(process, errors, gate)
     finally:
         os._exit(program.CANNOT_START)  # whatever happens, the child never returns into the supervisor's loop
 
 
-def _clone(process: child.Launch | child.Join, cgroup: int, parents: list[int]) -> Spawned:
-    """*parents*: descriptors of ours that the child must not keep while it works (the other ends of its pipes)."""
+def _clone(process: child.Launch | child.Join, cgroup: int) -> Spawned:
     errors, theirs = os.pipe()
     gate_theirs, gate = os.pipe()
-    ours = [errors, gate, *parents]
     try:
         if isinstance(process, child.Join):
-            pid, pidfd = _clone_into(process, cgroup, theirs, gate_theirs, ours)
+            pid, pidfd = _clone_into(process, cgroup, theirs, gate_theirs)
         else:
             pid, pidfd = linux.clone3(k.CLONE_NEWPID | k.CLONE_NEWNS | k.CLONE_NEWUTS | k.CLONE_NEWIPC, cgroup)
             if pid == 0:
-                _child(process, theirs, gate_theirs, ours)
+                _child(process, theirs, gate_theirs)
     except BaseException:
         os.close(errors)
         os.close(gate)
@@ -266,13 +264,13 @@ def _clone(process: child.Launch | child.Join, cgroup: int, parents: list[int]) 
     return Spawned(pid, pidfd, errors, gate)
 
 
-def _clone_into(join: child.Join, cgroup: int, errors: int, gate: int, ours: list[int]) -> tuple[int, int]:
+def _clone_into(join: child.Join, cgroup: int, errors: int, gate: int) -> tuple[int, int]:
     """(pid, pidfd) of a child of ours in the pid namespace of the container."""
     answer, theirs = os.pipe()
     try:
         middle, middle_fd = linux.clone3(0)
         if middle == 0:
-            _middle(join, cgroup, (errors, gate), ours, theirs)
+            _middle(join, cgroup, (errors, gate), theirs)
         os.close(theirs)
         theirs = -1
         said = os.read(answer, 64).decode()
@@ -288,12 +286,12 @@ def _clone_into(join: child.Join, cgroup: int, errors: int, gate: int, ours: lis
     return number, os.pidfd_open(number)
 
 
-def _middle(join: child.Join, cgroup: int, pipes: tuple[int, int], ours: list[int], answer: int) -> NoReturn:
+def _middle(join: child.Join, cgroup: int, pipes: tuple[int, int], answer: int) -> NoReturn:
     try:
         k.setns(join.target, k.CLONE_NEWPID)
         pid, _ = linux.clone3(linux.CLONE_PARENT, cgroup)
         if pid == 0:
-            _child(join, *pipes, [*ours, answer])
+            _child(join, *pipes)
         os.write(answer, str(pid).encode())
     except OSError as error:
         os.write(answer, str(-(error.errno or errno.EIO)).encode())
@@ -314,7 +312,7 @@ def start(
             master = os.open("ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=launch.devpts)
             slave = keep.add(open_terminal(master))
             launch.stdio, launch.tty, launch.console = [slave] * 3, True, True
-        return _clone(launch, cgroup, [] if master < 0 else [master]), master
+        return _clone(launch, cgroup), master
     except BaseException as error:
         if master >= 0:
             os.close(master)
@@ -357,7 +355,6 @@ def join(
     target: int,
     cgroup: int,
     cgroup_tasks: list[str],
-    parents: list[int],
 ) -> Spawned:
     """Clone a process into the running container whose first process is behind the pidfd *target*."""
     order = child.Join()
@@ -375,7 +372,7 @@ def join(
     order.stdio, order.tty, order.target, order.cgroup_tasks = stdio, tty, target, cgroup_tasks
     _fill_process(host, order, spec, privileged or spec["privileged"])
     try:
-        return _clone(order, cgroup, parents)
+        return _clone(order, cgroup)
     except OSError as error:
         if error.errno in (errno.ESRCH, errno.ENOMEM):  # no process, or a pid namespace whose init has ended
             raise StartError("container is not running") from error

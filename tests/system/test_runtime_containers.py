@@ -15,200 +15,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from pynet.netlib.errors import Conflict, InvalidArgument, NotFound, NotModified
-from pynet.runtime.client import ExecStarted, StartFailed, SupervisorClient, spawn
-from pynet.runtime.spec import DEFAULT_CAPABILITIES, MASKED_PATHS, READONLY_PATHS, ContainerSpec
+from pynet.runtime.client import StartFailed, SupervisorClient, spawn
+from pynet.runtime.spec import DEFAULT_CAPABILITIES, ContainerSpec
 
-BUSYBOX = Path("/bin/busybox")
-BOUND = 20.0
-NO_MAP = Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]
-needs_root = pytest.mark.skipif(NO_MAP, reason="needs several uids: this is a user namespace with one")
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-    state: dict[str, Any]
-
-    @property
-    def lines(self) -> list[str]:
-        return self.out.splitlines()
-
-
-class Lab:
-    """A supervisor with a directory, a busybox layer and a cgroup parent of its own."""
-
-    def __init__(self, base: Path) -> None:
-        self.base, self.run_directory = base, base / "run"
-        self.layer = base / "layer"
-        for folder in ("bin", "etc", "tmp"):
-            (self.layer / folder).mkdir(parents=True)
-        shutil.copy2(BUSYBOX, self.layer / "bin/busybox")
-        for name in subprocess.check_output([BUSYBOX, "--list"], text=True).split():
-            if name != "busybox":
-                (self.layer / "bin" / name).symlink_to("busybox")
-        (self.layer / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001:web:/srv:/bin/sh\n")
-        (self.layer / "etc/group").write_text("root:x:0:\nweb:x:1001:\nlogs:x:50:web\n")
-        self.cgroup = f"pynet-test-{os.getpid()}-{base.name}"
-        self.events: list[dict[str, Any]] = []
-        self._condition = threading.Condition()
-        self._count = 0
-        self.pid = spawn(self.run_directory)
-        self.client = SupervisorClient(self.run_directory / "supervisor.sock")
-        self.client.subscribe(self.event)
-        self.descriptors = self.open_descriptors()
-        self.has_cgroups = bool(self.client.info()["cgroups"])
-
-    def event(self, event: dict[str, Any]) -> None:
-        with self._condition:
-            self.events.append(event)
-            self._condition.notify_all()
-
-    def wait(self, kind: str, id: str, check: Callable[[dict[str, Any]], bool] = lambda _: True) -> dict[str, Any]:
-        """The event *kind* of container *id*, seen already or still to come."""
-
-        def find() -> dict[str, Any] | None:
-            found = [e for e in self.events if e["event"] == kind and e["id"] == id and check(e)]
-            return found[-1] if found else None
-
-        with self._condition:
-            assert self._condition.wait_for(lambda: find() is not None, BOUND), (kind, id, self.events[-10:])
-            event = find()
-            assert event is not None
-            return event
-
-    def spec(self, *args: str, **changes: Any) -> ContainerSpec:
-        self._count += 1
-        id = f"c{self._count}"
-        directory = self.base / id
-        for folder in ("upper", "work"):
-            (directory / folder).mkdir(parents=True)
-        limits = {"memory": 0, "memory_swap": 0, "nano_cpus": 0, "cpu_shares": 0, "cpuset_cpus": "", "pids": 0}
-        limits.update(changes.pop("limits", {}))
-        spec: Any = {
-            "id": id, "name": id, "args": list(args), "env": [], "cwd": "/", "user": "", "groups": [],
-            "hostname": "box",
-            "rootfs": {"lower": [str(self.layer)], "upper": str(directory / "upper"), "work": str(directory / "work"),
-                       "readonly": False},
-            "mounts": [], "netns": "", "limits": limits, "cgroup": f"{self.cgroup}/{id}",
-            "capabilities": list(DEFAULT_CAPABILITIES), "privileged": False, "no_new_privileges": False,
-            "seccomp": "default", "masked_paths": list(MASKED_PATHS), "readonly_paths": list(READONLY_PATHS),
-            "devices": [], "sysctls": {}, "rlimits": [], "oom_score_adj": 0, "tty": False, "open_stdin": False,
-            "stdin_once": False, "init": False, "shm_size": 0, "stop_signal": 15, "stop_timeout": 10,
-            "restart": {"name": "no", "max": 0}, "log": str(directory / "log.json"), "hold": True,
-        }  # fmt: skip
-        spec.update(changes)
-        result: ContainerSpec = spec
-        return result
-
-    def control(self, spec: ContainerSpec) -> Control:
-        """A directory at /control with FIFOs ``go`` and ``up``: how a test and a container tell each other things."""
-        control = Control(self.base / spec["id"] / "control")
-        spec["mounts"].append(bind(control.directory, "/control"))
-        return control
-
-    def finish(self, spec: ContainerSpec) -> Result:
-        """The end of a started container; its record is removed."""
-        event = self.wait("exited", spec["id"], lambda e: not e["restarting"])
-        state = self.client.state(spec["id"])
-        self.client.remove(spec["id"])
-        out, err = self.output(spec)
-        return Result(event["exit_code"], out, err, state)
-
-    def output(self, spec: ContainerSpec) -> tuple[str, str]:
-        text = {"stdout": "", "stderr": ""}
-        for record in self.records(spec):
-            text[record["stream"]] += record["log"]
-        return text["stdout"], text["stderr"]
-
-    def records(self, spec: ContainerSpec) -> list[dict[str, str]]:
-        return [json.loads(line) for line in Path(spec["log"]).read_text().splitlines()]
-
-    def run(self, *args: str, **changes: Any) -> Result:
-        spec = self.spec(*args, **changes)
-        self.client.start(spec)
-        return self.finish(spec)
-
-    def sh(self, script: str, **changes: Any) -> Result:
-        return self.run("sh", "-c", script, **changes)
-
-    def kill_supervisor(self) -> None:
-        pidfd = os.pidfd_open(self.pid)
-        os.kill(self.pid, signal.SIGKILL)
-        assert select.select([pidfd], [], [], BOUND)[0]
-        os.close(pidfd)
-
-    def open_descriptors(self) -> int:
-        self.client.list()
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
-
-    def close(self) -> None:
-        for state in self.client.list():
-            if state["status"] in ("running", "paused", "restarting"):
-                self.client.kill(state["id"], 9)
-                self.wait("exited", state["id"])
-            self.client.remove(state["id"])
-        assert self.open_descriptors() == self.descriptors, os.listdir(f"/proc/{self.pid}/fd")
-        pidfd = os.pidfd_open(self.pid)
-        self.client.shutdown()
-        assert select.select([pidfd], [], [], BOUND)[0], "the supervisor did not end"
-        os.close(pidfd)
-
-
-class Control:
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        directory.mkdir()
-        directory.chmod(0o777)
-        for name in ("go", "up"):
-            os.mkfifo(directory / name)
-            (directory / name).chmod(0o666)
-        self._up = os.open(directory / "up", os.O_RDWR | os.O_NONBLOCK)
-        self._go = os.open(directory / "go", os.O_RDWR)
-
-    def heard(self) -> str:
-        """One line that the container wrote to ``up``."""
-        line = b""
-        while not line.endswith(b"\n"):
-            assert select.select([self._up], [], [], BOUND)[0], f"the container said nothing more than {line!r}"
-            line += os.read(self._up, 1)
-        return line.decode().strip()
-
-    def say(self, text: str) -> None:
-        os.write(self._go, text.encode())
-
-    def close(self) -> None:
-        os.close(self._up)
-        os.close(self._go)
-
-
-def bind(source: Path, target: str, *, readonly: bool = False, propagation: str = "") -> Any:
-    return {
-        "type": "bind", "source": str(source), "target": target, "readonly": readonly, "recursive": True,
-        "propagation": propagation, "options": "",
-    }  # fmt: skip
+from support.runtime import BOUND, NO_MAP, Lab, bind, exec_output, needs_root, read_all, running_lab
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    assert BUSYBOX.exists(), "these tests need Debian's busybox-static"
-    base = tmp_path_factory.mktemp("rt")
-    lab = Lab(base)
-    yield lab
-    lab.close()
-    assert str(base) not in Path("/proc/self/mountinfo").read_text(), "a mount was left in the host's table"
-    left = [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{lab.cgroup}")]
-    assert not left, "cgroups were left"
-    assert not list((lab.run_directory / "containers").iterdir()), "records were left"
-    complaints = (lab.run_directory / "supervisor.log").read_text()
-    assert "Traceback" not in complaints, complaints
+    with running_lab(tmp_path_factory.mktemp("rt")) as lab:
+        yield lab
 
 
 # -- start and exit ------------------------------------------------------------------------------------------------
@@ -805,21 +628,6 @@ def sleeper(lab: Lab) -> Iterator[ContainerSpec]:
     control.close()
 
 
-def read_all(fd: int) -> str:
-    data = b""
-    while True:
-        assert select.select([fd], [], [], BOUND)[0]
-        try:
-            piece = os.read(fd, 65536)
-        except OSError:  # EIO: the terminal hung up
-            break
-        if not piece:
-            break
-        data += piece
-    os.close(fd)
-    return data.decode()
-
-
 def test_exec_joins_all_namespaces(lab: Lab, sleeper: ContainerSpec) -> None:
     script = "hostname; cat /proc/1/comm; echo $OF $MORE; pwd; echo err >&2; cat; exit 6"
     process = {"args": ["sh", "-c", script], "env": ["MORE=1"], "cwd": "/etc", "stdin": True}
@@ -831,14 +639,6 @@ def test_exec_joins_all_namespaces(lab: Lab, sleeper: ContainerSpec) -> None:
     assert read_all(stdout).splitlines() == ["box", "sh", "container 1", "/etc", "in"]
     assert read_all(stderr) == "err\n"
     assert lab.wait("exec-exited", sleeper["id"], lambda e: e["exec_id"] == "x1")["exit_code"] == 6
-
-
-def exec_output(lab: Lab, spec: ContainerSpec, process: dict[str, Any], id: str) -> tuple[ExecStarted, str]:
-    started = lab.client.exec(spec["id"], process, id)
-    text = read_all(started.fds[0])
-    for fd in started.fds[1:]:
-        os.close(fd)
-    return started, text
 
 
 def test_exec_has_the_containers_limits(lab: Lab, sleeper: ContainerSpec) -> None:
