@@ -26,6 +26,7 @@ import socket
 import sqlite3
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from ..netlib.errors import InternalError, InvalidArgument, PynetError, RootBusy
@@ -255,13 +256,17 @@ class Daemon:
 
     def _settle(self) -> None:
         """What a start has to do and no client has to wait for."""
-        try:
-            self.engine.containers.empty_trash()
-            self.engine.recovery.finish_interrupted()
-            if self._children.supervisor_is_new:
-                self.engine.recovery.apply_policies(self._ran_before)
-        except Exception:
-            log.exception("after the start")
+        steps: list[Callable[[], object]] = [
+            self.engine.containers.empty_trash,
+            self.engine.recovery.finish_interrupted,
+        ]
+        if self._children.supervisor_is_new:
+            steps.append(lambda: self.engine.recovery.apply_policies(self._ran_before))
+        for step in steps:
+            try:
+                step()
+            except Exception:  # of no step's failure may the next one be a victim
+                log.exception("after the start")
 
     def close(self) -> None:
         self.engine.close()

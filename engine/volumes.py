@@ -6,14 +6,15 @@ digits for a name and goes with ``rm -v`` or ``--rm``.
 
 from __future__ import annotations
 
+import logging
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..netlib.errors import Conflict, InvalidArgument, NotFound
+from ..netlib.kernel.tree import discard_tree, tree_size
 from .container.mounts import valid_volume_name
 from .filters import Filters
 from .times import rfc3339
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ..netlib.store.sqlite import Store
     from .events import EventBus
 
+log = logging.getLogger(__name__)
 KIND = "volume"
 Shapes = list[dict[str, Any]]
 FILTERS = frozenset({"dangling", "driver", "label", "name"})
@@ -92,7 +94,7 @@ class Volumes:
         users = self._users(name, but)
         if users:
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
-        shutil.rmtree(self._root / name, ignore_errors=True)
+        discard_tree(self._root / name, log.warning)
         self._store.delete(KIND, name)
         self._events.publish("volume", "destroy", name, {"driver": "local"})
 
@@ -107,7 +109,7 @@ class Volumes:
             if self._users(name, "") or not (everything or ANONYMOUS_LABEL in labels):
                 continue
             if filters.labels(labels) and filters.not_labels(labels):
-                space += _size(Path(self.path(name)))
+                space += tree_size(self.path(name))
                 self.remove(name)
                 removed.append(name)
         return {"VolumesDeleted": removed, "SpaceReclaimed": space}
@@ -118,7 +120,7 @@ class Volumes:
                 **self._shape(body),
                 "UsageData": {
                     "RefCount": len(self._users(body["name"], "")),
-                    "Size": _size(Path(self.path(body["name"]))),
+                    "Size": tree_size(self.path(body["name"])),
                 },
             }
             for body in self._store.list(KIND)
@@ -139,7 +141,3 @@ class Volumes:
 def check_options(options: Mapping[str, str]) -> None:
     if options:
         raise InvalidArgument(f"invalid option: {min(options)!r}: the local driver takes none here".replace("'", '"'))
-
-
-def _size(path: Path) -> int:
-    return sum(entry.lstat().st_size for entry in path.rglob("*") if not entry.is_symlink() and entry.is_file())

@@ -9,9 +9,9 @@ its removal: whatever a kill interrupts, the next start sees the record and fini
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
-import shutil
 import threading
 import time
 from collections import Counter
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...netlib.errors import Conflict, InvalidArgument, MultipleErrors, NotFound, PynetError
+from ...netlib.kernel.tree import discard_tree, tree_size
 from ..api.shapes import Attachment, Look, inspect_shape, summary_shape
 from ..fields import Fields
 from ..filters import Filters
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from ...netlib.ports.portspec import PortBinding
     from ..service import Engine
 
+log = logging.getLogger(__name__)
 KIND = "container"
 PRUNE_FILTERS = frozenset({"until", "label", "label!"})
 
@@ -157,7 +159,7 @@ class Containers:
             )
             self.save(container)
         except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
+            discard_tree(directory, log.warning)
             with self._lock:
                 del self._by_name[name]
             for volume in made:
@@ -268,13 +270,7 @@ class Containers:
 
     def sizes(self, container: Container) -> tuple[int, int]:
         """Bytes written by the container, and with its image."""
-        written = 0
-        for directory, _, files in os.walk(container.rootfs["upper"]):
-            for name in files:
-                try:
-                    written += os.lstat(os.path.join(directory, name)).st_size
-                except FileNotFoundError:
-                    pass  # the container works on while we look
+        written = tree_size(container.rootfs["upper"])
         try:
             return written, written + self._engine.images.store.get(container.image_id).size
         except NotFound:
@@ -396,17 +392,17 @@ class Containers:
         except OSError as error:
             if not is_full(error):
                 raise
-            shutil.rmtree(self.directory(container), ignore_errors=True)
+            discard_tree(self.directory(container), log.warning)
             return
         self._engine.submit(self._delete, target)
 
     def _delete(self, target: Path) -> None:
-        shutil.rmtree(target, ignore_errors=True)
+        discard_tree(target, log.warning)
         self._engine.reserve.make()
 
     def empty_trash(self) -> None:
         """What a kill left of removals."""
-        shutil.rmtree(self._engine.instance.root / "trash", ignore_errors=True)
+        discard_tree(self._engine.instance.root / "trash", log.warning)
 
     def prune(self, filters: Filters, until: Callable[[str], float]) -> dict[str, Any]:
         """Remove every container that does not run."""

@@ -24,15 +24,18 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import secrets
-import shutil
 import threading
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ...netlib.kernel.tree import discard_tree
 from .layout import to_json, write_file
+
+log = logging.getLogger(__name__)
 
 
 class StoreLock:
@@ -79,25 +82,6 @@ def chain_ids(diff_ids: Iterable[str]) -> list[str]:
     return chains
 
 
-def remove_tree(path: str) -> None:
-    """Remove a directory whatever modes its content has; one that is gone already is fine."""
-    try:
-        shutil.rmtree(path)
-    except FileNotFoundError:
-        return
-    except PermissionError:  # without CAP_DAC_OVERRIDE the owner needs the bits
-        _open_up(path)
-        shutil.rmtree(path)
-
-
-def _open_up(path: str) -> None:
-    os.chmod(path, 0o700)
-    with os.scandir(path) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                _open_up(entry.path)
-
-
 class Workspace:
     """A directory for unfinished work; ``path`` in it is nobody else's."""
 
@@ -114,7 +98,7 @@ class Workspace:
         return os.path.join(self.path, f"{kind}-{self._count}")
 
     def close(self) -> None:
-        remove_tree(self.path)
+        discard_tree(self.path, log.warning)
         os.close(self._fd)
 
 
@@ -170,21 +154,24 @@ class LayerStore:
     # -- leftovers -----------------------------------------------------------------------------------------------
 
     def sweep(self) -> None:
-        """Remove workspaces whose makers are dead.  The lock is held."""
+        """Remove workspaces whose makers are dead; what can not be removed is told and left.  The lock is held."""
         for name in os.listdir(self._tmp):
             path = os.path.join(self._tmp, name)
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError as error:  # nothing of ours
+                log.warning("%s is not swept: %s", path, error)
+                continue
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                discard_tree(path, log.warning)
             except BlockingIOError:
                 continue
-            else:
-                remove_tree(path)
             finally:
                 os.close(fd)
 
     def prune(self, used: set[str]) -> list[str]:
-        """Remove layers that neither *used* nor a container names; their chain ids.  The lock is held."""
+        """Remove layers that neither *used* nor a container names; the chain ids of those removed.  The lock is held."""
         used = used | self._used_by_containers()
         gone: list[str] = []
         for name in os.listdir(self._layers):
@@ -193,8 +180,12 @@ class LayerStore:
                 continue
             # renamed first: half a layer must never have its name
             doomed = os.path.join(self._tmp, f"gone-{secrets.token_hex(8)}")
-            os.rename(os.path.join(self._layers, name), doomed)
-            remove_tree(doomed)
+            try:
+                os.rename(os.path.join(self._layers, name), doomed)
+            except OSError as error:  # it is in nobody's way; the next prune tries again
+                log.warning("layer %s is not removed: %s", chain, error)
+                continue
+            discard_tree(doomed, log.warning)
             gone.append(chain)
         return gone
 

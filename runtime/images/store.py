@@ -16,6 +16,7 @@ Texts and rules of look-up and removal are moby's (daemon/images/image.go, image
 from __future__ import annotations
 
 import io
+import logging
 import os
 import platform
 import time
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from ...netlib.errors import InvalidArgument
+from ...netlib.errors import InternalError, InvalidArgument
 from ..spec import RootFS
 from . import bootstrap as image_bootstrap
 from .changes import apply_changes
@@ -35,6 +36,7 @@ from .layout import CONFIG, MANIFEST, Descriptor, Layout, Named, layer_type, to_
 from .references import Reference, id_prefix
 from .unpack import Limits, unpack
 
+log = logging.getLogger(__name__)
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386"}
 
 
@@ -139,7 +141,13 @@ class ImageStore:
             with self.layers.lock:
                 self.layout.create()
                 self.layers.sweep()
-                self._prune()
+                try:
+                    self._prune()
+                except (
+                    InternalError,
+                    OSError,
+                ) as error:  # a blob that can not be read must not keep the engine from starting
+                    log.warning("what no image names is kept: %s", error)
 
     # -- making images -------------------------------------------------------------------------------------------
 

@@ -25,12 +25,12 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ...netlib.kernel.syscall import openat2
+from ...netlib.kernel.tree import remove_tree
 from .errors import InvalidArchive
 from .inflate import Inflated
 from .tarstream import Entry, TarReader
@@ -140,17 +140,31 @@ class _Unpacker:
     def _directory(self, path: bytes) -> int:
         """A descriptor of the directory *path* (relative, no ``..``), made with its parents when missing."""
         fd = self._directories.get(path)
-        if fd is not None:
-            return fd
+        if fd is None:
+            fd = self._directories[path] = self._open_directory(path)
+        return fd
+
+    def _open_directory(self, path: bytes) -> int:
         root = self._directories[b""]
+        missing: list[bytes] = []
+        there, fd = path, -1
+        while fd < 0:
+            try:
+                fd = openat2(root, there or b".", _DIRECTORY)
+            except FileNotFoundError:
+                there, _, base = there.rpartition(b"/")
+                missing.append(base)
         try:
-            fd = openat2(root, path, _DIRECTORY)
-        except FileNotFoundError:
-            parent, _, base = path.rpartition(b"/")
-            os.mkdir(base, 0o755, dir_fd=self._directory(parent))
-            fd = openat2(root, path, _DIRECTORY)
-            self._copy_from_lower(path, fd)
-        self._directories[path] = fd
+            for base in reversed(missing):
+                os.mkdir(base, 0o755, dir_fd=fd)
+                made = os.open(base, _DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+                os.close(fd)
+                fd = made
+                there = there + b"/" + base if there else base
+                self._copy_from_lower(there, fd)
+        except BaseException:
+            os.close(fd)
+            raise
         return fd
 
     def _forget_directories(self, kept: int = -1) -> None:
@@ -360,7 +374,7 @@ class _Unpacker:
         except FileNotFoundError:
             return
         if stat.S_ISDIR(status.st_mode):
-            shutil.rmtree(base, dir_fd=parent)
+            remove_tree(base, dir_fd=parent)
         else:
             os.unlink(base, dir_fd=parent)
         if stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode):

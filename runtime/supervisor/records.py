@@ -14,10 +14,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from typing import Any
 
 from ...netlib.errors import InvalidArgument
+from ...netlib.kernel.tree import remove_tree
 
 _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 
@@ -69,4 +69,4 @@ class Record:
         return path
 
     def remove(self) -> None:
-        shutil.rmtree(self.directory, ignore_errors=True)
+        remove_tree(self.directory, errors=[])

@@ -13,7 +13,6 @@ import http.client
 import json
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +24,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
+
+from pynet.netlib.kernel.tree import remove_tree
 
 PATIENCE = 20.0
 """Seconds until something that should have happened counts as a failure."""
@@ -68,7 +69,7 @@ class Daemon:
             yield daemon
         finally:
             daemon.stop_all()
-            shutil.rmtree(directory, ignore_errors=True)
+            remove_tree(directory, errors=[])
 
     # -- the processes ---------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ FOUNDATION = {
     "netlib.errors",
     "netlib.ipc",
     "netlib.kernel.syscall",
+    "netlib.kernel.tree",
     "netlib.ports.bind",
     "netlib.version",
 }

@@ -371,6 +371,32 @@ def test_what_a_kill_between_the_renames_leaves_is_removed(store: ImageStore, tm
     assert again.import_rootfs(rootfs(), "app").layers == image.layers
 
 
+def test_what_can_not_be_swept_keeps_nobody_from_starting(
+    store: ImageStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Strangers among the workspaces, and a layer in place of which there is something else."""
+    image = store.import_rootfs(rootfs(), "app")
+    tmp = tmp_path / "images/tmp"
+    (tmp / "file").write_text("left")
+    (tmp / "link").symlink_to(tmp_path)
+    os.mkfifo(tmp / "fifo")
+    again = ImageStore(str(tmp_path))
+    assert again.get("app") == image and os.listdir(tmp) == ["link"], "a link is nobody's workspace"
+    assert "link is not swept" in caplog.text
+
+
+def test_an_image_whose_blob_is_lost_keeps_nobody_from_starting(
+    store: ImageStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = store.import_rootfs(rootfs(), "app")
+    os.unlink(store.layout.blob(image.manifest))
+    again = ImageStore(str(tmp_path))
+    assert "what no image names is kept" in caplog.text and image.manifest in caplog.text
+    assert os.listdir(tmp_path / "images/layers"), "what nobody can tell unused is not removed"
+    with pytest.raises(InternalError, match="misses a readable blob"):
+        again.get("app")
+
+
 def test_the_same_layer_from_many_threads_and_a_process(
     store: ImageStore, importer: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:

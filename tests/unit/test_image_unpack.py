@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pynet.netlib.kernel.tree import remove_tree, tree_size
 from pynet.runtime.images.errors import InvalidArchive
 from pynet.runtime.images.inflate import Inflated
 from pynet.runtime.images.store import ImageStore
@@ -267,3 +268,28 @@ def test_no_sequence_of_entries_reaches_outside(
     for path, status in before.items():
         assert look(path) == status
     assert {path for path in top.rglob("*") if (top / "layer") not in (path, *path.parents)} == set(before)
+
+
+def test_directories_beyond_the_recursion_limit_are_made_replaced_and_removed(tmp_path: Path) -> None:
+    """A path of a letter a component has 2,047 of them: all made for one entry, all in the way of another."""
+    before = len(os.listdir("/proc/self/fd"))
+    deep = "/".join("d" * 2040)
+    result = open_layer(tmp_path / "layer", entry(f"{deep}/f", b"x"), entry("d", b"in place of it"))
+    assert result.entries == 2 and (tmp_path / "layer/d").read_bytes() == b"in place of it"
+    open_layer(tmp_path / "kept", entry(f"{deep}/f", b"12"))
+    assert tree_size(tmp_path / "kept") == 2
+    remove_tree(tmp_path / "kept")
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_an_image_of_deep_directories_comes_and_goes(tmp_path: Path) -> None:
+    store = ImageStore(str(tmp_path))
+    deep = "/".join("d" * 2040)
+    store.import_rootfs(io.BytesIO(tar_of(entry(f"{deep}/f", b"x"))), "deep")
+    left = tmp_path / "images/tmp/left"
+    os.rename(store.layers.diff(store.get("deep").layers[0]), left)  # as a kill in the middle of a removal leaves it
+    os.mkdir(store.layers.diff(store.get("deep").layers[0]))
+    store = ImageStore(str(tmp_path))
+    assert not left.exists() and store.get("deep")
+    store.remove("deep")
+    assert os.listdir(tmp_path / "images/tmp") == os.listdir(tmp_path / "images/layers") == []
