@@ -17,7 +17,8 @@ import time
 from collections.abc import Callable
 
 from pynet.netlib.errors import NotSupported
-from pynet.netlib.firewall.intents import FirewallBackend, NetworkRules, PortRule, select_backend
+from pynet.netlib.firewall.choice import select_backend
+from pynet.netlib.firewall.intents import FirewallBackend, NetworkRules, PortRule
 from pynet.netlib.kernel.syscall import CLONE_NEWNET, unshare
 
 NETWORK = NetworkRules("pb0", ("10.0.0.0/16",))

@@ -21,13 +21,13 @@ from typing import Any
 
 from ..netlib.errors import Forbidden, InvalidArgument
 from ..netlib.firewall.intents import NetworkRules
+from ..netlib.ifname import HINT as IFNAME_HINT
+from ..netlib.ifname import is_ifname
 from ..netlib.instance import bridge_name, veth_name
 from ..netlib.model import EndpointRecord, NetworkRecord, SandboxRecord
 from ..netlib.resources import Bridge, NetworkFirewall, Resource, Sysctl, Veth
 
 DEFAULT_MTU = 1500
-IFNAMSIZ = 16
-"""net/if.h: fifteen bytes and a NUL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,14 @@ def _mtu(text: str) -> int:
 
 
 def _interface(text: str) -> str:
-    if not 0 < len(text.encode()) < IFNAMSIZ or text in (".", "..") or any(c in "/: \t\n" for c in text):
-        raise ValueError("not an interface name (1 to 15 bytes, no '/', ':' or blanks)")
+    if not is_ifname(text):
+        raise ValueError(f"not an interface name: {IFNAME_HINT}")
     return text
+
+
+def _interface_prefix(text: str) -> str:
+    _interface(text + "0")
+    return _interface(text)
 
 
 def _address(version: int) -> Callable[[str], str]:
@@ -96,7 +101,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "com.docker.network.bridge.inhibit_ipv4": ("inhibit_ipv4", _boolean),
     "com.docker.network.host_ipv4": ("source", _address(4)),
     "com.docker.network.host_ipv6": ("source6", _address(6)),
-    "com.docker.network.container_iface_prefix": ("ifname_prefix", _interface),
+    "com.docker.network.container_iface_prefix": ("ifname_prefix", _interface_prefix),
 }
 _SHORT = {field: option for option, (field, _) in _OPTIONS.items()} | {"hairpin": "hairpin"}
 _OPTIONS["hairpin"] = ("hairpin", _boolean)

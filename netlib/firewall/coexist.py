@@ -22,12 +22,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from ..errors import NotSupported
+from ..kernel.libnftables import Nft, NftError
 from ..kernel.netns import NetnsThread, open_netns
 from . import detect
 from .intents import NetworkRules, PortRule
 from .iptables.process import IptablesError, LegacyTables, check_installed
 from .iptables.render import Rule, edit
-from .nftables.libnftables import Nft, NftError
 
 T = TypeVar("T")
 

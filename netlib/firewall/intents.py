@@ -2,11 +2,11 @@
 
     NetworkRules   one bridge network: who may talk to it, and how its packets leave
     PortRule       one published port: a host address and port that lead to a container's
-    FirewallBackend  what keeps both true in a kernel: netlib/firewall/nftables/backend.py, netlib/firewall/iptables/backend.py
+    FirewallBackend  what keeps both true in a kernel: nftables/backend.py, iptables/backend.py; choice.py picks one
 
 The intents are values; ``check_network`` and ``check_port`` are the one place that says which values make sense, and
 bring them into the form in which the kernel shows them again, so that intents and kernel can be compared with ``==``.
-``select_backend`` chooses the back end of this host.  What each intent promises: docs/firewall.md.
+What each intent promises: docs/firewall.md.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from ..errors import InvalidArgument, NotSupported, PynetError
+from ..errors import InvalidArgument
+from ..ifname import check_ifname
 
 PortKey = tuple[str, int, str, int]
 """Protocol, IP version, host address or "", host port: two rules with one key can not both be true."""
 
 PROTOCOLS = ("tcp", "udp", "sctp")
-_IFNAME = re.compile(r"[A-Za-z0-9_.@-]{1,15}\Z")
-"""net/if.h allows more; these need no quoting in any rule language and are no wildcard ("+" is iptables', "*" nft's)."""
 _INSTANCE = re.compile(r"[0-9a-f]{0,8}\Z")
 
 
@@ -129,15 +128,6 @@ def check_instance(instance: str) -> str:
     return instance
 
 
-def check_ifname(name: str) -> str:
-    """*name*, if rules can speak of an interface with it."""
-    if not _IFNAME.match(name) or name in {".", ".."}:
-        raise InvalidArgument(
-            f"invalid interface name {name!r}", hint="use up to 15 letters, digits, '_', '.', '@' and '-'"
-        )
-    return name
-
-
 def _address(text: str, what: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     try:
         address = ipaddress.ip_address(text)
@@ -203,35 +193,3 @@ def check_port(rule: PortRule) -> PortRule:
 def is_loopback(host_ip: str) -> bool:
     """Whether a canonical host address is this host's own: 127.0.0.0/8 (RFC 1122 3.2.1.3) or ::1 (RFC 4291 2.5.3)."""
     return host_ip.startswith("127.") or host_ip == "::1"
-
-
-def select_backend(name: str = "auto", instance: str = "") -> FirewallBackend:
-    """The back end *name* ("nftables", "iptables", "auto") for the calling thread's network namespace.
-
-    "auto" is nftables where it works, else iptables.  A host whose iptables command is the nf_tables variant is
-    served by nftables: both speak to the same kernel code, and python-iptables does not see such rules.  NotSupported
-    says what is missing.  Nothing is changed yet; ``ensure`` does that.
-    """
-    if name not in {"auto", "nftables", "iptables"}:
-        raise InvalidArgument(f"unknown firewall back end {name!r}", hint="one of auto, nftables, iptables")
-    missing: list[PynetError] = []
-    if name in {"auto", "nftables"}:
-        from .nftables.backend import NftablesBackend
-
-        try:
-            return NftablesBackend(instance)
-        except NotSupported as error:
-            missing.append(error)
-    if name in {"auto", "iptables"}:
-        from .iptables.backend import IptablesBackend
-
-        try:
-            return IptablesBackend(instance)
-        except NotSupported as error:
-            missing.append(error)
-    raise NotSupported(
-        "no firewall back end works here: " + "; ".join(error.message for error in missing)
-        if len(missing) > 1
-        else missing[0].message,
-        hint="; or ".join(error.hint for error in missing if error.hint),
-    )

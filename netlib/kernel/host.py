@@ -23,7 +23,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from ..errors import Conflict, InvalidArgument, NotSupported
-from ..firewall.intents import FirewallBackend, NetworkRules, PortRule, check_network, select_backend
+from ..firewall.choice import select_backend
+from ..firewall.intents import FirewallBackend, NetworkRules, PortRule, check_network
 from ..instance import Instance
 from ..proxying import Proxy, ServedPort
 from ..resources import Bridge, DefaultRoute, Netns, NetworkFirewall, PortForwards, ProxyPorts, Sysctl, Veth

@@ -31,11 +31,12 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
+from ..ifname import check_ifname
 from . import rtnl_messages as messages
 from .netlink import Answer, Message, NetlinkError, NetlinkSocket
-from .rtnl_messages import AddressInfo, LinkInfo, RouteInfo, check_name
+from .rtnl_messages import AddressInfo, LinkInfo, RouteInfo
 
-__all__ = ["AddressInfo", "LinkInfo", "NetlinkError", "RouteInfo", "Rtnetlink", "check_name"]
+__all__ = ["AddressInfo", "LinkInfo", "NetlinkError", "RouteInfo", "Rtnetlink"]
 
 _GONE = (errno.ENODEV,)
 
@@ -131,7 +132,7 @@ class Rtnetlink:
 
     def delete_link(self, link: int | str) -> None:
         """Delete by index or name; one that is gone already is fine."""
-        message = messages.del_link(name=check_name(link)) if isinstance(link, str) else messages.del_link(link)
+        message = messages.del_link(name=check_ifname(link)) if isinstance(link, str) else messages.del_link(link)
         self._netlink.transact([message], ignore=_GONE)
 
     def delete_links(self, indices: Iterable[int]) -> None:
@@ -147,7 +148,7 @@ class Rtnetlink:
 
     def link(self, link: int | str) -> LinkInfo | None:
         """One link by index or name, None if there is none."""
-        message = messages.get_link(name=check_name(link)) if isinstance(link, str) else messages.get_link(link)
+        message = messages.get_link(name=check_ifname(link)) if isinstance(link, str) else messages.get_link(link)
         answers = self._netlink.transact([message], ignore=_GONE)
         return messages.read_link(answers[0].body) if answers else None
 

@@ -11,6 +11,7 @@ import struct
 from dataclasses import dataclass
 
 from ..errors import InvalidArgument
+from ..ifname import check_ifname
 from .netlink import NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE, Message, attribute, attributes, nested, text
 from .netlink import u8 as _u8
 from .netlink import u32 as _u32
@@ -31,7 +32,6 @@ IFA_F_NODAD = 2
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_TABLE = 1, 4, 5, 6, 7, 15
 RT_TABLE_MAIN, RTPROT_STATIC, RTN_UNICAST, RTNH_F_ONLINK, RTM_F_CLONED = 254, 4, 1, 4, 0x200
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
-IFNAMSIZ = 16
 LOOPBACK_INDEX = 1  # the loopback is registered first in every namespace (net/core/dev.c)
 
 _IFINFO = struct.Struct("=BxHiII")  # family, type, index, flags, change
@@ -100,19 +100,6 @@ class RouteInfo:
 # -- values to bytes and back ---------------------------------------------------------------------------------------
 
 
-def check_name(name: str) -> str:
-    """*name* if the kernel takes it for an interface (dev_valid_name), else InvalidArgument.
-
-    A percent sign is refused too: the kernel would take it for a template and choose another name.
-    """
-    size = len(name.encode())
-    if not size or size >= IFNAMSIZ:
-        raise InvalidArgument(f"invalid interface name {name!r}: {size} bytes, it must have 1 to {IFNAMSIZ - 1}")
-    if name in (".", "..") or any(character in "/:%" or character.isspace() or character < "!" for character in name):
-        raise InvalidArgument(f"invalid interface name {name!r}: blanks and the characters / : % are not allowed")
-    return name
-
-
 def pack_address(address: str) -> tuple[int, bytes]:
     """(family, bytes) of an address in text."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -151,7 +138,7 @@ def _text(data: bytes | None) -> str:
 def new_bridge(name: str, *, mac: str = "", mtu: int = 0, group: int = 0, up: bool = True) -> Message:
     body = (
         _IFINFO.pack(0, 0, 0, IFF_UP if up else 0, IFF_UP)
-        + text(IFLA_IFNAME, check_name(name))
+        + text(IFLA_IFNAME, check_ifname(name))
         + _link_options(mac=mac, mtu=mtu, group=group)
         + nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge"))
     )
@@ -174,12 +161,12 @@ def new_veth(
 
     The host end is up at once, the peer can not be (ENOTCONN).
     """
-    end = _IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, check_name(peer)) + _link_options(mac=mac, mtu=mtu)
+    end = _IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, check_ifname(peer)) + _link_options(mac=mac, mtu=mtu)
     if netns_fd >= 0:
         end += _u32(IFLA_NET_NS_FD, netns_fd)
     body = (
         _IFINFO.pack(0, 0, 0, IFF_UP if up else 0, IFF_UP)
-        + text(IFLA_IFNAME, check_name(host))
+        + text(IFLA_IFNAME, check_ifname(host))
         + _link_options(mac=host_mac, mtu=mtu, group=group, master=master or None)
         + nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, "veth"), nested(IFLA_INFO_DATA, nested(VETH_INFO_PEER, end)))
     )
@@ -201,7 +188,7 @@ def change_link(
     """Change what is given of an existing link; master 0 takes it off its bridge."""
     body = _IFINFO.pack(0, 0, index, IFF_UP if up else 0, 0 if up is None else IFF_UP)
     if name:
-        body += text(IFLA_IFNAME, check_name(name))
+        body += text(IFLA_IFNAME, check_ifname(name))
     body += _link_options(mac=mac, mtu=mtu, group=group, master=master)
     if alias is not None:
         body += attribute(IFLA_IFALIAS, alias.encode())  # no final zero: an empty one removes the alias
@@ -215,7 +202,7 @@ def change_port(index: int, name: str = "", *, hairpin: bool | None = None, isol
         options += _u8(IFLA_BRPORT_MODE, hairpin)
     if isolated is not None:
         options += _u8(IFLA_BRPORT_ISOLATED, isolated)
-    body = _IFINFO.pack(0, 0, index, 0, 0) + (text(IFLA_IFNAME, check_name(name)) if name else b"")
+    body = _IFINFO.pack(0, 0, index, 0, 0) + (text(IFLA_IFNAME, check_ifname(name)) if name else b"")
     body += nested(IFLA_LINKINFO, text(IFLA_INFO_SLAVE_KIND, "bridge"), nested(IFLA_INFO_SLAVE_DATA, options))
     return Message(f"set bridge port {name or index}", RTM_NEWLINK, 0, body)
 
@@ -224,7 +211,7 @@ def del_link(index: int = 0, *, name: str = "", group: int = 0) -> Message:
     """Delete one link by index or name, or with *group* all of that group in one go."""
     body = _IFINFO.pack(0, 0, index, 0, 0)
     if name:
-        body += text(IFLA_IFNAME, check_name(name))
+        body += text(IFLA_IFNAME, check_ifname(name))
     if group:
         body += _u32(IFLA_GROUP, group)
     return Message(f"delete link {name or index or f'group {group}'}", RTM_DELLINK, 0, body)
@@ -232,7 +219,7 @@ def del_link(index: int = 0, *, name: str = "", group: int = 0) -> Message:
 
 def get_link(index: int = 0, *, name: str = "") -> Message:
     """One link, or (neither given) all of them in a dump; RTEXT_FILTER_SKIP_STATS keeps the answer small."""
-    body = _IFINFO.pack(0, 0, index, 0, 0) + (text(IFLA_IFNAME, check_name(name)) if name else b"")
+    body = _IFINFO.pack(0, 0, index, 0, 0) + (text(IFLA_IFNAME, check_ifname(name)) if name else b"")
     return Message(f"look up link {name or index or '(all)'}", RTM_GETLINK, 0, body + _u32(IFLA_EXT_MASK, 8))
 
 

@@ -24,8 +24,8 @@ from pynet.netlib.applier import Applier
 from pynet.netlib.controller import Controller
 from pynet.netlib.firewall.iptables import backend as iptables
 from pynet.netlib.firewall.nftables import backend as nftables
-from pynet.netlib.firewall.nftables.libnftables import Nft
 from pynet.netlib.kernel import host, netns, sysctl
+from pynet.netlib.kernel.libnftables import Nft
 from pynet.netlib.kernel.netlink import NetlinkSocket
 from pynet.netlib.model import EndpointRecord, IpamConfig
 from pynet.netlib.ports.portspec import parse_publish

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pynet.netlib.errors import NotSupported
-from pynet.netlib.firewall.intents import select_backend
+from pynet.netlib.firewall.choice import select_backend
 from pynet.plugins.testhost import Host
 
 THOROUGH = bool(os.environ.get("PYNET_THOROUGH"))

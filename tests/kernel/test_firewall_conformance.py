@@ -23,7 +23,8 @@ from dataclasses import replace
 import pytest
 
 from pynet.netlib.errors import InvalidArgument, NotSupported
-from pynet.netlib.firewall.intents import FirewallBackend, NetworkRules, PortRule, select_backend
+from pynet.netlib.firewall.choice import select_backend
+from pynet.netlib.firewall.intents import FirewallBackend, NetworkRules, PortRule
 from pynet.netlib.kernel import sysctl
 from pynet.netlib.kernel.rtnetlink import RouteInfo
 from pynet.plugins.snapshot import Snapshot

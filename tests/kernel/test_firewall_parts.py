@@ -16,13 +16,14 @@ import pytest
 
 from pynet.netlib.errors import NotSupported
 from pynet.netlib.firewall import detect as firewall_detect
-from pynet.netlib.firewall.intents import NetworkRules, PortRule, select_backend
+from pynet.netlib.firewall.choice import select_backend
+from pynet.netlib.firewall.intents import NetworkRules, PortRule
 from pynet.netlib.firewall.iptables.process import IptablesError, LegacyTables, check_installed
 from pynet.netlib.firewall.iptables.render import Rule
-from pynet.netlib.firewall.nftables import libnftables
 from pynet.netlib.firewall.nftables import render as nft_render
 from pynet.netlib.firewall.nftables.backend import NftablesBackend
-from pynet.netlib.firewall.nftables.libnftables import Nft, NftError
+from pynet.netlib.kernel import libnftables
+from pynet.netlib.kernel.libnftables import Nft, NftError
 from pynet.plugins.testhost import Host
 
 NETWORK = NetworkRules("pba", ("10.77.1.0/24",))
@@ -88,7 +89,7 @@ def test_without_the_library_the_message_names_it(monkeypatch: pytest.MonkeyPatc
 
 def test_without_privilege_the_message_says_what_to_do(host: Host) -> None:
     code = (
-        "from pynet.netlib.firewall.intents import select_backend\n"
+        "from pynet.netlib.firewall.choice import select_backend\n"
         "from pynet.netlib.errors import NotSupported\n"
         "try: select_backend('nftables')\n"
         "except NotSupported as error: print(error, '|', error.hint)"

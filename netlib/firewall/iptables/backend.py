@@ -16,9 +16,10 @@ import threading
 from collections.abc import Iterable
 
 from ...errors import NotSupported, PynetError
+from ...ifname import check_ifname
+from ...kernel.libnftables import Nft
 from ..coexist import Coexistence
-from ..intents import NetworkRules, PortKey, PortRule, check_ifname, check_instance, check_network, check_port
-from ..nftables.libnftables import Nft
+from ..intents import NetworkRules, PortKey, PortRule, check_instance, check_network, check_port
 from . import render
 from .process import LegacyTables, check_installed
 

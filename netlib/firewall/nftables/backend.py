@@ -13,10 +13,11 @@ import threading
 from collections.abc import Iterable
 
 from ...errors import NotSupported
+from ...ifname import check_ifname
+from ...kernel.libnftables import Nft, NftError
 from ..coexist import Coexistence
-from ..intents import NetworkRules, PortKey, PortRule, check_ifname, check_instance, check_network, check_port
+from ..intents import NetworkRules, PortKey, PortRule, check_instance, check_network, check_port
 from . import render
-from .libnftables import Nft, NftError
 
 _NO_KERNEL = (errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ENOENT, errno.EINVAL)
 

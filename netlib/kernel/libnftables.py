@@ -16,7 +16,7 @@ import os
 import threading
 from typing import Any
 
-from ...errors import NotSupported
+from ..errors import NotSupported
 
 LIBRARY = "libnftables.so.1"
 _OUTPUT_JSON, _OUTPUT_TERSE = 1 << 4, 1 << 8
