@@ -163,7 +163,7 @@ class Containers:
             with self._lock:
                 del self._by_name[name]
             for volume in made:
-                engine.volumes.remove(volume, force=True)
+                engine.volumes.discard(volume)
             raise
         with self._lock:
             self._by_id[id] = container
@@ -366,7 +366,7 @@ class Containers:
         if volumes:
             for point in container.mounts:
                 if point.anonymous and not self.volume_users(point.name, but=container.id):
-                    engine.volumes.remove(point.name, force=True, but=container.id)
+                    engine.volumes.discard(point.name, but=container.id)
         with container.lock:
             engine.reserve.spend(engine.store.delete, KIND, container.id)
             with self._lock:

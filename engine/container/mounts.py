@@ -22,6 +22,8 @@ from ...netlib.errors import InvalidArgument
 from ..fields import Fields
 
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
+NAME_MAX = 255
+"""Of a file name (limits.h); the characters above are ASCII."""
 PROPAGATION = frozenset({"private", "rprivate", "slave", "rslave", "shared", "rshared"})
 _MODES = {"ro", "rw", "z", "Z", "nocopy"} | PROPAGATION
 
@@ -65,11 +67,14 @@ def clean_target(target: str, shown: str) -> str:
 
 
 def valid_volume_name(name: str) -> str:
+    """*name*, when a directory can have it; InvalidArgument otherwise."""
     if not _VOLUME_NAME.match(name):
         raise InvalidArgument(
             f"{name!r} includes invalid characters for a local volume name, only [a-zA-Z0-9][a-zA-Z0-9_.-] are "
             "allowed. If you intended to pass a host directory, use absolute path".replace("'", '"')
         )
+    if len(name) > NAME_MAX:
+        raise InvalidArgument(f"volume name is too long: {len(name)} characters, where {NAME_MAX} are allowed")
     return name
 
 
