@@ -241,7 +241,7 @@ def exit_code(status: int) -> int:
 
 def tee(source: int, target: int, size: int) -> int:
     """Copy up to *size* bytes between two pipes without taking them from *source* (tee(2)); BlockingIOError on none."""
-    return k.check(_tee(source, target, size, _SPLICE_F_NONBLOCK), "tee")
+    return k.call(_tee, source, target, size, _SPLICE_F_NONBLOCK, what="tee")
 
 
 def check_null(fd: int) -> int:

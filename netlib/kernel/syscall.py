@@ -1,13 +1,16 @@
 """Linux calls that Python 3.11 does not offer, through ctypes; shared by every room that acts on the kernel.
 
-Rules: one function a call, the man page's name, OSError with errno on failure, file descriptors are close-on-exec.
-Nothing here decides anything.  Imports only ctypes and os: the supervisor's children rely on that.
+Rules: one function a call, the man page's name, OSError with errno on failure, file descriptors are close-on-exec; a call
+that a signal interrupted is made again (``call``), as Python's own are (PEP 475).
+Nothing here decides anything.  Imports little, and nothing late: the supervisor's children rely on that.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+from collections.abc import Callable
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -49,6 +52,13 @@ def check(result: int, what: str = "") -> int:
     return result
 
 
+def call(function: Callable[..., int], *arguments: object, what: str = "") -> int:
+    """A function of the C library's, made again while a signal interrupts it (EINTR, signal(7)); OSError otherwise."""
+    while (result := function(*arguments)) == -1 and ctypes.get_errno() == errno.EINTR:
+        pass  # Python's handlers have run by now
+    return check(result, what)
+
+
 def _bytes(text: str | bytes | None) -> bytes | None:
     return None if text is None else os.fsencode(text)
 
@@ -56,28 +66,28 @@ def _bytes(text: str | bytes | None) -> bytes | None:
 def syscall(number: int, *arguments: object, what: str = "") -> int:
     """syscall(2).  Integers are passed as C longs unless wrapped by ctypes."""
     wrapped = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
-    return check(_syscall(ctypes.c_long(number), *wrapped), what)
+    return call(_syscall, ctypes.c_long(number), *wrapped, what=what)
 
 
 def setns(fd: int, kind: int = 0) -> None:
-    check(_libc.setns(fd, kind), "setns")
+    call(_libc.setns, fd, kind, what="setns")
 
 
 def unshare(flags: int) -> None:
-    check(_libc.unshare(flags), "unshare")
+    call(_libc.unshare, flags, what="unshare")
 
 
 def mount(source: str | None, target: str, kind: str | None = None, flags: int = 0, data: str | None = None) -> None:
-    check(_libc.mount(_bytes(source), _bytes(target), _bytes(kind), ctypes.c_ulong(flags), _bytes(data)), target)
+    call(_libc.mount, _bytes(source), _bytes(target), _bytes(kind), ctypes.c_ulong(flags), _bytes(data), what=target)
 
 
 def umount2(target: str, flags: int = 0) -> None:
-    check(_libc.umount2(_bytes(target), flags), target)
+    call(_libc.umount2, _bytes(target), flags, what=target)
 
 
 def prctl(option: int, *arguments: int) -> int:
     words = [ctypes.c_ulong(a) for a in arguments] + [ctypes.c_ulong(0)] * (4 - len(arguments))
-    return check(_libc.prctl(option, *words), "prctl")
+    return call(_libc.prctl, option, *words, what="prctl")
 
 
 def pivot_root(new: str, old: str) -> None:
@@ -86,7 +96,7 @@ def pivot_root(new: str, old: str) -> None:
 
 def sethostname(name: str) -> None:
     raw = os.fsencode(name)
-    check(_libc.sethostname(raw, len(raw)), "sethostname")
+    call(_libc.sethostname, raw, len(raw), what="sethostname")
 
 
 def close_range(first: int, last: int, flags: int = 0) -> None:

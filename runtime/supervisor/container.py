@@ -257,8 +257,12 @@ class Container:
             self.start(None)
 
     def _drain(self) -> None:
-        if self._output is not None:
+        if self._output is None:
+            return
+        try:
             self._output.drain()
+        except Exception as error:  # whatever is wrong with its output: an end that nobody hears of hangs everybody
+            print(f"output of container {self.id} is lost: {error!r}", file=sys.stderr, flush=True)
 
     def _release(self) -> None:
         """Close what belongs to the ended process."""
