@@ -2,7 +2,8 @@
 
 Pure functions over the text of /etc/passwd and /etc/group (passwd(5), group(5)); a line that does not parse is passed
 over.  The rules and the error texts are those of moby/sys/user's GetExecUser, which Docker's users know: a number is
-always an id and need not be listed; a name must be; supplementary groups come from the files unless a group is given.
+always an id and need not be listed; a name must be; supplementary groups come from the files unless a group is given, and
+the primary group is always one of them.
 """
 
 from __future__ import annotations
@@ -78,5 +79,6 @@ def identify(user: str, extra_groups: list[str], passwd: str, group: str) -> Ide
                 supplementary.append(listed)
     for extra in extra_groups:
         supplementary.append(_group_id(extra, groups, f"Unable to find group {extra}"))
-    unique = list(dict.fromkeys(supplementary))
+    # the primary group is one of them: else a setgid program or newgrp could drop it, and what is denied to it was open
+    unique = list(dict.fromkeys([gid, *supplementary]))  # CVE-2022-36109
     return Identity(_checked(uid), _checked(gid), unique, home)

@@ -173,11 +173,11 @@ def test_the_working_directory_is_made(lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("user", "groups", "shown"),
     [
-        ("", [], "uid=0(root) gid=0(root)"),
-        ("web", [], "uid=1000(web) gid=1001(web) groups=50(logs)"),
-        ("1000:50", [], "uid=1000(web) gid=50(logs)"),
-        ("4711", [], "uid=4711 gid=0(root)"),
-        ("web", ["7"], "uid=1000(web) gid=1001(web) groups=7,50(logs)"),
+        ("", [], "uid=0(root) gid=0(root) groups=0(root)"),
+        ("web", [], "uid=1000(web) gid=1001(web) groups=1001(web),50(logs)"),
+        ("1000:50", [], "uid=1000(web) gid=50(logs) groups=50(logs)"),
+        ("4711", [], "uid=4711 gid=0(root) groups=0(root)"),
+        ("web", ["7"], "uid=1000(web) gid=1001(web) groups=7,1001(web),50(logs)"),
     ],
 )
 def test_the_user_comes_from_the_containers_files(lab: Lab, user: str, groups: list[str], shown: str) -> None:
