@@ -14,6 +14,8 @@ from .loop import Loop
 
 _MAX_PENDING = 64 << 20
 """A client that leaves this many bytes unread is dropped."""
+_WHOLE = (1 << 63) - 1
+"""Numbers are the API's 64 bits; JSON has longer ones."""
 
 Fields = dict[str, Any]
 Handler = Callable[["Connection", Fields, list[int]], None]
@@ -89,7 +91,7 @@ class Request:
 
     def number(self, key: str, default: int | None = None) -> int:
         value = self.message.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool):
+        if not isinstance(value, int) or isinstance(value, bool) or not -_WHOLE <= value <= _WHOLE:
             raise InvalidArgument(f"{self.message.get('op')}: {key} is missing or not a number")
         return value
 

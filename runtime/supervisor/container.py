@@ -396,6 +396,8 @@ class Container:
             master = self.execs.master(exec_id)
         if master < 0:
             raise Conflict("the process has no terminal")
+        if not (0 <= height < 1 << 16 and 0 <= width < 1 << 16):
+            raise InvalidArgument(f"invalid size of a terminal: {height} lines of {width}")
         fcntl.ioctl(master, linux.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
     def processes(self) -> list[int]:

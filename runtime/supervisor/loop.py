@@ -11,6 +11,10 @@ import time
 from collections.abc import Callable
 
 Callback = Callable[[int], None]
+LONGEST = 1e9
+"""Seconds, 31 years: a timer that is due later never is."""
+_LONGEST_POLL = 3600.0
+"""Seconds: epoll_wait(2) takes an int of milliseconds."""
 
 
 class Timer:
@@ -53,7 +57,8 @@ class Loop:
             self._epoll.unregister(fd)
 
     def later(self, seconds: float, call: Callable[[], None]) -> Timer:
-        timer = Timer(time.monotonic() + seconds, call)
+        """Call *call* in that many seconds: at once when negative, never when more than LONGEST."""
+        timer = Timer(time.monotonic() + min(seconds, LONGEST), call)
         heapq.heappush(self._timers, timer)
         return timer
 
@@ -76,7 +81,7 @@ class Loop:
                 return
             timeout = -1.0
             if self._timers:
-                timeout = max(0.0, self._timers[0].due - time.monotonic())
+                timeout = min(max(0.0, self._timers[0].due - time.monotonic()), _LONGEST_POLL)
             for fd, events in self._epoll.poll(timeout):
                 callback = self._callbacks.get(fd)  # an earlier callback of this round may have discarded it
                 if callback is not None:

@@ -43,7 +43,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...netlib import ipc
-from ...netlib.errors import Conflict, InvalidArgument, NotFound, PynetError
+from ...netlib.errors import Conflict, InternalError, InvalidArgument, NotFound, PynetError
 from ...netlib.kernel import syscall as k
 from ..spec import ContainerSpec
 from . import spawn
@@ -111,7 +111,12 @@ class Supervisor:
         """Take over what is on record."""
         for name in os.listdir(f"{self.run_directory}/containers"):
             record = Record(f"{self.run_directory}/containers/{name}")
-            spec, state = record.load("spec"), record.load("state")
+            try:
+                spec, state = record.load("spec"), record.load("state")
+            except (OSError, ValueError) as error:
+                # it may be of a container that lives: what is not understood is not removed
+                print(f"the record {record.directory} can not be read: {error}", file=sys.stderr, flush=True)
+                continue
             if spec is None or state is None:
                 self._remove_torso(record, spec)
                 continue
@@ -185,6 +190,9 @@ class Supervisor:
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             request.fail(spawn.StartError(f"{message.get('op')}: {where}{error.strerror}"))
+        except Exception as error:  # a bug: its caller must not wait for ever, and the loop reports it
+            request.fail(InternalError(f"{message.get('op')}: {error!r}"))
+            raise
         finally:
             for fd in request.fds:
                 os.close(fd)

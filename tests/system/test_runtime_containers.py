@@ -571,6 +571,26 @@ def test_stop_kills_what_does_not_listen(lab: Lab) -> None:
     control.close()
 
 
+def test_a_time_out_that_never_ends_is_one(lab: Lab) -> None:
+    """The longest that the API can say was too much for epoll_wait(2), and the end of the supervisor."""
+    spec = lab.spec("sh", "-c", "trap 'echo asked > /control/up' TERM; echo up > /control/up; while :; do read x < /control/go; done")
+    control = lab.control(spec)
+    lab.client.start(spec)
+    control.heard()
+    with pytest.raises(InvalidArgument, match="timeout is missing or not a number"):
+        lab.client.stop(spec["id"], timeout=1 << 63)
+    states: list[dict[str, Any]] = []
+    stopping = threading.Thread(target=lambda: states.append(lab.client.stop(spec["id"], timeout=(1 << 63) - 1)))
+    stopping.start()
+    assert control.heard() == "asked"
+    lab.client.kill(spec["id"], 9)
+    stopping.join(BOUND)
+    assert [state["exit_code"] for state in states] == [137]
+    assert lab.client.info()["pid"] == lab.pid
+    lab.finish(spec)
+    control.close()
+
+
 def test_on_failure_restarts_until_the_maximum(lab: Lab) -> None:
     spec = lab.spec("sh", "-c", "echo try; exit 3", restart={"name": "on-failure", "max": 2})
     lab.client.start(spec)
@@ -656,6 +676,8 @@ def test_exec_in_a_terminal(lab: Lab, sleeper: ContainerSpec) -> None:
     process = {"args": ["sh", "-c", "read x; tty; stty size"], "tty": True}
     started = lab.client.exec(sleeper["id"], process, "x5")
     lab.client.resize(sleeper["id"], 20, 70, exec_id="x5")
+    with pytest.raises(InvalidArgument, match="invalid size of a terminal"):
+        lab.client.resize(sleeper["id"], 1 << 16, 70, exec_id="x5")
     os.write(started.fds[0], b"\n")
     lines = read_all(started.fds[0]).replace("\r", "").split()
     assert lines == ["/dev/pts/0", "20", "70"]
