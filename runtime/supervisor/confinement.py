@@ -43,11 +43,14 @@ class Confinement:
             self._watched, priority = watched
             self._loop.add(self._watched, self._event, select.EPOLLPRI if priority else select.EPOLLIN)
 
-    def _event(self, _: int) -> None:
+    def _event(self, events: int) -> None:
         try:
-            os.read(self._watched, 4096)  # an eventfd's count, or memory.events
+            if events & select.EPOLLPRI:
+                os.pread(self._watched, 4096, 0)  # kernfs is silent again once it was read from its beginning
+            else:
+                os.read(self._watched, 8)  # the eventfd's count
         except OSError:
-            pass
+            pass  # ENODEV: the group is being removed
         if self.oom_killed:
             self._on_oom()
 

@@ -42,22 +42,28 @@ class Record:
     def save(self, name: str, value: Any) -> None:
         """Write *name*.json so that a reader, or a crash, sees the old or the new one.
 
-        No fsync: a power failure takes the processes too, and the run directory does not outlive a boot.
+        No fsync: a power failure takes the processes too, and the run directory does not outlive a boot.  OSError when
+        it does not fit: the old one stays.
         """
         path = self.path(name + ".json")
+        rest = memoryview(json.dumps(value, separators=(",", ":")).encode())
         fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, json.dumps(value, separators=(",", ":")).encode())
+            while rest:
+                rest = rest[os.write(fd, rest) :]  # a disk that is nearly full takes a part, and refuses the next
+        except OSError as error:
+            os.unlink(path + ".new")
+            raise OSError(error.errno, error.strerror, path) from None
         finally:
             os.close(fd)
         os.rename(path + ".new", path)
 
     def load(self, name: str) -> Any:
-        """The value, or None when the file is missing or broken."""
+        """The value, or None when there is no file; OSError or ValueError when there is one that can not be read."""
         try:
             with open(self.path(name + ".json"), encoding="utf-8") as file:
                 return json.load(file)
-        except (OSError, ValueError):
+        except FileNotFoundError:
             return None
 
     def make_fifo(self, name: str) -> str:
@@ -69,4 +75,5 @@ class Record:
         return path
 
     def remove(self) -> None:
+        """Forget it all; twice is once."""
         remove_tree(self.directory, errors=[])
