@@ -36,6 +36,7 @@ from . import mounts, program, users
 _FILE_LIMIT = 4 << 20
 """Most bytes read of the container's passwd and group files."""
 _ALL_CAPABILITIES = 64
+_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 
 class Attachment:
@@ -355,8 +356,8 @@ def _finish(process: Process, who: users.Identity, step: list[str]) -> NoReturn:
         if process.seccomp:
             linux.load_seccomp(process.seccomp)
     step[0] = "signals"
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)  # CPython ignores SIGPIPE and SIGXFSZ, and that survives execve
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)  # CPython ignores SIGPIPE and SIGXFSZ, nohup(1) more; it survives execve
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     step[0] = "exec"
     name = process.args[0]

@@ -20,10 +20,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
+import sys
 import time
 from binascii import crc32
 from collections.abc import Callable
+from fcntl import ioctl
 
 from .. import linux
 
@@ -31,11 +34,14 @@ PART = 16 << 10
 """Longest record (moby, daemon/logger/copier.go)."""
 PARTIAL_SECONDS = 0.1
 PIPE_SIZE = 65536
-ROUNDS = 8
-"""Pipefuls of one stream before the others have a turn."""
+TURN_SECONDS = 0.01
+"""How long one stream may keep the supervisor before everybody else has a turn."""
+_TERMINAL_DRAIN = 1 << 20
+"""Most bytes that are read from the terminal of an ended container: what still writes there is somebody else."""
 _JOURNAL = struct.Struct("<QQQQQ")
 """Set (1 stdout, 2 stderr, 0 clear), log size before, length of the batch in the log, bytes taken, their CRC-32."""
 STREAMS = {"stdout": 1, "stderr": 2}
+_line = re.compile(rb"[^\n]*\n").findall
 
 
 def split(data: bytes, *, partial: bool) -> tuple[list[bytes], int]:
@@ -43,16 +49,20 @@ def split(data: bytes, *, partial: bool) -> tuple[list[bytes], int]:
     records: list[bytes] = []
     start = 0
     while start < len(data):
-        end = data.find(b"\n", start, start + PART)
-        if end >= 0:
-            end += 1
-        elif len(data) - start >= PART:
+        # as many lines as end within one part of each other: thousands of short ones in one step
+        end = start
+        while (newline := data.rfind(b"\n", end, end + PART)) >= 0:
+            end = newline + 1
+        records += _line(data, start, end)
+        start = end
+        if len(data) - start >= PART:
             end = start + PART
         elif partial:
             end = len(data)
         else:
             break
-        records.append(data[start:end])
+        if end > start:
+            records.append(data[start:end])
         start = end
     return records, start
 
@@ -63,12 +73,14 @@ def timestamp(nanoseconds: int) -> str:
 
 
 def encode(records: list[bytes], stream: str, nanoseconds: int) -> bytes:
-    """The lines of the json-file log."""
-    when = timestamp(nanoseconds)
-    tail = f',"stream":"{stream}","time":"{when}"}}\n'
-    return "".join(
-        '{"log":' + json.dumps(record.decode("utf-8", "surrogateescape")) + tail for record in records
-    ).encode()
+    """The lines of the json-file log, of at least one record.
+
+    All in one call of the encoder: they are a list whose items are parted by what ends one line and begins the next.
+    """
+    head, tail = '{"log":', f',"stream":"{stream}","time":"{timestamp(nanoseconds)}"}}\n'
+    texts = [record.decode("utf-8", "surrogateescape") for record in records]
+    items = json.dumps(texts, separators=(tail + head, ":"))
+    return f"{head}{items[1:-1]}{tail}".encode("ascii")
 
 
 class Log:
@@ -81,6 +93,8 @@ class Log:
         if path:
             self.fd = os.open(path, flags, 0o640)
         self.journal = os.open(journal, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if not os.fstat(self.journal).st_size:
+            os.pwrite(self.journal, bytes(_JOURNAL.size), 0)  # room for it, so that a disk that fills up later has it
         self.lost = 0
         """Bytes that could not be written (a full disk); the container is not made to wait for them."""
 
@@ -148,6 +162,11 @@ class Peek:
         os.close(self._write)
 
 
+def _waiting(fd: int) -> int:
+    """Bytes that can be read from *fd* (FIONREAD, pipe(7))."""
+    return int.from_bytes(ioctl(fd, linux.FIONREAD, bytes(4)), sys.byteorder)
+
+
 def _take(fifo: int, count: int) -> None:
     while count:
         count -= len(os.read(fifo, count))
@@ -171,23 +190,35 @@ class FifoStream:
             _take(self.fd, count)
         self._log.taken()
 
-    def pump(self, *, partial: bool = False, rounds: int = ROUNDS) -> float | None:
+    def pump(self, *, partial: bool = False) -> float | None:
         """Log what is there.  Seconds until this is to be called again, None when that is for the next event.
 
-        0 after *rounds*: others have their turn first.  PARTIAL_SECONDS when the beginning of a line stays behind:
+        0 after TURN_SECONDS: others have their turn first.  PARTIAL_SECONDS when the beginning of a line stays behind:
         then call it with *partial*.
         """
-        for _ in range(rounds):
-            data = self._peek.look(self.fd)
-            if not data:
-                return None
-            records, count = split(data, partial=partial)
-            if not records:
-                return PARTIAL_SECONDS
+        end = time.monotonic() + TURN_SECONDS
+        while taken := self._step(partial):
+            if time.monotonic() >= end:
+                return 0.0
+        return None if taken is None else PARTIAL_SECONDS
+
+    def drain(self) -> None:
+        """Log what is in the FIFO now, and no more: another container may have it as its output, and go on writing."""
+        left = _waiting(self.fd)
+        while left > 0 and (taken := self._step(True)):
+            left -= taken
+
+    def _step(self, partial: bool) -> int | None:
+        """Log one look into the FIFO: the bytes taken, 0 when only the beginning of a line is there, None on nothing."""
+        data = self._peek.look(self.fd)
+        if not data:
+            return None
+        records, count = split(data, partial=partial)
+        if records:
             self._log.write(self.name, data[:count], records)
             _take(self.fd, count)
             self._log.taken()
-        return 0.0
+        return count
 
     def close(self) -> None:
         os.close(self.fd)
@@ -206,19 +237,29 @@ class TerminalStream:
         if self._log.unfinished() is not None:
             self._log.taken()
 
-    def pump(self, *, partial: bool = False, rounds: int = ROUNDS) -> float | None:
+    def pump(self, *, partial: bool = False) -> float | None:
         """As FifoStream's; *partial* is always so."""
-        for _ in range(rounds):
-            try:
-                data = os.read(self.fd, PIPE_SIZE)
-            except OSError:  # BlockingIOError: nothing more; EIO: hung up
-                return None
-            if not data:
-                return None
+        end = time.monotonic() + TURN_SECONDS
+        while self._step():
+            if time.monotonic() >= end:
+                return 0.0
+        return None
+
+    def drain(self) -> None:
+        left = _TERMINAL_DRAIN
+        while left > 0 and (taken := self._step()):
+            left -= taken
+
+    def _step(self) -> int:
+        try:
+            data = os.read(self.fd, PIPE_SIZE)
+        except OSError:  # BlockingIOError: nothing more; EIO: hung up
+            return 0
+        if data:
             records, _ = split(data, partial=True)
             self._log.write("stdout", data, records)
             self._log.taken()
-        return 0.0
+        return len(data)
 
     def close(self) -> None:
         os.close(self._slave)

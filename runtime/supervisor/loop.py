@@ -1,4 +1,9 @@
-"""A small event loop: epoll, timers and SIGCHLD, in one thread and with few imports (asyncio alone is 10 MB)."""
+"""A small event loop: epoll, timers and SIGCHLD, in one thread and with few imports (asyncio alone is 10 MB).
+
+Work that can wait, the copying of output, is asked for by ``soon``: one such call a round, after whatever timers and
+descriptors have to say, in the order in which they were asked for.  So a hundred containers that write as fast as they can
+get equal shares, and a client waits for one of them at most.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ import select
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 
 Callback = Callable[[int], None]
@@ -41,6 +47,7 @@ class Loop:
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callback] = {}
         self._timers: list[Timer] = []
+        self._soon: deque[Callable[[], None]] = deque()
         self.running = True
 
     def add(self, fd: int, callback: Callback, events: int = select.EPOLLIN) -> None:
@@ -62,6 +69,10 @@ class Loop:
         heapq.heappush(self._timers, timer)
         return timer
 
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call *call* when it is its turn; what is not wanted any more is the caller's to know."""
+        self._soon.append(call)
+
     def on_child(self, call: Callable[[], None]) -> None:
         """Call *call* after SIGCHLD; the signal's only other effect is to wake the loop."""
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -80,12 +91,16 @@ class Loop:
             if not self.running:
                 return
             timeout = -1.0
-            if self._timers:
+            if self._soon:
+                timeout = 0.0
+            elif self._timers:
                 timeout = min(max(0.0, self._timers[0].due - time.monotonic()), _LONGEST_POLL)
             for fd, events in self._epoll.poll(timeout):
                 callback = self._callbacks.get(fd)  # an earlier callback of this round may have discarded it
                 if callback is not None:
                     self._call(callback, events)
+            if self._soon:
+                self._call(self._soon.popleft())
 
     def _run_timers(self) -> None:
         now = time.monotonic()

@@ -21,6 +21,8 @@ class Output:
         self._log = logs.Log(log, record.path("journal"))
         self._streams: list[_Stream] = []
         self._timers: dict[int, Timer] = {}
+        self._turns: set[int] = set()
+        """Streams that wait for their turn, by descriptor."""
 
     @property
     def descriptors(self) -> list[int]:
@@ -38,37 +40,48 @@ class Output:
         stream.recover()
         self._streams.append(stream)
         # the edge comes at once when there is something already
-        self._loop.add(stream.fd, lambda _: self._pump(stream, False), select.EPOLLIN | select.EPOLLET)
+        self._loop.add(stream.fd, lambda _: self._wants_turn(stream), select.EPOLLIN | select.EPOLLET)
+
+    def _wants_turn(self, stream: _Stream) -> None:
+        if stream.fd in self._turns:
+            return
+        self._turns.add(stream.fd)
+
+        def turn() -> None:
+            if stream in self._streams:  # else it was closed meanwhile
+                self._turns.discard(stream.fd)
+                self._pump(stream, False)
+
+        self._loop.soon(turn)
 
     def _pump(self, stream: _Stream, partial: bool) -> None:
         again = stream.pump(partial=partial)
         waiting = self._timers.get(stream.fd)
-        if again is None:
-            if waiting is not None:
-                waiting.cancel()
-                del self._timers[stream.fd]
+        if again == logs.PARTIAL_SECONDS:
+            if waiting is None:  # else the beginning of a line has been waiting already
+
+                def due() -> None:
+                    self._timers.pop(stream.fd, None)
+                    self._pump(stream, True)
+
+                self._timers[stream.fd] = self._loop.later(logs.PARTIAL_SECONDS, due)
             return
         if waiting is not None:
-            if again > 0:
-                return  # the beginning of a line has been waiting already
             waiting.cancel()
-
-        def due() -> None:
-            self._timers.pop(stream.fd, None)
-            self._pump(stream, again > 0)
-
-        self._timers[stream.fd] = self._loop.later(again, due)
+            del self._timers[stream.fd]
+        if again is not None:
+            self._wants_turn(stream)
 
     def drain(self) -> None:
-        """Log all that is left; nobody writes any more."""
+        """Log what is left of an ended container's output."""
         for stream in self._streams:
-            while stream.pump(partial=True) is not None:
-                pass
+            stream.drain()
 
     def close(self) -> None:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        self._turns.clear()
         for stream in self._streams:
             self._loop.discard(stream.fd)
             stream.close()

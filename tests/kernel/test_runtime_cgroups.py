@@ -6,13 +6,18 @@ import os
 import select
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pynet.netlib.kernel import syscall as k
 from pynet.runtime.spec import Limits
 from pynet.runtime.supervisor.cgroups import Cgroups, Group
+from pynet.runtime.supervisor.confinement import Confinement
+from pynet.runtime.supervisor.loop import Loop
 
 NO_LIMITS: Limits = {"memory": 0, "memory_swap": 0, "nano_cpus": 0, "cpu_shares": 0, "cpuset_cpus": "", "pids": 0}
 
@@ -49,6 +54,39 @@ def test_it_is_frozen_and_killed(group: Group) -> None:
     assert select.select([pidfd], [], [], 10)[0]
     assert process.wait() == -9
     os.close(pidfd)
+
+
+def test_a_group_that_can_not_be_made_whole_is_not_made(v2: Cgroups) -> None:
+    """The kernel refuses a value half-way: no directory stays."""
+    name = f"pynet-test-half-{os.getpid()}/c"
+    with pytest.raises(KeyError):
+        v2.create(name, NO_LIMITS, devices=["x 1:3 rwm"])
+    assert not Path(v2.v2, name).exists()
+    v2.remove_parents(name)
+
+
+def test_a_limit_that_was_met_is_heard_of_once(group: Group, tmp_path: Path) -> None:
+    """A read that does not begin at 0 does not re-arm EPOLLPRI (kernfs): the supervisor spun from then on.
+
+    memory.events is cgroup.events here, which every v2 tree has and any process can change.
+    """
+    (tmp_path / "memory.events").touch()
+    k.mount(f"{group.v2}/cgroup.events", str(tmp_path / "memory.events"), flags=k.MS_BIND)
+    loop = Loop()
+    confinement = Confinement(loop, Cgroups(""), lambda: None)
+    confinement.group = Group("watched", {}, str(tmp_path))
+    spec: Any = {"limits": {**NO_LIMITS, "memory": 1 << 20}}
+    confinement.watch(spec)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        Path(group.v2, "cgroup.procs").write_text(str(process.pid))  # populated 1
+        process.communicate()
+    loop.later(0.3, lambda: setattr(loop, "running", False))
+    before = time.process_time()
+    loop.run()
+    assert time.process_time() - before < 0.15, "the loop does nothing but to look at memory.events"
+    confinement.unwatch()
+    loop.close()
+    k.umount2(str(tmp_path / "memory.events"))
 
 
 @pytest.mark.parametrize(("rules", "answer"), [([], "refused"), (["c 1:11 r"], "opened")])

@@ -14,7 +14,11 @@ from pynet.runtime import linux
 @pytest.fixture
 def storm() -> Iterator[None]:
     """SIGALRM every 20 microseconds, with a handler: interrupted calls fail with EINTR."""
-    before = signal.signal(signal.SIGALRM, lambda *_: None)
+
+    def heard(_number: int, _frame: object) -> None:
+        pass
+
+    before = signal.signal(signal.SIGALRM, heard)
     signal.setitimer(signal.ITIMER_REAL, 0.00002, 0.00002)
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)

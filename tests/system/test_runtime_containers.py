@@ -148,6 +148,16 @@ def test_it_is_alone(lab: Lab) -> None:
     assert all(line.endswith(":/") for line in result.lines[4:]), "the cgroup namespace begins elsewhere"
 
 
+def test_signals_are_as_a_program_expects(lab: Lab) -> None:
+    """CPython ignores SIGPIPE and SIGXFSZ, and what is ignored survives execve(2): ``yes | head`` would never end."""
+    lines = lab.run("grep", "^Sig[^Q]", "/proc/self/status").lines
+    found = {key: int(value, 16) for key, _, value in (line.partition(":") for line in lines)}
+    internal = 0b11 << 31  # 32 and 33 are the C library's own (nptl(7)): it refuses to change them
+    assert found["SigIgn"] & ~internal == 0
+    assert found["SigBlk"] == 0
+    assert found["SigCgt"] == 0
+
+
 def test_no_descriptor_leaks_in(lab: Lab) -> None:
     # the shell opens its glob's directory as 3
     assert lab.sh("cd /proc/self/fd; echo *").out.strip() in ("0 1 2", "0 1 2 3")
@@ -573,7 +583,11 @@ def test_stop_kills_what_does_not_listen(lab: Lab) -> None:
 
 def test_a_time_out_that_never_ends_is_one(lab: Lab) -> None:
     """The longest that the API can say was too much for epoll_wait(2), and the end of the supervisor."""
-    spec = lab.spec("sh", "-c", "trap 'echo asked > /control/up' TERM; echo up > /control/up; while :; do read x < /control/go; done")
+    spec = lab.spec(
+        "sh",
+        "-c",
+        "trap 'echo asked > /control/up' TERM; echo up > /control/up; while :; do read x < /control/go; done",
+    )
     control = lab.control(spec)
     lab.client.start(spec)
     control.heard()

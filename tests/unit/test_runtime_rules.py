@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from pynet.runtime import linux
 from pynet.runtime.child import mounts, program, users
 from pynet.runtime.spec import DEFAULT_CAPABILITIES, Restart
 from pynet.runtime.supervisor import backoff, capabilities, cgroups, logs, records, sysctls
+from pynet.runtime.supervisor.loop import Loop
 
 PASSWD = """\
 # a comment:x:1:1::/:
@@ -131,7 +135,7 @@ def test_long_lines_are_split_as_docker_does() -> None:
 
 
 @settings(max_examples=50)
-@given(st.lists(st.binary(min_size=1, max_size=50), max_size=5))
+@given(st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=5))
 def test_a_log_line_gives_the_bytes_back(pieces: list[bytes]) -> None:
     text = logs.encode(pieces, "stderr", 1_700_000_000_000_000_001)
     found = [json.loads(line) for line in text.splitlines()]
@@ -215,6 +219,73 @@ def test_a_log_that_can_not_be_written_does_not_stop_the_container(tmp_path: Pat
     assert pipes.stream.pump() is None
     assert pipes.log.lost == 5
     pipes.close()
+
+
+@pytest.fixture
+def bounded() -> Iterator[None]:
+    """What hangs is an error after ten seconds."""
+
+    def expired(*_: object) -> None:
+        raise AssertionError("it does not end")
+
+    before = signal.signal(signal.SIGALRM, expired)
+    signal.setitimer(signal.ITIMER_REAL, 10)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_draining_ends_though_somebody_goes_on_writing(tmp_path: Path, bounded: None) -> None:
+    """A container's output that was passed on to another hung the supervisor when the first ended."""
+    pipes = Pipes(tmp_path)
+    os.write(pipes.writer, b"the last words\n")
+    with subprocess.Popen(["yes"], stdout=pipes.writer) as other:
+        pipes.stream.drain()
+        other.kill()
+    assert pipes.text().startswith("the last words\n")
+    pipes.close()
+
+
+@settings(max_examples=30)
+@given(st.lists(st.sampled_from([b"\n", b"a", b"x" * 100, b"y" * (logs.PART - 1), b"z" * logs.PART]), max_size=12))
+def test_lines_are_split_at_newlines_and_at_16_kib(pieces: list[bytes]) -> None:
+    """Held against the plain definition, a line at a time."""
+    data = b"".join(pieces)
+    expected: list[bytes] = []
+    start = 0
+    while start < len(data):
+        end = data.find(b"\n", start, start + logs.PART) + 1 or min(start + logs.PART, len(data))
+        expected.append(data[start:end])
+        start = end
+    assert logs.split(data, partial=True) == (expected, len(data))
+
+
+def test_work_that_can_wait_lets_others_pass() -> None:
+    """One call a round, in the order in which they were asked for, after what descriptors have to say."""
+    loop = Loop()
+    reader, writer = os.pipe()
+    said: list[str] = []
+
+    def greedy(name: str) -> None:
+        said.append(name)
+        os.write(writer, b".")
+        if len(said) < 12:
+            loop.soon(lambda: greedy(name))
+        else:
+            loop.running = False
+
+    def heard(_: int) -> None:
+        said.append("client")
+        os.read(reader, 100)
+
+    loop.add(reader, heard)
+    loop.soon(lambda: greedy("a"))
+    loop.soon(lambda: greedy("b"))
+    loop.run()
+    assert said[:8] == ["a", "client", "b", "client", "a", "client", "b", "client"]
+    loop.close()
+    os.close(reader)
+    os.close(writer)
 
 
 # -- restarts, limits, the rest ------------------------------------------------------------------------------------------
