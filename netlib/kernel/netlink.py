@@ -1,7 +1,7 @@
 """Netlink transport: messages in, acknowledged answers out, for rtnetlink(7) and nfnetlink alike.
 
     Message, Message, ...  --one send-->  kernel works through them in the sender's context
-                           <--receive--   echoes and one NLMSG_ERROR per message (error 0 is the ack)
+                           <--receive--   echoes, an NLMSG_ERROR for each that failed, and one for the last (0 is the ack)
 
 Order of things and why:
 
@@ -12,8 +12,13 @@ Order of things and why:
   that the message stood for; what came after it may have happened, and undoing is the caller's (delete the link, or
   the namespace).
 * NETLINK_EXT_ACK gives the kernel's own words in the error; NETLINK_CAP_ACK keeps the request out of it.
+* Answers come in the order of the messages, so only the last one asks for an ack: when that is there, so are the
+  failures before it.
 * A send is cut into datagrams of at most CHUNK messages: the answers must fit the receive buffer, or the kernel drops
-  them (ENOBUFS).
+  them (ENOBUFS).  What is in one datagram is done as a whole even if this process is killed meanwhile: no signal stops
+  the kernel in the middle of it.
+* The socket is connected to the kernel (port 0), so the kernel refuses what anybody else sends to it.  A socket that
+  was made inside a sandbox could otherwise be answered by whoever has CAP_NET_ADMIN in there.
 * One lock per socket: a socket may be used from any thread.  A socket belongs to the network namespace of the thread
   that made it, keeps that namespace alive, and works from any other thread.
 """
@@ -125,8 +130,13 @@ class NetlinkSocket:
 
     def __init__(self, protocol: int, sock: socket.socket | None = None) -> None:
         self.sock = sock or socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
-        for option in (NETLINK_EXT_ACK, NETLINK_CAP_ACK):
-            self.sock.setsockopt(SOL_NETLINK, option, 1)
+        try:
+            for option in (NETLINK_EXT_ACK, NETLINK_CAP_ACK):
+                self.sock.setsockopt(SOL_NETLINK, option, 1)
+            self.sock.connect((0, 0))
+        except BaseException:
+            self.sock.close()
+            raise
         self._lock = threading.Lock()
         self._sequence = 0
 
@@ -141,16 +151,17 @@ class NetlinkSocket:
     ) -> None:
         self.close()
 
-    def transact(self, messages: Sequence[Message], *, ignore: tuple[int, ...] = ()) -> list[Answer]:
-        """Send *messages*, wait for every ack; return the data answers (echoes, gets).
+    def transact(
+        self, messages: Sequence[Message], *, ignore: tuple[int, ...] = (), at_once: int = CHUNK
+    ) -> list[Answer]:
+        """Send *messages*, *at_once* in a datagram, and wait until all are done; return the data answers (echoes, gets).
 
-        Raises NetlinkError for the first one that failed with an errno outside *ignore*.
+        Raises NetlinkError for the first one that failed with an errno outside *ignore*; later datagrams are not sent.
         """
         answers: list[Answer] = []
-        failed: NetlinkError | None = None
         with self._lock:
-            for start in range(0, len(messages), CHUNK):
-                failed = self._exchange(messages[start : start + CHUNK], answers, ignore) or failed
+            for start in range(0, len(messages), at_once):
+                failed = self._exchange(messages[start : start + at_once], answers, ignore)
                 if failed is not None:
                     raise failed
         return answers
@@ -158,22 +169,22 @@ class NetlinkSocket:
     def _exchange(
         self, messages: Sequence[Message], answers: list[Answer], ignore: tuple[int, ...]
     ) -> NetlinkError | None:
-        first = self._send(messages, NLM_F_REQUEST | NLM_F_ACK)
-        pending = len(messages)
+        first = self._send(messages, NLM_F_REQUEST, last=NLM_F_ACK)
+        last = len(messages) - 1
         failed: NetlinkError | None = None
-        while pending:
+        while True:
             for kind, flags, sequence, body in self._receive(messages[0].step):
                 position = sequence - first
-                if not 0 <= position < len(messages):
+                if not 0 <= position <= last:
                     continue  # a late answer to a request that was given up
                 if kind != NLMSG_ERROR:
                     answers.append(Answer(kind, flags, body))
                     continue
-                pending -= 1
-                error = _error(flags, body, messages[position].step)
+                error = _error(kind, flags, body, messages[position].step)
                 if error is not None and error.errno not in ignore and failed is None:
                     failed = error
-        return failed
+                if position == last:
+                    return failed
 
     def dump(self, message: Message) -> list[Answer]:
         """All objects that *message* (a GET) selects; asked again when the table changed under the dump."""
@@ -194,20 +205,22 @@ class NetlinkSocket:
                     continue
                 intact = intact and not flags & NLM_F_DUMP_INTR
                 if kind in (NLMSG_DONE, NLMSG_ERROR):
-                    error = _error(flags, body, message.step)
+                    error = _error(kind, flags, body, message.step)
                     if error is not None:
                         raise error
                     return answers, intact
                 answers.append(Answer(kind, flags, body))
 
-    def _send(self, messages: Sequence[Message], flags: int) -> int:
-        """Send all in one datagram; return the first one's sequence number."""
+    def _send(self, messages: Sequence[Message], flags: int, last: int = 0) -> int:
+        """Send all in one datagram, with *flags*, the final one with *last* too; return the first sequence number."""
         first = self._sequence + 1
+        final = self._sequence + len(messages)
         parts: list[bytes] = []
         for message in messages:
             self._sequence += 1
             length = _HEADER.size + len(message.body)
-            parts.append(_HEADER.pack(length, message.type, message.flags | flags, self._sequence, 0) + message.body)
+            its = message.flags | flags | (last if self._sequence == final else 0)
+            parts.append(_HEADER.pack(length, message.type, its, self._sequence, 0) + message.body)
             if length & 3:
                 parts.append(bytes(-length & 3))
         try:
@@ -234,20 +247,25 @@ class NetlinkSocket:
         offset = 0
         while offset + _HEADER.size <= len(data):
             length, kind, flags, sequence, _port = _HEADER.unpack_from(data, offset)
-            if length < _HEADER.size:
-                raise NetlinkError(errno.EBADMSG, step, "a message without a length")
+            if not _HEADER.size <= length <= len(data) - offset:
+                raise NetlinkError(errno.EBADMSG, step, "a message of an impossible length")
             yield kind, flags, sequence, data[offset + _HEADER.size : offset + length]
             offset += (length + 3) & ~3
 
 
-def _error(flags: int, body: bytes, step: str) -> NetlinkError | None:
+def _error(kind: int, flags: int, body: bytes, step: str) -> NetlinkError | None:
     """The error that an NLMSG_ERROR or NLMSG_DONE carries, None for success."""
     number = -_INT.unpack_from(body)[0] if len(body) >= 4 else 0
     if number <= 0:
         return None
     words = ""
     if flags & NLM_F_ACK_TLVS:
-        # behind the error comes the request's header, and its body unless NLM_F_CAPPED
-        length = _HEADER.size if flags & NLM_F_CAPPED else _HEADER.unpack_from(body, 4)[0]
-        words = attributes(body, 4 + ((length + 3) & ~3)).get(NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode()
+        # an NLMSG_DONE has its words right behind the error (af_netlink.c, netlink_dump_done); in an NLMSG_ERROR the
+        # request's header comes first, and its body unless NLM_F_CAPPED
+        at = 4
+        if kind == NLMSG_ERROR:
+            capped = flags & NLM_F_CAPPED or len(body) < 4 + _HEADER.size
+            length = _HEADER.size if capped else _HEADER.unpack_from(body, 4)[0]
+            at += (length + 3) & ~3
+        words = attributes(body, at).get(NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode(errors="replace")
     return NetlinkError(number, step, words)

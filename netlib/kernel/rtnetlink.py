@@ -14,7 +14,8 @@ lost and costs a second.  wait_up waits for it, at some 0.03 ms.
 
 Deleting a link makes the kernel wait for a grace period of RCU, some 20 ms, whether it deletes one link or a hundred in
 one request; and it can be asked for all of a *group* in one request.  So delete_links moves its links to a group
-that nobody else has and deletes that.
+that nobody else has and deletes that, in one datagram: were it two, a process that is killed between them would leave links
+without our mark, which no later one could tell from a stranger's.
 
 Messages are made by hand (rtnl_messages.py) and not by pyroute2, which needs five to seven times as long and 0.1 s to be
 imported (bench/bench_rtnetlink.py).  Everything is idempotent only where it says so; every error is a NetlinkError that
@@ -39,6 +40,8 @@ from .rtnl_messages import AddressInfo, LinkInfo, RouteInfo
 __all__ = ["AddressInfo", "LinkInfo", "NetlinkError", "RouteInfo", "Rtnetlink"]
 
 _GONE = (errno.ENODEV,)
+DELETED_AT_ONCE = 200
+"""Links that one datagram deletes: should all be gone, the answers to them fit the receive buffer (net.core.rmem_default)."""
 
 
 class Rtnetlink:
@@ -142,9 +145,11 @@ class Rtnetlink:
             for index in wanted:
                 self.delete_link(index)
             return
-        group = 0x40000000 | secrets.randbits(30)
-        self._netlink.transact([messages.change_link(index, group=group) for index in wanted], ignore=_GONE)
-        self._netlink.transact([messages.del_link(group=group)], ignore=_GONE)
+        for start in range(0, len(wanted), DELETED_AT_ONCE):
+            group = 0x40000000 | secrets.randbits(30)
+            batch = [messages.change_link(index, group=group) for index in wanted[start : start + DELETED_AT_ONCE]]
+            batch.append(messages.del_link(group=group))
+            self._netlink.transact(batch, ignore=_GONE, at_once=len(batch))
 
     def link(self, link: int | str) -> LinkInfo | None:
         """One link by index or name, None if there is none."""

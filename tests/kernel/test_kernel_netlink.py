@@ -1,0 +1,93 @@
+"""The netlink transport: whose answers count, where the kernel's words stand, what one datagram is."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from pynet.netlib.kernel import rtnl_messages as messages
+from pynet.netlib.kernel.netlink import NETLINK_GET_STRICT_CHK, SOL_NETLINK, Message, NetlinkError, NetlinkSocket
+from pynet.netlib.kernel.rtnetlink import DELETED_AT_ONCE
+from pynet.plugins.testhost import Host
+
+
+@pytest.fixture
+def netlink(host: Host) -> Iterator[NetlinkSocket]:
+    with NetlinkSocket(socket.NETLINK_ROUTE) as netlink:
+        yield netlink
+
+
+def test_a_dump_that_fails_says_why(netlink: NetlinkSocket) -> None:
+    """Its NLMSG_DONE carries the kernel's words in another place than an NLMSG_ERROR."""
+    netlink.sock.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+    wrong = Message("list links", messages.RTM_GETLINK, 0, struct.pack("=BxHiII", 0, 0, 0, 0xFFFF, 0))
+    with pytest.raises(NetlinkError, match=r"list links: Invalid argument \(Invalid values in header.*\)") as caught:
+        netlink.dump(wrong)
+    assert caught.value.errno == errno.EINVAL
+    assert netlink.dump(messages.get_link()), "and the socket goes on"
+
+
+def test_only_the_kernel_answers(netlink: NetlinkSocket) -> None:
+    """Whoever has CAP_NET_ADMIN in a sandbox may send to the netlink sockets in there."""
+    (port, _groups) = netlink.sock.getsockname()
+    forged = struct.pack("=IHHIIi", 20, 2, 0, 1, 0, 0)  # the ack of the first message
+    other = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    with other, pytest.raises(ConnectionRefusedError):
+        other.sendto(forged, (port, 0))
+    with pytest.raises(NetlinkError, match="No such device"):
+        netlink.transact([messages.del_link(99)])
+
+
+def test_the_first_failure_is_the_one_to_tell(netlink: NetlinkSocket) -> None:
+    batch = [
+        messages.new_bridge("br0"),
+        messages.del_link(98),
+        messages.new_bridge("br0"),
+        messages.del_link(name="br0"),
+    ]
+    with pytest.raises(NetlinkError, match="delete link 98") as caught:
+        netlink.transact(batch)
+    assert caught.value.errno == errno.ENODEV
+    with pytest.raises(NetlinkError, match="add bridge br0: File exists"):
+        netlink.transact(batch, ignore=(errno.ENODEV,))
+    answers = netlink.transact(batch, ignore=(errno.ENODEV, errno.EEXIST))
+    echoed = [messages.read_link(answer.body).name for answer in answers]
+    assert echoed in (["br0"], []), "kernels before 6.2 do not echo a link"
+    assert not netlink.transact([messages.get_link(name="br0")], ignore=(errno.ENODEV,)), "all four were done each time"
+
+
+def test_what_fails_in_one_datagram_is_not_mixed_up_with_the_next(netlink: NetlinkSocket) -> None:
+    for index in range(90, 99):
+        with pytest.raises(NetlinkError, match=f"delete link {index}"):
+            netlink.transact([messages.del_link(index), messages.del_link(name="lo")])
+    (answer,) = netlink.transact([messages.get_link(name="lo")])
+    assert messages.read_link(answer.body).name == "lo"
+
+
+def test_links_that_are_all_gone_already(host: Host) -> None:
+    host.rtnl.delete_links(range(10_000, 10_000 + 2 * DELETED_AT_ONCE + 3))
+    assert host.rtnl.link("lo") is not None
+
+
+def test_links_are_deleted_by_the_datagram(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that ends between two datagrams leaves links as they were, or none: never some without their group."""
+    count = DELETED_AT_ONCE + 2
+    indices = [host.rtnl.add_bridge(f"b{number}", group=4242, up=False) for number in range(count)]
+    exchange = NetlinkSocket._exchange
+    groups: set[int] = set()
+
+    def looking(self: NetlinkSocket, *arguments: object) -> object:
+        result = exchange(self, *arguments)  # type: ignore[arg-type]
+        with NetlinkSocket(socket.NETLINK_ROUTE) as other:
+            found = [messages.read_link(answer.body) for answer in other.dump(messages.get_link())]
+        groups.update(link.group for link in found if link.kind == "bridge")
+        return result
+
+    monkeypatch.setattr(NetlinkSocket, "_exchange", looking)
+    host.rtnl.delete_links(indices)
+    assert groups == {4242}
+    assert [link.name for link in host.rtnl.links() if link.kind == "bridge"] == []
