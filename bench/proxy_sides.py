@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from pynet.proxy.process.client import ForwarderClient, Listen, spawn
+from pynet.proxy.process.client import ForwarderClient, Listen
+from pynet.proxy.process.launch import spawn
 
 HOST = "127.0.0.1"
 LOAD = str(Path(__file__).with_name("proxy_load.py"))

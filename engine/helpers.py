@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from ..netlib.errors import InvalidArgument, PynetError, Unavailable
 from ..netlib.ports.bind import bind
+from ..proxy.mapping import parse_endpoint
 from ..proxy.ports import DEFAULT_DRAIN, MAX_DRAIN, MAX_WORKERS, parse_drain
 from ..proxy.process.client import ForwarderClient
-from ..proxy.process.client import replace as replace_forwarder
-from ..proxy.process.client import spawn as spawn_forwarder
-from ..proxy.standalone.main import parse_endpoint
+from ..proxy.process.launch import replace as replace_forwarder
+from ..proxy.process.launch import spawn as spawn_forwarder
 from ..runtime.client import SupervisorClient
 from ..runtime.client import spawn as spawn_supervisor
 

@@ -4,9 +4,12 @@
 
 Descriptors travel as SCM_RIGHTS with the frame's own bytes, at most 253 a sendmsg (SCM_MAX_FD, unix(7)); recvmsg stops
 after bytes that brought descriptors, so they arrive in order and in time for the frame that they belong to.  A frame
-that is too large, not JSON, not an object, or that promises descriptors and does not bring them is a ProtocolError,
-and the connection is of no more use: the receiver closes it.  Nothing here waits by itself: ``send`` and ``receive``
-block when the socket does; ``drain``, ``queue`` and ``flush`` serve event loops.
+that is too large, not JSON, nested too deeply, not an object, or that brings fewer descriptors than it promises or more,
+is a ProtocolError, and the connection is of no more use: the receiver closes it.  Nothing here waits by itself: ``send``
+and ``receive`` block when the socket does; ``drain``, ``queue`` and ``flush`` serve event loops.
+
+Bounds.  A frame has ``MAX_PAYLOAD`` bytes and ``MAX_DESCRIPTORS`` at most; what may be longer goes in pages, each a frame.
+``partial`` says that the peer is in the middle of a frame: an event loop gives it ``PATIENCE`` for the rest.
 
 Every room may import this module.
 """
@@ -25,6 +28,8 @@ MAX_PAYLOAD = 16 << 20
 """Largest payload in bytes, either way."""
 MAX_DESCRIPTORS = 16384
 """Most descriptors in one frame."""
+PATIENCE = 10.0
+"""Seconds that the rest of a frame may take to arrive."""
 SCM_MAX_FD = 253
 _HEADER = struct.Struct("!II")
 _CHUNK = 65536
@@ -34,6 +39,10 @@ Message = dict[str, Any]
 
 class ProtocolError(Exception):
     """The peer sent something that is not a frame; close the connection."""
+
+
+class TooFewDescriptors(OSError):
+    """The limit of open files leaves no copy of what a message is to carry; it was not sent."""
 
 
 class Channel:
@@ -63,7 +72,10 @@ class Channel:
 
     @staticmethod
     def _pieces(message: Message, fds: list[int]) -> list[tuple[bytes, list[int]]]:
-        payload = json.dumps(message, separators=(",", ":")).encode()
+        try:
+            payload = json.dumps(message, separators=(",", ":")).encode()
+        except RecursionError as error:  # a value that came in and goes back, a "tag"
+            raise ProtocolError("message is nested too deeply") from error
         if len(payload) > MAX_PAYLOAD or len(fds) > MAX_DESCRIPTORS:
             raise ProtocolError(f"message of {len(payload)} bytes with {len(fds)} descriptors is too large")
         data = _HEADER.pack(len(payload), len(fds)) + payload
@@ -86,16 +98,24 @@ class Channel:
                 group, view = [], view[sent:]
 
     def queue(self, message: Message, fds: list[int] | None = None) -> bool:
-        """Send one frame on a non-blocking socket; what does not fit waits for ``flush``, whose answer is returned."""
+        """Send one frame on a non-blocking socket; what does not fit waits for ``flush``, whose answer is returned.
+
+        ProtocolError for a message that is too large and TooFewDescriptors where its descriptors can not be copied:
+        nothing of it is sent then, and the next message may be.  Any other OSError is the connection's end.
+        """
+        pieces = self._pieces(message, list(fds or ()))
         own: list[int] = []
         try:
             for fd in fds or ():
                 own.append(os.dup(fd))
-            self._out.extend(self._pieces(message, own))
-        except BaseException:
+        except OSError as error:
             for fd in own:
                 os.close(fd)
-            raise
+            raise TooFewDescriptors(error.errno, f"no descriptor is left for a message: {error.strerror}") from error
+        first = 0
+        for data, group in pieces:
+            self._out.append((data, own[first : first + len(group)]))
+            first += len(group)
         return self.flush()
 
     def flush(self) -> bool:
@@ -118,6 +138,11 @@ class Channel:
     def pending(self) -> int:
         """Bytes queued and not yet sent: the owner drops a peer that lets this grow."""
         return sum(len(data) for data, _ in self._out)
+
+    @property
+    def partial(self) -> bool:
+        """Whether the beginning of a frame is here and its rest is not."""
+        return bool(self._buffer)
 
     # -- receiving -------------------------------------------------------------------------------------------
 
@@ -146,14 +171,15 @@ class Channel:
         end = _HEADER.size + length
         if len(self._buffer) < end:
             return None
-        if len(self._fds) < count:
+        # those of a frame ride on its own bytes: what is too much can only be the next one's
+        if len(self._fds) < count or (len(self._buffer) == end and len(self._fds) > count):
             raise ProtocolError(f"frame promises {count} descriptors and brings {len(self._fds)}")
         payload = bytes(self._buffer[_HEADER.size : end])
         del self._buffer[:end]
         fds, self._fds = self._fds[:count], self._fds[count:]
         try:
             message = json.loads(payload)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             message, text = None, str(error)
         else:
             text = "not an object"
@@ -174,9 +200,13 @@ class Channel:
                     raise ProtocolError("the stream ended inside a frame")
                 return None
 
+    def read(self) -> tuple[list[tuple[Message, list[int]]], bool]:
+        """One recvmsg, which blocks when the socket does, and all frames that are whole now; False at the end."""
+        is_open = self._read()
+        return self._frames(is_open)
+
     def drain(self) -> tuple[list[tuple[Message, list[int]]], bool]:
         """All whole frames a non-blocking socket holds now, and whether the stream is still open."""
-        frames: list[tuple[Message, list[int]]] = []
         is_open = True
         for _ in range(64):
             try:
@@ -187,9 +217,21 @@ class Channel:
                 is_open = False
             if not is_open:
                 break
-        while (frame := self._take()) is not None:
+        return self._frames(is_open)
+
+    def _frames(self, is_open: bool) -> tuple[list[tuple[Message, list[int]]], bool]:
+        """What stands whole before something that is no frame is given out, as the last that this stream says."""
+        frames: list[tuple[Message, list[int]]] = []
+        while True:
+            try:
+                frame = self._take()
+            except ProtocolError:
+                if not frames:
+                    raise
+                return frames, False
+            if frame is None:
+                return frames, is_open
             frames.append(frame)
-        return frames, is_open
 
 
 def connect(path: str, timeout: float | None = None) -> Channel:

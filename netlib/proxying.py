@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
+
+from .ports.told import Stats
 
 
 class Listening(Protocol):
@@ -47,6 +49,6 @@ class Proxy(Protocol):
         """What is served, each with a copy of its socket that the caller owns."""
         ...
 
-    def stats(self) -> dict[str, Any]:
-        """``{"ports": {id: ...}}`` of what is served."""
+    def stats(self) -> Stats:
+        """What has been counted, by port."""
         ...

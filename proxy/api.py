@@ -23,19 +23,19 @@ place of an address.
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import socket
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, overload
 
-from ..netlib.errors import InvalidArgument, NotFound, Unavailable
-from ..netlib.ipc import Message, ProtocolError
+from ..netlib.errors import NotFound, Unavailable
+from ..netlib.ipc import Message
 from ..netlib.ports.bind import bind
+from ..netlib.ports.told import Connections, PortStats, Stats
 from .ports import DEFAULT_DRAIN
-from .process.client import refusal
-from .process.crew import spawn_controlled
+from .process import messages
+from .process.crew import start_controlled
 from .process.peer import Peer
+from .start import Child
 
 Address = tuple[str, int]
 
@@ -54,25 +54,23 @@ class Port:
 
     async def retarget(self, target: Address) -> None:
         """New connections go to *target*; UDP clients at once."""
-        await self._forwarder.request({"op": "retarget", "ports": [{"id": self.id, "target": list(target)}]})
+        await self._forwarder.request(messages.retarget([(self.id, *target)]))
 
     async def withdraw(self, drain: float | None = None) -> None:
         """Listen no more; live connections have *drain* seconds (None: as was said when it was made, 0: none)."""
-        message: Message = {"op": "withdraw", "ids": [self.id]}
-        if drain is not None:
-            message["drain"] = drain
-        await self._forwarder.request(message)
+        await self._forwarder.request(messages.withdraw([self.id], drain))
 
-    async def stats(self) -> dict[str, Any]:
-        """What has been counted; docs/proxy.md has the names.  NotFound after the withdrawal."""
-        ports: dict[str, dict[str, Any]] = (await self._forwarder.stats())["ports"]
+    async def stats(self) -> PortStats:
+        """What has been counted; docs/proxy.md says what each name means.  NotFound after the withdrawal."""
+        ports: dict[str, PortStats] = (await self._forwarder.request({"op": "stats", "ids": [self.id]}))["ports"]
         if self.id not in ports:
             raise NotFound(f"port {self.id} is not served")
         return ports[self.id]
 
-    async def connections(self, limit: int = 100) -> dict[str, Any]:
-        """{"total", "connections": [{client, target, source, state, age, bytes_in, bytes_out, pid}]}, oldest first."""
-        return await self._forwarder.request({"op": "connections", "id": self.id, "limit": limit})
+    async def connections(self, limit: int = 100) -> Connections:
+        """The live connections, oldest first, *limit* at most (1,000).  NotSupported for udp, which has none."""
+        message: Message = {"op": "connections", "id": self.id, "limit": limit}
+        return messages.connections(await self._forwarder.request(message))
 
 
 class Forwarder:
@@ -91,6 +89,7 @@ class Forwarder:
         if connect_timeout is not None:
             self._options += ["--connect-timeout", str(connect_timeout)]
         self._peer: Peer | None = None
+        self._child: Child | None = None
         self._count = 0
         self.pid = 0
 
@@ -106,37 +105,30 @@ class Forwarder:
         if self._peer is not None:
             return
         loop = asyncio.get_running_loop()
-        self.pid, sock = spawn_controlled(*self._options)
-        self._pidfd = os.pidfd_open(self.pid)
-        self._ended: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(self._pidfd, self._on_exit, loop)
-        self._peer = Peer(loop, sock)
+        self._ended = ended = asyncio.Event()
+        self._child, self._peer = start_controlled(loop, self._options, ended.set)
+        self.pid = self._child.pid
         try:
             await self.request({"op": "ping"})
         except BaseException:
             await self.close()
             raise
 
-    def _on_exit(self, loop: asyncio.AbstractEventLoop) -> None:
-        loop.remove_reader(self._pidfd)
-        os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
-        os.close(self._pidfd)
-        self._ended.set_result(None)
-
     async def close(self, drain: float = 0.0) -> None:
         """End it: every port is withdrawn, live connections have *drain* seconds.  Waits for the end."""
         peer, self._peer = self._peer, None
         if peer is None:
             return
+        assert self._child is not None
         try:
             await peer.request({"op": "shutdown", "drain": drain})
         except Unavailable:
             pass
         try:
-            await asyncio.wait_for(asyncio.shield(self._ended), drain + 10)
+            await asyncio.wait_for(self._ended.wait(), drain + 10)
         except TimeoutError:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            await self._ended
+            self._child.kill()
+            await self._ended.wait()
         finally:
             peer.close()
 
@@ -144,15 +136,7 @@ class Forwarder:
         """One control message (docs/proxy.md) and its answer; what is refused is raised."""
         if self._peer is None:
             raise Unavailable("the forwarder is not running", hint="use it inside `async with Forwarder()`")
-        try:
-            reply, received = await self._peer.request(message, fds)
-        except ProtocolError as error:
-            raise InvalidArgument(str(error)) from error
-        for fd in received:
-            os.close(fd)
-        if reply.get("ok") is not True:
-            raise refusal(reply)
-        return reply
+        return messages.result(await self._peer.request(message, fds))[0]
 
     async def forward_tcp(
         self,
@@ -203,10 +187,20 @@ class Forwarder:
             if sock is not listen:
                 sock.close()
 
-    async def stats(self) -> dict[str, Any]:
-        """{"pid", "processes": [pid], "workers": [pid], "ports": {id: {...}}}; docs/proxy.md has what is counted."""
-        return await self.request({"op": "stats"})
+    async def stats(self) -> Stats:
+        """What is counted, by port (``Port.id``); docs/proxy.md says what each name means."""
+        reply = await self.request({"op": "stats"})
+        return {
+            "pid": reply["pid"],
+            "processes": reply["processes"],
+            "workers": reply["workers"],
+            "ports": reply["ports"],
+        }
 
+    @overload
+    async def metrics(self, listen: None) -> None: ...
+    @overload
+    async def metrics(self, listen: Address | socket.socket) -> Address: ...
     async def metrics(self, listen: Address | socket.socket | None) -> Address | None:
         """Answer Prometheus at ``http://<the address that is returned>/metrics``; None: no more."""
         if listen is None:

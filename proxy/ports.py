@@ -1,4 +1,4 @@
-"""What is published, as values: a port's specification, its counters, and the checks on what arrives from outside.
+"""What is published, as values: a port's specification, and the checks on what arrives from outside.
 
 Nothing here acts.  Everything that a control message says about a port goes through ``parse_*``, which answer with
 values or with InvalidArgument; so the rest of the room meets only well-formed ports.
@@ -6,7 +6,9 @@ values or with InvalidArgument; so the rest of the room meets only well-formed p
 
 from __future__ import annotations
 
+import heapq
 import socket
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ..netlib.errors import InvalidArgument
@@ -15,6 +17,10 @@ MAX_DRAIN = 86400.0
 """Longest drain in seconds."""
 MAX_ID = 256
 MAX_WORKERS = 64
+PAGE = 500
+"""Ports in one frame: below what an unprivileged user may have on its way at one time, which is as many descriptors as
+it may have open (unix(7), ETOOMANYREFS), 1024 by custom."""
+MAX_PAGE = 10_000
 DEFAULT_DRAIN = 10.0
 """Seconds that live connections have after a withdrawal that does not say: a server that has answered and gone must
 still reach its client."""
@@ -53,19 +59,6 @@ class PortSpec(NamedTuple):
             "proxy_protocol": self.proxy_protocol,
             "transparent": self.transparent,
         }
-
-
-class Counters:
-    """What has happened on one port.  ``bytes_in`` goes to the target, ``bytes_out`` comes from it."""
-
-    __slots__ = ("active", "bytes_in", "bytes_out", "connections", "dropped", "errors", "refused")
-
-    def __init__(self) -> None:
-        self.connections = self.active = self.bytes_in = self.bytes_out = 0
-        self.errors = self.refused = self.dropped = 0
-
-    def as_dict(self) -> dict[str, int]:
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 def parse_target(value: Any) -> Target:
@@ -131,11 +124,15 @@ def _parse_port(entry: dict[str, Any], default_drain: float) -> PortSpec:
     return PortSpec(parse_id(entry.get("id")), proto, parse_target(entry.get("target")), drain, version, transparent)
 
 
+def check_ids(specs: list[PortSpec]) -> None:
+    if len({spec.id for spec in specs}) != len(specs):
+        raise InvalidArgument("a port id appears twice in one message")
+
+
 def parse_listen(message: dict[str, Any], descriptors: int, default_drain: float = DEFAULT_DRAIN) -> list[PortSpec]:
     """The ports of a ``listen`` that came with so many *descriptors*."""
     specs = [_parse_port(entry, default_drain) for entry in _entries(message.get("ports"))]
-    if len({spec.id for spec in specs}) != len(specs):
-        raise InvalidArgument("a port id appears twice in one message")
+    check_ids(specs)
     if len(specs) != descriptors:
         raise InvalidArgument(f"{len(specs)} ports came with {descriptors} descriptors")
     return specs
@@ -145,6 +142,22 @@ def parse_limit(value: Any, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         raise InvalidArgument(f"limit must be a whole number from 1 to {most}, not {str(value)[:40]}")
     return value
+
+
+def parse_page(message: dict[str, Any]) -> tuple[str, int | None]:
+    """(after, limit) of a question for many ports: those behind the id *after*; None: all that are left."""
+    limit, after = message.get("limit"), message.get("after", "")
+    if after != "":
+        parse_id(after)
+    return after, None if limit is None else parse_limit(limit, MAX_PAGE)
+
+
+def page_of_ids(ids: Iterable[str], after: str, limit: int | None) -> tuple[list[str], bool]:
+    """The first *limit* of *ids* behind *after*, in order, and whether there are more."""
+    if limit is None:
+        return sorted(id for id in ids if id > after), False
+    found = heapq.nsmallest(limit + 1, (id for id in ids if id > after))
+    return found[:limit], len(found) > limit
 
 
 def parse_retarget(message: dict[str, Any]) -> list[tuple[str, Target]]:

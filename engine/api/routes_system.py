@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
@@ -76,7 +77,7 @@ async def ports(call: Call) -> web.StreamResponse:
     def collect() -> list[dict[str, Any]]:
         controller = call.engine.controller
         proxy = controller.actions.proxy
-        counted = proxy.stats()["ports"] if proxy is not None else {}
+        counted: Mapping[str, Any] = proxy.stats()["ports"] if proxy is not None else {}
         with controller.lock:
             endpoints = [e for e in controller.registry.endpoints.values() if e.ports]
         found: list[dict[str, Any]] = []

@@ -5,7 +5,7 @@ connection and others go on here until the worker has said HELLO.  Another is st
 connections, up to ``limit``.  A worker that dies takes its connections with it (the kernel resets or ends them), and
 nothing else; the next elephant starts a new one.
 
-Workers are started by posix_spawn: the forwarder's memory is not copied, and no Python code runs between.
+How workers are started: start.py.
 """
 
 from __future__ import annotations
@@ -14,22 +14,35 @@ import asyncio
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
+from ...netlib.ports import told
+from ..start import Child, command, start
 from . import bulkwire
 from .bulkwire import Record, Wire
+from .counters import Counters
 from .lane import Lane
 from .live import ends
 from .relay import Connection
 
-if TYPE_CHECKING:
-    from .tcp import TcpPort
-
 _CROWD = 4
-_WORKER_FD = 3
 _REPORT_TIMEOUT = 1.0
 _RESTART = 1.0
 """Seconds between two starts of workers: one that dies at once must not become a loop."""
+
+
+class Port(Protocol):
+    """Whose connections move into workers: the owner of each (tcp.TcpPort)."""
+
+    counters: Counters
+
+    def moved(self, connection: Connection) -> None:
+        """It goes on in a worker, which counts from the totals that it was given."""
+        ...
+
+    def check_drained(self) -> None:
+        """One in a worker has ended."""
+        ...
 
 
 class _Adopted:
@@ -37,7 +50,7 @@ class _Adopted:
 
     __slots__ = ("down", "ends", "port", "started", "up")
 
-    def __init__(self, port: TcpPort, connection: Connection) -> None:
+    def __init__(self, port: Port, connection: Connection) -> None:
         self.port, self.up, self.down = port, connection.up.total, connection.down.total
         self.ends, self.started = ends(connection), connection.started
 
@@ -51,21 +64,12 @@ class _Worker:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its:
             try:
-                # a dup2 onto the same number would keep close-on-exec
-                source = its.fileno() if its.fileno() != _WORKER_FD else os.dup(its.fileno())
-                self.pid = os.posix_spawn(
-                    sys.executable,
-                    [sys.executable, "-I", "-m", "pynet.proxy.dataplane.bulk", str(_WORKER_FD)],
-                    dict(os.environ),
-                    file_actions=[(os.POSIX_SPAWN_DUP2, source, _WORKER_FD)],
-                )
-                if source != its.fileno():
-                    os.close(source)
-                self._pidfd = os.pidfd_open(self.pid)
-            except OSError:
+                argv = command("pynet.proxy.dataplane.bulk", str(its.fileno()))
+                self._child = Child(pool.loop, start(argv, [its.fileno()]), self._on_exit)
+            except BaseException:
                 ours.close()
                 raise
-        pool.loop.add_reader(self._pidfd, self._on_exit)
+        self.pid = self._child.pid
         self.wire = Wire(pool.lane, ours, self._on_record, self.lost)
 
     def _on_record(self, record: Record, fds: list[int]) -> None:
@@ -106,9 +110,6 @@ class _Worker:
         self._reported()
 
     def _on_exit(self) -> None:
-        self.pool.loop.remove_reader(self._pidfd)
-        os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
-        os.close(self._pidfd)
         self.lost()
         self.pool.exited(self)
 
@@ -141,7 +142,7 @@ class BulkPool:
         record = Record(bulkwire.ADOPT, flags, self._next_id, up.total, down.total)
         if not worker.wire.try_send_descriptors(record, [up.source_fd, down.source_fd]):
             return False
-        port: TcpPort = connection.owner  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+        port: Port = connection.owner  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
         worker.connections[self._next_id] = _Adopted(port, connection)
         port.moved(connection)
         return True
@@ -183,9 +184,9 @@ class BulkPool:
         if waiting:
             await asyncio.wait(waiting, timeout=_REPORT_TIMEOUT)
 
-    def totals(self) -> dict[TcpPort, tuple[int, int]]:
+    def totals(self) -> dict[Port, tuple[int, int]]:
         """Bytes up and down of the live connections in workers, by port, as last heard."""
-        result: dict[TcpPort, tuple[int, int]] = {}
+        result: dict[Port, tuple[int, int]] = {}
         for worker in self.workers:
             for adopted in worker.connections.values():
                 up, down = result.get(adopted.port, (0, 0))
@@ -197,15 +198,18 @@ class BulkPool:
         """Connections in the workers."""
         return sum(len(worker.connections) for worker in self.workers)
 
-    def connections(self, port: TcpPort, now: float) -> list[dict[str, Any]]:
+    def connections(self, port: Port, now: float) -> list[told.Connection]:
         """The live connections of *port* in workers, as live.describe has those of this process."""
         return [
             {
-                **adopted.ends,
+                "client": adopted.ends.client,
+                "target": adopted.ends.target,
+                "source": adopted.ends.source,
                 "state": "open",
                 "age": round(now - adopted.started, 3),
                 "bytes_in": adopted.up,
                 "bytes_out": adopted.down,
+                "pid": os.getpid(),
                 "worker": worker.pid,
             }
             for worker in self.workers
@@ -213,7 +217,7 @@ class BulkPool:
             if adopted.port is port
         ]
 
-    def cut(self, port: TcpPort) -> None:
+    def cut(self, port: Port) -> None:
         """Reset what is live in workers for *port*."""
         for worker in self.workers:
             for number, adopted in worker.connections.items():

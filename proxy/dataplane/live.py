@@ -10,10 +10,12 @@ tcp(7)).  All waits have one length, so the order of a dict is the order of thei
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import NamedTuple
 
+from ...netlib.ports import told
 from .lane import Lane
 from .relay import REFUSED, Connection, Socket
 
@@ -67,30 +69,41 @@ class Live:
             connection.relay.abort(connection, REFUSED)
 
 
-def _address(sock: Socket, *, peer: bool) -> list[Any] | None:
-    """[ip, port], or None when the kernel has forgotten it: the other end has reset the connection."""
+def _address(sock: Socket, *, peer: bool) -> tuple[str, int] | None:
+    """(ip, port), or None when the kernel has forgotten it: the other end has reset the connection."""
     try:
         found = sock.getpeername() if peer else sock.getsockname()
     except OSError:
         return None
-    return [found[0], found[1]]
+    return found[0], found[1]
 
 
-def ends(connection: Connection) -> dict[str, Any]:
+class Ends(NamedTuple):
     """Who talks to whom, and how the target sees us."""
-    return {
-        "client": _address(connection.client, peer=True),
-        "target": _address(connection.target, peer=True),
-        "source": _address(connection.target, peer=False),
-    }
+
+    client: tuple[str, int] | None
+    target: tuple[str, int] | None
+    source: tuple[str, int] | None
 
 
-def describe(connection: Connection, now: float) -> dict[str, Any]:
+def ends(connection: Connection) -> Ends:
+    return Ends(
+        _address(connection.client, peer=True),
+        _address(connection.target, peer=True),
+        _address(connection.target, peer=False),
+    )
+
+
+def describe(connection: Connection, now: float) -> told.Connection:
     """One entry of the answer to ``connections``."""
+    client, target, source = ends(connection)
     return {
-        **ends(connection),
+        "client": client,
+        "target": target,
+        "source": source,
         "state": "connecting" if connection.is_connecting else "open",
         "age": round(now - connection.started, 3),
         "bytes_in": connection.up.total,
         "bytes_out": connection.down.total,
+        "pid": os.getpid(),
     }

@@ -35,12 +35,13 @@ from select import EPOLLEXCLUSIVE, EPOLLIN
 from typing import Any, NamedTuple
 
 from ...netlib.ports.bind import BACKLOG
-from ..ports import Counters, PortSpec, Target
+from ...netlib.ports.told import PortStats
+from ..ports import PortSpec, Target
 from . import proxyproto, transparent
 from .bulkpool import BulkPool
+from .counters import Counters, Times
 from .lane import Lane
 from .live import Live
-from .metrics import Times
 from .relay import REFUSED, RESET, Connection, Relay, Socket, reset
 
 PARK = 0.05
@@ -257,10 +258,10 @@ class TcpPort:
         """The live ones of this process; not to be changed."""
         return self._live
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> PortStats:
         """Counters with the bytes of live connections in this process included, and times to the target."""
-        result: dict[str, Any] = self.counters.as_dict()
-        result["connect"] = self.times.as_dict()
+        result = self.counters.told(self.proto)
+        result["connect"] = self.times.told()
         for connection in self._live:
             result["bytes_in"] += connection.up.total
             result["bytes_out"] += connection.down.total

@@ -28,8 +28,10 @@ from select import EPOLLIN
 from time import monotonic
 from typing import NamedTuple
 
-from ..ports import Counters, PortSpec, Target
+from ...netlib.ports.told import PortStats
+from ..ports import PortSpec, Target
 from . import mmsg
+from .counters import Counters
 from .lane import Lane
 from .relay import Socket
 
@@ -318,8 +320,11 @@ class UdpPort:
         for flow in list(self._flows.values()):
             flow.close()
 
-    def stats(self) -> dict[str, int]:
-        return self.counters.as_dict()
+    def stats(self) -> PortStats:
+        return self.counters.told(self.proto)
+
+    def spec(self) -> PortSpec:
+        return PortSpec(self.id, self.proto, self.target, self.drain)
 
     # -- withdrawal --------------------------------------------------------------------------------------------
 

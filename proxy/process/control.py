@@ -1,13 +1,10 @@
-"""The control socket: who may say what, and how a bad message ends.
+"""What may be said on the control socket: each operation, from a message's values to the service's.
 
-    frame -> parse (ports.py: values or InvalidArgument) -> Forwarder -> {"ok": true, ...}
-          `- not a frame: close this connection            `- error  -> {"ok": false, "error", "class", "hint"}
+    message -> parse (ports.py: values or InvalidArgument) -> Service (service.py) -> fields and descriptors of the answer
 
-Only the owner of the socket file (mode 0600) connects, or whoever holds the other end of a socket pair.  A message is
-handled whole: a ``listen`` of a thousand ports is one frame and one answer, and takes effect for all of them or for none.
-Descriptors that come with a message which does not want them are closed.  A "tag" comes back with the answer.  What has
-to be asked of other processes (bulk workers, the crew) is answered when they have answered; all else in the order of the
-questions.  A peer that does not read its answers is dropped when ``_MAX_UNREAD`` bytes wait for it.
+Only the owner of the socket file (mode 0600) connects, or whoever holds the other end of a socket pair.  A ``listen`` takes
+effect for all of its ports or for none, also where it comes in pages (messages.py): a page is checked and kept until the last
+one is there.  What a caller has begun and not finished is dropped with it, and when it has begun ``_MAX_BATCHES`` others.
 """
 
 from __future__ import annotations
@@ -15,35 +12,50 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import sys
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
 
-from ...netlib.errors import InvalidArgument, PynetError
-from ...netlib.ipc import Channel, Message, ProtocolError
+from ...netlib.errors import InvalidArgument
+from ...netlib.ipc import PATIENCE, Message
 from .. import ports
-from ..dataplane.tcp import TcpPort
+from ..ports import PortSpec
 from .guard import parse_argv
+from .server import DONE, Answer, Caller, Server
+from .service import Service
 
-if TYPE_CHECKING:
-    from .forwarder import Forwarder
-
-_MAX_UNREAD = 32 << 20
 _CONNECTIONS, _MAX_CONNECTIONS = 100, 1000
 """Connections in one answer: unless it says, and at most.  Each costs 3 us in which no port is served."""
+_MAX_BATCHES = 4
+_MAX_BATCH = 1 << 18
+"""Ports: more than there are, on two addresses of each family."""
 
 
-class ControlServer:
-    def __init__(self, loop: asyncio.AbstractEventLoop, listener: socket.socket | None, forwarder: Forwarder) -> None:
-        self._loop, self._listener, self._forwarder = loop, listener, forwarder
-        self.retire: Callable[[float], None] = forwarder.retire
+class _Batch:
+    """The pages of a ``listen`` that have come."""
+
+    def __init__(self) -> None:
+        self.specs: list[PortSpec] = []
+        self.fds: list[int] = []
+
+    def close(self) -> None:
+        for fd in self.fds:
+            os.close(fd)
+        self.fds.clear()
+
+
+class ControlServer(Server):
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listener: socket.socket | None,
+        service: Service,
+        patience: float = PATIENCE,
+    ) -> None:
+        super().__init__(loop, listener, patience)
+        self._service = service
+        self._batches: dict[Caller, dict[int, _Batch]] = {}
+        self.retire: Callable[[float], None] = service.retire
         """What a ``shutdown`` with a drain does."""
-        self._peers: dict[Channel, asyncio.Task[None] | None] = {}
-        """Each with the answer that those after it have to wait for."""
-        self._on_end: dict[Channel, Callable[[], None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._refusing = self._leaving = False
-        self._operations: dict[str, Callable[[Message, list[int]], tuple[Message, list[int]]]] = {
+        self.operations |= {
             "listen": self._listen,
             "retarget": self._retarget,
             "withdraw": self._withdraw,
@@ -53,268 +65,110 @@ class ControlServer:
             "ping": self._ping,
             "shutdown": self._shutdown,
         }
-        self._slow: dict[str, Callable[[Message, list[int]], Awaitable[Message]]] = {
-            "stats": self._stats,
-            "connections": self._connections,
-            "metrics": self._metrics,
-        }
-        if listener is not None:
-            loop.add_reader(listener.fileno(), self._on_connect)
+        self.slow |= {"stats": self._stats, "connections": self._connections, "metrics": self._metrics}
 
-    def adopt(self, sock: socket.socket, on_end: Callable[[], None]) -> None:
-        """Serve a connection that was not accepted here; *on_end* when it is over."""
-        self._on_end[self._add(sock)] = on_end
+    # -- ports -------------------------------------------------------------------------------------------------
 
-    def stop_listening(self) -> None:
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            self._loop.remove_reader(listener.fileno())
-            listener.close()
-
-    def leave(self) -> None:
-        """Give the control socket up; who is connected is dropped when the answers that are due have gone out."""
-        self.stop_listening()
-        self._on_end.clear()
-        self._leaving = True
-        self._loop.call_soon(self._drop_answered)
-
-    def _drop_answered(self) -> None:
-        for channel, last in list(self._peers.items()):
-            if not channel.pending and (last is None or last.done()):
-                self._drop(channel)
-
-    def close(self) -> None:
-        self.stop_listening()
-        self._on_end.clear()
-        for channel in list(self._peers):
-            channel.sock.setblocking(False)
-            self._drop(channel)
-
-    def _on_connect(self) -> None:
-        assert self._listener is not None
+    def _collect(self, caller: Caller, message: Message, fds: list[int]) -> _Batch | None:
+        """A page of a ``listen`` has come; the whole of it, or None when there are pages to come."""
+        number, more = message.get("batch"), message.get("more", False)
+        if not isinstance(number, int) or isinstance(number, bool) or not isinstance(more, bool):
+            raise InvalidArgument("batch must be a number, and more true or false")
+        begun = self._batches.setdefault(caller, {})
+        batch = begun.pop(number, None) or _Batch()
         try:
-            sock, _ = self._listener.accept()
-        except BlockingIOError:
-            return
-        except OSError as error:
-            # out of descriptors: who connects waits in the queue, and the loop must not spin meanwhile
-            if not self._refusing:
-                print(f"pynet forwarder: control connection: {error}", file=sys.stderr, flush=True)
-            self._refusing = True
-            self._loop.remove_reader(self._listener.fileno())
-            self._loop.call_later(0.05, self._resume)
-            return
-        self._refusing = False
-        self._add(sock)
+            batch.specs += ports.parse_listen(message, len(fds), self._service.default_drain)
+            if len(batch.specs) > _MAX_BATCH:
+                raise InvalidArgument(f"no more than {_MAX_BATCH} ports can be listened to at one time")
+        except BaseException:
+            batch.close()
+            raise
+        batch.fds += fds
+        fds.clear()
+        if not more:
+            return batch
+        while len(begun) >= _MAX_BATCHES:
+            begun.pop(next(iter(begun))).close()
+        begun[number] = batch
+        return None
 
-    def _add(self, sock: socket.socket) -> Channel:
-        sock.setblocking(False)
-        channel = Channel(sock)
-        self._peers[channel] = None
-        self._loop.add_reader(sock.fileno(), self._on_readable, channel)
-        return channel
+    def forget(self, caller: Caller) -> None:
+        for batch in self._batches.pop(caller, {}).values():
+            batch.close()
 
-    def _resume(self) -> None:
-        if self._listener is not None:
-            self._loop.add_reader(self._listener.fileno(), self._on_connect)
-
-    def _drop(self, channel: Channel) -> None:
-        if channel in self._peers:
-            del self._peers[channel]
-            self._loop.remove_reader(channel.fileno())
-            self._loop.remove_writer(channel.fileno())
-            channel.close()
-            on_end = self._on_end.pop(channel, None)
-            if on_end is not None:
-                on_end()
-
-    def _on_readable(self, channel: Channel) -> None:
+    def _listen(self, caller: Caller, message: Message, fds: list[int]) -> Answer:
+        if "batch" not in message:
+            specs = ports.parse_listen(message, len(fds), self._service.default_drain)
+            return Answer({}, [], self._service.listen(specs, fds))
+        batch = self._collect(caller, message, fds)
+        if batch is None:
+            return DONE
         try:
-            frames, is_open = channel.drain()
-        except (ProtocolError, OSError) as error:
-            print(f"pynet forwarder: control connection closed: {error}", file=sys.stderr, flush=True)
-            self._drop(channel)
-            return
-        for message, fds in frames:
-            slow = self._slow.get(str(message.get("op")))
-            if slow is not None:
-                self._background(self._answer_later(channel, message, fds, slow))
-            else:
-                self._answer_in_order(channel, message, *self._handle(message, fds))
-        if not is_open:
-            self._drop(channel)
-
-    def _background(self, what: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self._loop.create_task(what)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    def _answer_in_order(self, channel: Channel, message: Message, reply: Message, fds: list[int]) -> None:
-        """Answer now, or when the crew has done the same and what was asked before is answered."""
-        crew = self._spread(message) if reply["ok"] else None
-        before = self._peers.get(channel)
-        if crew is None and (before is None or before.done()):
-            self._answer(channel, message, reply, fds)
-        elif channel in self._peers:
-            copies = [os.dup(fd) for fd in fds]
-            waiting = [task for task in (before, crew) if task is not None]
-            self._peers[channel] = self._background(self._answer_after(waiting, channel, message, reply, copies))
-
-    async def _answer_after(
-        self, waiting: list[asyncio.Task[Any]], channel: Channel, message: Message, reply: Message, fds: list[int]
-    ) -> None:
-        try:
-            await asyncio.wait(waiting)
-            self._answer(channel, message, reply, fds)
+            ports.check_ids(batch.specs)
+            return Answer({}, [], self._service.listen(batch.specs, batch.fds))
         finally:
-            for fd in fds:
-                os.close(fd)
+            batch.close()
 
-    async def _answer_later(
-        self,
-        channel: Channel,
-        message: Message,
-        fds: list[int],
-        operation: Callable[[Message, list[int]], Awaitable[Message]],
-    ) -> None:
-        try:
-            reply = {"ok": True, **await operation(message, fds)}
-        except Exception as error:
-            reply = _refusal(message, error)
-        finally:
-            for fd in fds:
-                os.close(fd)
-        self._answer(channel, message, reply, [])
+    def _retarget(self, caller: Caller, message: Message, fds: list[int]) -> Answer:
+        return Answer({}, [], self._service.retarget(ports.parse_retarget(message)))
 
-    def _answer(self, channel: Channel, message: Message, reply: Message, fds: list[int]) -> None:
-        if channel not in self._peers:
-            return
-        if "tag" in message:
-            reply["tag"] = message["tag"]
-        try:
-            done = channel.queue(reply, fds)
-        except (OSError, ProtocolError):
-            self._drop(channel)
-            return
-        if channel.pending > _MAX_UNREAD:
-            self._drop(channel)
-        elif not done:
-            self._loop.add_writer(channel.fileno(), self._on_writable, channel)
-        elif self._leaving:
-            self._loop.call_soon(self._drop_answered)
-
-    def _on_writable(self, channel: Channel) -> None:
-        try:
-            if channel.flush():
-                self._loop.remove_writer(channel.fileno())
-                if self._leaving:
-                    self._drop_answered()
-        except OSError:
-            self._drop(channel)
-
-    # -- operations --------------------------------------------------------------------------------------------
-
-    def _handle(self, message: Message, fds: list[int]) -> tuple[Message, list[int]]:
-        """The answer, and descriptors to send with it.  Closes those of *fds* that nobody has taken out of the list."""
-        try:
-            operation = self._operations.get(str(message.get("op")))
-            if operation is None:
-                raise InvalidArgument(f"unknown operation {str(message.get('op'))[:40]!r}")
-            reply, answer_fds = operation(message, fds)
-            return {"ok": True, **reply}, answer_fds
-        except Exception as error:
-            return _refusal(message, error), []
-        finally:
-            for fd in fds:
-                os.close(fd)
-
-    def _listen(self, message: Message, fds: list[int]) -> tuple[Message, list[int]]:
-        self._forwarder.listen(ports.parse_listen(message, len(fds), self._forwarder.default_drain), fds)
-        return {}, []
-
-    def _retarget(self, message: Message, fds: list[int]) -> tuple[Message, list[int]]:
-        self._forwarder.retarget(ports.parse_retarget(message))
-        return {}, []
-
-    def _withdraw(self, message: Message, fds: list[int]) -> tuple[Message, list[int]]:
+    def _withdraw(self, caller: Caller, message: Message, fds: list[int]) -> Answer:
         drain = message.get("drain")
         ids = ports.parse_ids(message.get("ids"))
-        self._forwarder.withdraw(ids, None if drain is None else ports.parse_drain(drain))
-        return {}, []
+        return Answer({}, [], self._service.withdraw(ids, None if drain is None else ports.parse_drain(drain)))
 
-    def _fetch(self, message: Message, fds: list[int]) -> tuple[Message, list[int]]:
-        held = self._forwarder.held()
-        entries = [
-            (
-                port.spec()
-                if isinstance(port, TcpPort)
-                else ports.PortSpec(port.id, port.proto, port.target, port.drain)
-            ).entry()
-            for port in held
-        ]
-        return {"ports": entries}, [port.listener.fileno() for port in held]
+    def _fetch(self, caller: Caller, message: Message, fds: list[int]) -> Answer:
+        held = self._service.ports
+        ids, more = ports.page_of_ids(held, *ports.parse_page(message))
+        fields: Message = {"ports": [held[id].spec().entry() for id in ids]}
+        return Answer(fields | {"more": True} if more else fields, [held[id].listener.fileno() for id in ids])
 
-    def _watch(self, message: Message, fds: list[int]) -> tuple[Message, list[int]]:
+    # -- processes ---------------------------------------------------------------------------------------------
+
+    def _watch(self, caller: Caller, message: Message, fds: list[int]) -> Answer:
         pid, started = message.get("pid"), message.get("started")
         if not isinstance(pid, int) or isinstance(pid, bool) or pid <= 0:
             raise InvalidArgument("pid must be a positive integer")
         if started is not None and not isinstance(started, int):
             raise InvalidArgument("started must be the process's start time in clock ticks")
-        self._forwarder.guard.watch(pid, parse_argv(message.get("start")), started)
-        return {}, []
+        self._service.guard.watch(pid, parse_argv(message.get("start")), started)
+        return DONE
 
-    def _unwatch(self, message: Message, fds: list[int]) -> tuple[Message, list[int]]:
+    def _unwatch(self, caller: Caller, message: Message, fds: list[int]) -> Answer:
         argv = message.get("start")
-        self._forwarder.guard.unwatch(None if argv is None else parse_argv(argv))
-        return {}, []
+        self._service.guard.unwatch(None if argv is None else parse_argv(argv))
+        return DONE
 
-    def _ping(self, message: Message, fds: list[int]) -> tuple[Message, list[int]]:
-        answer: Message = {
+    def _ping(self, caller: Caller, message: Message, fds: list[int]) -> Answer:
+        service = self._service
+        told = {
             "pid": os.getpid(),
-            "workers": self._forwarder.workers,
-            "drain": self._forwarder.default_drain,
+            "workers": service.workers,
+            "drain": service.default_drain,
+            "live": service.live_here,
         }
-        return {**answer, "live": self._forwarder.live.count + self._forwarder.pool.live}, []
+        return Answer(told, [])
 
-    def _shutdown(self, message: Message, fds: list[int]) -> tuple[Message, list[int]]:
+    def _shutdown(self, caller: Caller, message: Message, fds: list[int]) -> Answer:
         drain = ports.parse_drain(message.get("drain", 0))
         if drain:
             self.retire(drain)
         else:
-            self._loop.call_soon(self._forwarder.request_stop)
-        return {}, []
+            self._loop.call_soon(self._service.request_stop)
+        return DONE
 
-    def _spread(self, message: Message) -> asyncio.Task[list[Message]] | None:
-        """Make the crew do what was done here.  None when there is nothing to wait for."""
-        crew = self._forwarder.crew
-        if not crew.members:
-            return None
-        match message["op"]:
-            case "listen" | "retarget" as operation:
-                ids = [entry["id"] for entry in message["ports"]]
-                served, fds = self._forwarder.listen_message(ids)
-                if operation == "retarget":
-                    entries = [{"id": entry["id"], "target": entry["target"]} for entry in served["ports"]]
-                    served, fds = {"op": "retarget", "ports": entries}, []
-                elif len(served["ports"]) < len(ids):
-                    # an id that is a udp port now may have been another's
-                    streams = {entry["id"] for entry in served["ports"]}
-                    crew.spread({"op": "withdraw", "ids": [name for name in ids if name not in streams]}, [])
-                return crew.spread(served, fds) if served["ports"] else None
-            case "withdraw":
-                return crew.spread(message, [])
-            case _:
-                return None
-
-    # -- operations that take time -----------------------------------------------------------------------------
+    # -- what takes time ---------------------------------------------------------------------------------------
 
     async def _stats(self, message: Message, fds: list[int]) -> Message:
-        return await self._forwarder.stats()
+        if "ids" in message:
+            return {**await self._service.stats(ports.parse_ids(message["ids"]))}
+        ids, more = ports.page_of_ids(self._service.ports, *ports.parse_page(message))
+        answer = await self._service.stats(ids)
+        return {**answer, "more": True} if more else {**answer}
 
     async def _connections(self, message: Message, fds: list[int]) -> Message:
         limit = ports.parse_limit(message.get("limit", _CONNECTIONS), _MAX_CONNECTIONS)
-        return await self._forwarder.connections(ports.parse_id(message.get("id")), limit)
+        return {**await self._service.connections(ports.parse_id(message.get("id")), limit)}
 
     async def _metrics(self, message: Message, fds: list[int]) -> Message:
         if len(fds) > 1:
@@ -329,13 +183,5 @@ class ControlServer:
             if sock.type != socket.SOCK_STREAM:
                 sock.close()
                 raise InvalidArgument("the descriptor of metrics is not a stream socket")
-        await self._forwarder.expose(sock)
+        await self._service.expose(sock)
         return {}
-
-
-def _refusal(message: Message, error: Exception) -> Message:
-    if isinstance(error, PynetError):
-        return {"ok": False, "error": str(error), "class": type(error).__name__, "hint": error.hint}
-    # a bug or a full table must not end the process that holds everybody's ports
-    print(f"pynet forwarder: {message.get('op')!s:.40}: {error!r}", file=sys.stderr, flush=True)
-    return {"ok": False, "error": f"internal error: {error}", "class": "InternalError", "hint": ""}

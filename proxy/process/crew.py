@@ -15,73 +15,51 @@ their listeners at once, so that whoever comes next gets the clients, and go on 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from ...netlib.errors import Unavailable
+from ...netlib.errors import PynetError, Unavailable
 from ...netlib.ipc import Message
-from .peer import Peer, Reply
+from ..start import Child, command, start
+from . import messages
+from .messages import Frame
+from .peer import Peer
 
-CONTROL_FD = 3
 _TIMEOUT = 5.0
 _PAUSE = 1.0
 """Seconds until a member that has died is started again."""
 
+Frames = Callable[[], Iterable[Frame]]
+"""Made anew for each member, each frame when it is to be sent."""
+Followed = asyncio.Task[list[Message]] | None
+"""The answers of the members, when all have given theirs or died; None where there are no members."""
 
-def spawn_controlled(*options: str) -> tuple[int, socket.socket]:
-    """(pid, our end) of a forwarder that serves one socket pair.  posix_spawn: nothing is copied or inherited."""
+
+def start_controlled(
+    loop: asyncio.AbstractEventLoop, options: Iterable[str], on_exit: Callable[[], None]
+) -> tuple[Child, Peer]:
+    """A forwarder that serves one socket pair, and the connection to it."""
     ours, its = socket.socketpair()
     with its:
         try:
-            # a dup2 onto the same number would keep close-on-exec
-            source = its.fileno() if its.fileno() != CONTROL_FD else os.dup(its.fileno())
-            argv = [
-                sys.executable,
-                "-I",
-                "-m",
-                "pynet.proxy.process.forwarder",
-                "--control-fd",
-                str(CONTROL_FD),
-                *options,
-            ]
-            pid = os.posix_spawn(
-                sys.executable,
-                argv,
-                dict(os.environ),
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, source, CONTROL_FD),
-                ],
-                setsid=True,
-                setsigmask=[],
-            )
-            if source != its.fileno():
-                os.close(source)
-        except OSError:
+            argv = command("pynet.proxy.process.forwarder", "--control-fd", str(its.fileno()), *options)
+            child = Child(loop, start(argv, [its.fileno()]), on_exit)
+        except BaseException:
             ours.close()
             raise
-    return pid, ours
+    return child, Peer(loop, ours)
 
 
 class _Member:
     def __init__(self, crew: Crew, options: list[str]) -> None:
         self._crew = crew
-        self.pid, sock = spawn_controlled("--graceful", *options)
-        self.pidfd = os.pidfd_open(self.pid)
-        self.peer = Peer(crew.loop, sock)
-        crew.loop.add_reader(self.pidfd, self._on_exit)
-
-    def kill(self) -> None:
-        signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        self.child, self.peer = start_controlled(crew.loop, ["--graceful", *options], self._on_exit)
+        self.turn = asyncio.Lock()
+        """Held while it follows: changes come one after the other, in the order in which they were made."""
 
     def _on_exit(self) -> None:
-        self._crew.loop.remove_reader(self.pidfd)
-        os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
-        os.close(self.pidfd)
         self.peer.close()
         self._crew.exited(self)
 
@@ -92,9 +70,9 @@ class Crew:
         loop: asyncio.AbstractEventLoop,
         size: int,
         options: list[str],
-        everything: Callable[[], tuple[Message, list[int]]],
+        everything: Frames,
     ) -> None:
-        """*size* members beside this process; *everything*: the ``listen`` that tells a new one what is served."""
+        """*size* members beside this process; *everything*: what tells a new one what is served."""
         self.loop, self._size, self._options, self._everything = loop, size, options, everything
         self.members: list[_Member] = []
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -112,8 +90,7 @@ class Crew:
                 self._again()
                 return
             self.members.append(member)
-            message, fds = self._everything()
-            self._background(self._ask(member, message, fds))
+            self._background(self._follow(member, self._everything))
 
     def _again(self) -> None:
         if self._size and self._timer is None:
@@ -125,50 +102,51 @@ class Crew:
             self._all_gone.set_result(None)
         self._again()
 
-    def _background(self, what: Any) -> asyncio.Task[Any]:
-        task: asyncio.Task[Any] = self.loop.create_task(what)
+    def _background(self, what: Coroutine[Any, Any, list[Message]]) -> asyncio.Task[list[Message]]:
+        task = self.loop.create_task(what)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _ask(self, member: _Member, message: Message, fds: list[int]) -> Message:
-        """The answer, or an empty one from a member that has died or has to."""
-        try:
-            # the descriptors are taken now, before anybody closes them
-            reply: Reply = await asyncio.wait_for(member.peer.request(message, fds), _TIMEOUT)
-        except Unavailable:
-            return {}
-        except TimeoutError:
-            member.kill()
-            return {}
-        for fd in reply[1]:
-            os.close(fd)
-        if reply[0].get("ok") is not True:
-            print(f"pynet forwarder: member {member.pid}: {reply[0].get('error')}", file=sys.stderr, flush=True)
-            return {}
-        return reply[0]
+    async def _ask(self, member: _Member, frames: Frames) -> list[Message]:
+        """Its answers; none from where it refused, has died, or has to."""
+        answers: list[Message] = []
+        for message, fds in frames():
+            try:
+                answers.append(messages.result(await asyncio.wait_for(member.peer.request(message, fds), _TIMEOUT))[0])
+            except Unavailable:
+                break
+            except TimeoutError:
+                member.child.kill()
+                break
+            except PynetError as error:
+                print(f"pynet forwarder: member {member.child.pid}: {error}", file=sys.stderr, flush=True)
+        return answers
 
-    def spread(self, message: Message, fds: list[int]) -> asyncio.Task[list[Message]] | None:
-        """Ask every member; the answers of those that gave one.  None when there are no members."""
-        if not self.members:
-            return None
-        copies = [os.dup(fd) for fd in fds]
-        return self._background(self._spread(list(self.members), message, copies))
+    async def _follow(self, member: _Member, frames: Frames) -> list[Message]:
+        async with member.turn:
+            return await self._ask(member, frames)
 
-    async def _spread(self, members: list[_Member], message: Message, fds: list[int]) -> list[Message]:
-        try:
-            replies = await asyncio.gather(*(self._ask(member, message, fds) for member in members))
-        finally:
-            for fd in fds:
-                os.close(fd)
-        return [reply for reply in replies if reply]
+    async def _all(
+        self, what: Callable[[_Member, Frames], Coroutine[Any, Any, list[Message]]], frames: Frames
+    ) -> list[Message]:
+        answers = await asyncio.gather(*(what(member, frames) for member in self.members))
+        return [answer for of_member in answers for answer in of_member]
+
+    def ask(self, frames: Frames) -> Followed:
+        """Ask every member something."""
+        return self._background(self._all(self._ask, frames)) if self.members else None
+
+    def spread(self, frames: Frames) -> Followed:
+        """Have every member do what was done here, after what it was told before."""
+        return self._background(self._all(self._follow, frames)) if self.members else None
 
     def retire(self, drain: float) -> None:
         """No member is started any more; those that are give their listeners up and end as this process does."""
         self._size = 0
         if self._timer is not None:
             self._timer.cancel()
-        self.spread({"op": "shutdown", "drain": drain}, [])
+        self.spread(lambda: [({"op": "shutdown", "drain": drain}, [])])
 
     async def close(self) -> None:
         """Make the members reset their connections and end, and wait for that."""
@@ -178,5 +156,5 @@ class Crew:
         if not self.members:
             return
         self._all_gone = self.loop.create_future()
-        self.spread({"op": "shutdown"}, [])
+        self.spread(lambda: [({"op": "shutdown"}, [])])
         await asyncio.wait([self._all_gone], timeout=_TIMEOUT)

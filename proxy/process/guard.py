@@ -7,7 +7,7 @@ child until it asks for itself; when several survivors start one, a lock that it
 a child's exit is followed by a pause, in which the winner's own ``watch`` ends the matter.  Pauses double up to
 ``_LONGEST``, so a program that can not start costs little.
 
-Started by posix_spawn in a session of its own: no memory is copied, no Python code runs between.
+How it is started: start.py.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import sys
 from typing import Any
 
 from ...netlib.errors import InvalidArgument, NotFound
+from ..start import Child, start
 
 _FIRST, _LONGEST = 0.25, 10.0
 MAX_WATCHES = 16
@@ -54,7 +55,7 @@ class Guard:
         """*nofile*: the limit of open files that what is started gets back; this process has raised its own."""
         self._loop, self._nofile = loop, nofile
         self._watches: dict[tuple[str, ...], _Watch] = {}
-        self._children: dict[int, tuple[str, ...]] = {}
+        self._children: set[Child] = set()
         self._closed = False
 
     def watch(self, pid: int, argv: list[str], started: int | None = None) -> None:
@@ -86,9 +87,8 @@ class Guard:
     def close(self) -> None:
         self._closed = True
         self.unwatch()
-        for pidfd in self._children:
-            self._loop.remove_reader(pidfd)
-            os.close(pidfd)
+        for child in self._children:
+            child.forget()
         self._children.clear()
 
     def _forget(self, key: tuple[str, ...]) -> None:
@@ -113,35 +113,26 @@ class Guard:
         try:
             if self._nofile is not None:
                 resource.setrlimit(resource.RLIMIT_NOFILE, self._nofile)
-            pid = os.posix_spawn(
-                watch.argv[0],
-                watch.argv,
-                dict(os.environ),
-                file_actions=[(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)],
-                setsid=True,
-                setsigmask=[],
-            )
+            process = start(watch.argv)
         except OSError as error:
             print(f"pynet forwarder: {watch.argv[0]} could not be started: {error}", file=sys.stderr, flush=True)
             self._again(key, watch)
             return
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, raised)
-        try:
-            pidfd = os.pidfd_open(pid)
-        except OSError as error:  # no descriptor is left: it runs, and will ask for its own watch when it can
-            print(f"pynet forwarder: process {pid} can not be followed: {error}", file=sys.stderr, flush=True)
-            return
-        self._children[pidfd] = key
-        self._loop.add_reader(pidfd, self._on_child_exit, pidfd, watch)
 
-    def _on_child_exit(self, pidfd: int, watch: _Watch) -> None:
-        self._loop.remove_reader(pidfd)
-        key = self._children.pop(pidfd)
-        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
-        os.close(pidfd)
-        if self._watches.get(key) is watch:
+        def exited() -> None:
+            self._children.discard(child)
+            if self._watches.get(key) is watch:
+                self._again(key, watch)
+
+        try:
+            child = Child(self._loop, process, exited)
+        except OSError as error:  # no descriptor is left: another try, when there may be
+            print(f"pynet forwarder: process {process.pid} can not be followed: {error}", file=sys.stderr, flush=True)
             self._again(key, watch)
+            return
+        self._children.add(child)
 
     def _again(self, key: tuple[str, ...], watch: _Watch) -> None:
         if not self._closed:

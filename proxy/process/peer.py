@@ -1,23 +1,23 @@
-"""The asking side of a control connection, under asyncio: many requests at a time, each answered by its tag.
+"""A control connection under asyncio: many questions at a time, each answered by its tag.
 
     request(message) -> {"op": ..., "tag": 7} -> ... -> {"ok": ..., "tag": 7} -> the future of 7
 
-For who starts a forwarder and holds the other end of a socket pair: the crew (crew.py) and programs (api.py).
-``client.py`` is the one for threads.  When the other end goes away, or says what is no frame, every request that waits
-fails with errors.Unavailable, and so does every later one.
+For who starts a forwarder and holds the other end of a socket pair: the crew (crew.py) and programs (api.py); link.py is
+the one for threads, messages.py what both are made of.  When the other end goes away, or says what is no frame, every
+question that waits fails with errors.Unavailable, and so does every later one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import Callable, Iterable
 
-from ...netlib.errors import Unavailable
-from ...netlib.ipc import Channel, Message, ProtocolError
+from ...netlib.errors import InvalidArgument, Unavailable
+from ...netlib.ipc import Channel, Message, ProtocolError, TooFewDescriptors
+from .messages import Frame, Questions
 
-Reply = tuple[Message, list[int]]
+_GONE = "the forwarder has ended"
 
 
 class Peer:
@@ -27,27 +27,32 @@ class Peer:
         """Owns *sock*.  *on_end* is called once, when the other end has gone; not after ``close``."""
         sock.setblocking(False)
         self._loop, self._channel, self._on_end = loop, Channel(sock), on_end
-        self._waiting: dict[int, asyncio.Future[Reply]] = {}
-        self._tag = 0
+        self._questions = Questions()
         self._open = True
         loop.add_reader(sock.fileno(), self._on_readable)
 
-    def request(self, message: Message, fds: Iterable[int] = ()) -> asyncio.Future[Reply]:
-        """The answer to *message*, refusals too, and its descriptors, which the caller owns."""
-        future: asyncio.Future[Reply] = self._loop.create_future()
+    def request(self, message: Message, fds: Iterable[int] = ()) -> asyncio.Future[Frame]:
+        """The answer to *message*, refusals too, and its descriptors, which the caller owns.
+
+        *fds* are copied before this returns.  The future's error is Unavailable when the other end has gone,
+        InvalidArgument for a message that is too large.
+        """
+        future: asyncio.Future[Frame] = self._loop.create_future()
         if not self._open:
-            future.set_exception(Unavailable("the forwarder has ended"))
+            future.set_exception(Unavailable(_GONE))
             return future
-        self._tag += 1
-        self._waiting[self._tag] = future
+        tagged = self._questions.ask(message, future)
         try:
-            if not self._channel.queue({**message, "tag": self._tag}, list(fds)):
+            if not self._channel.queue(tagged, list(fds)):
                 self._loop.add_writer(self._channel.fileno(), self._on_writable)
+        except ProtocolError as error:
+            self._questions.forget(tagged)
+            future.set_exception(InvalidArgument(str(error)))
+        except TooFewDescriptors as error:
+            self._questions.forget(tagged)
+            future.set_exception(Unavailable(str(error)))
         except OSError:
             self._end()
-        except ProtocolError as error:
-            del self._waiting[self._tag]
-            future.set_exception(error)
         return future
 
     def close(self) -> None:
@@ -61,10 +66,7 @@ class Peer:
         self._loop.remove_reader(self._channel.fileno())
         self._loop.remove_writer(self._channel.fileno())
         self._channel.close()
-        waiting, self._waiting = self._waiting, {}
-        for future in waiting.values():
-            if not future.done():
-                future.set_exception(Unavailable("the forwarder has ended"))
+        self._questions.fail(_GONE)
         if self._on_end is not None:
             self._on_end()
 
@@ -73,14 +75,7 @@ class Peer:
             frames, is_open = self._channel.drain()
         except (ProtocolError, OSError):
             frames, is_open = [], False
-        for message, fds in frames:
-            tag = message.pop("tag", None)
-            future = self._waiting.pop(tag, None) if isinstance(tag, int) else None
-            if future is not None and not future.done():
-                future.set_result((message, fds))
-            else:
-                for fd in fds:
-                    os.close(fd)
+        self._questions.answered(frames)
         if not is_open:
             self._end()
 

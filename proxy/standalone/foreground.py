@@ -1,6 +1,6 @@
 """pynet-proxy's plain form: a forwarder of its own in this process, until SIGTERM or SIGINT.
 
-words --> parse: mappings and options --> bind --> Forwarder (forwarder.py), its workers, its metrics
+words --> parse: mappings and options --> bind --> Service (service.py), its workers, its metrics
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from ...netlib.errors import InvalidArgument
 from ...netlib.ports.bind import bind
 from .. import ports
 from ..dataplane.lane import Lane
-from ..process import forwarder
+from ..mapping import Mapping, parse_endpoint, parse_plain
 from ..process.options import Options, add_service_options
-from .main import Mapping, parse_endpoint, parse_plain
+from ..process.service import Service
 
 _EPILOG = """PROTO is tcp, udp or sctp; without an address, clients come to every address of both families. docker-proxy's
 command line (-proto tcp -host-ip ...) is taken as well: docs/docker-proxy.md."""
@@ -97,7 +97,7 @@ async def _serve(
     lane: Lane, entries: list[dict[str, object]], fds: list[int], metrics: socket.socket | None, options: PlainOptions
 ) -> None:
     loop = asyncio.get_running_loop()
-    service = forwarder.Forwarder(loop, lane, options)
+    service = Service(loop, lane, options)
     service.listen(ports.parse_listen({"ports": entries}, len(fds), options.drain), fds)
     if metrics is not None:
         await service.expose(metrics)

@@ -114,30 +114,22 @@ def _refusal(answer: bytes) -> errors.PynetError:
 
 def start(run: str) -> str:
     """Start the forwarder of *run* as a child of nobody; when it serves, "", else why it does not."""
+    from .. import start as starting
     from . import sleeper
 
     sleeper.install(run)
     read, write = os.pipe()
-    log = os.open(f"{run}/forwarder.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     child = os.fork()
     if child == 0:
+        # a child of this one, which ends now: not of the process that becomes a sleeper and waits for nothing
         try:
-            # not a child of the process that becomes a sleeper and waits for nothing, nor of its session
-            os.setsid()
-            if os.fork():
-                os._exit(0)
-            os.chdir("/")
-            for fd, number in ((os.open("/dev/null", os.O_RDONLY), 0), (log, 1), (log, 2)):
-                os.dup2(fd, number)
-            os.set_inheritable(write, True)
-            os.closerange(3, write)
-            os.closerange(write + 1, 256)
-            words = ["-I", "-m", "pynet.proxy.standalone.shared", "--run", run, "--ready-fd", str(write)]
-            os.execv(sys.executable, [sys.executable, *words])
+            log = os.open(f"{run}/forwarder.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            words = starting.command("pynet.proxy.standalone.shared", "--run", run, "--ready-fd", str(write))
+            starting.start(words, [write], log=log)
+            os._exit(0)
         finally:
             os._exit(127)
     os.close(write)
-    os.close(log)
     os.waitpid(child, 0)
     said = b""
     with os.fdopen(read, "rb") as ready:

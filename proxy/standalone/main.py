@@ -15,99 +15,13 @@ The port ends when this process does.  Only what this path needs is imported at 
 
 from __future__ import annotations
 
-import _socket
 import os
 import sys
 
 from ...netlib.errors import InvalidArgument, PynetError
-from ...netlib.ports.bind import bind
+from ..mapping import DOCKER_FLAGS, USAGE, parse_docker
 
 _READY_FD, _LISTEN_FD = 3, 4
-_USAGE = "pynet-proxy [OPTION ...] PROTO [HOST-IP]:PORT TARGET-IP:PORT [PROTO ...]"
-_DOCKER_FLAGS = frozenset({"proto", "host-ip", "host-port", "container-ip", "container-port", "use-listen-fd"})
-
-
-class Mapping:
-    """One port: where clients come to and where they are led."""
-
-    __slots__ = ("host_ip", "host_port", "proto", "target_ip", "target_port")
-
-    def __init__(self, proto: str, host_ip: str, host_port: int, target_ip: str, target_port: int) -> None:
-        self.proto, self.host_ip, self.host_port = proto, host_ip, host_port
-        self.target_ip, self.target_port = target_ip, target_port
-
-    def bind(self) -> int:
-        """The descriptor of its bound socket.  "::" is IPv6 alone, as dockerd has another proxy for 0.0.0.0; "" is both."""
-        return bind(self.proto, self.host_ip, self.host_port, both=not self.host_ip)
-
-    def _values(self) -> tuple[str, str, int, str, int]:
-        return self.proto, self.host_ip, self.host_port, self.target_ip, self.target_port
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Mapping) and self._values() == other._values()
-
-    __hash__ = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
-
-    def __repr__(self) -> str:
-        return f"Mapping{self._values()}"
-
-
-def _port(text: str, whole: str) -> int:
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 65535:
-        raise InvalidArgument(f"{whole!r} has no port from 1 to 65535", hint=_USAGE)
-    return int(text)
-
-
-def parse_endpoint(text: str) -> tuple[str, int]:
-    """``ip:port``, ``[ip]:port``; an empty ip is every address of both families."""
-    ip, colon, port = text.rpartition(":")
-    if ip.startswith("[") and ip.endswith("]"):
-        ip = ip[1:-1]
-    elif ":" in ip:
-        colon = ""
-    if not colon:
-        raise InvalidArgument(f"{text!r} is not an address and port such as 127.0.0.1:80 or [::1]:80", hint=_USAGE)
-    try:
-        if ip:
-            _socket.inet_pton(_socket.AF_INET6 if ":" in ip else _socket.AF_INET, ip)
-    except (OSError, ValueError) as error:
-        raise InvalidArgument(f"{ip!r} is not an address; names are not looked up", hint=_USAGE) from error
-    return ip, _port(port, text)
-
-
-def parse_plain(words: list[str]) -> list[Mapping]:
-    if not words or len(words) % 3:
-        raise InvalidArgument("mappings are three words each", hint=_USAGE)
-    mappings: list[Mapping] = []
-    for proto, host, target in zip(words[::3], words[1::3], words[2::3], strict=True):
-        _check_proto(proto)
-        mappings.append(Mapping(proto, *parse_endpoint(host), *parse_endpoint(target)))
-    return mappings
-
-
-def _check_proto(proto: str) -> None:
-    if proto not in ("tcp", "udp", "sctp"):
-        raise InvalidArgument(f"the protocol must be tcp, udp or sctp, not {proto!r}", hint=_USAGE)
-
-
-def parse_docker(words: list[str]) -> tuple[Mapping, bool]:
-    """docker-proxy's flags, in Go's spellings (-flag value, -flag=value, --flag); the bool: the socket comes on 4."""
-    values = {"proto": "tcp", "host-ip": "", "host-port": "", "container-ip": "", "container-port": ""}
-    passed = False
-    rest = iter(words)
-    for word in rest:
-        name, given, value = word.removeprefix("-").removeprefix("-").partition("=")
-        if name == "use-listen-fd" and word.startswith("-"):
-            passed = value in ("", "true", "1", "t", "T", "TRUE", "True")
-            continue
-        if not word.startswith("-") or name not in values:
-            raise InvalidArgument(f"unknown argument {word!r}", hint="docker-proxy's flags, or " + _USAGE)
-        if not given:
-            value = next(rest, "")
-        values[name] = value
-    _check_proto(values["proto"])
-    ports = [_port(values[name], f"-{name} {values[name]}") for name in ("host-port", "container-port")]
-    return Mapping(values["proto"], values["host-ip"], ports[0], values["container-ip"], ports[1]), passed
 
 
 def _is_open(fd: int) -> bool:
@@ -146,14 +60,14 @@ def is_docker_form(words: list[str]) -> bool:
     if not words or not words[0].startswith("-"):
         return False
     name = words[0].lstrip("-").partition("=")[0]
-    return name in _DOCKER_FLAGS or not (words[0].startswith("--") or words[0] == "-h")
+    return name in DOCKER_FLAGS or not (words[0].startswith("--") or words[0] == "-h")
 
 
 def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     docker = is_docker_form(words)
     if not words:
-        print(f"usage: {_USAGE}\n       pynet-proxy --help", file=sys.stderr)
+        print(f"usage: {USAGE}\n       pynet-proxy --help", file=sys.stderr)
         return 2
     # without dockerd's pipe, by hand, the next descriptor that is opened would have that number
     ready_fd = _READY_FD if docker and _is_open(_READY_FD) else -1

@@ -1,6 +1,6 @@
 """The forwarder behind many pynet-proxy processes: a port lives as long as the connection that lent it.
 
-    pynet-proxy (becomes a sleeper) === connection, socket ===> LendingServer --> Forwarder --> TcpPort, UdpPort
+    pynet-proxy (becomes a sleeper) === connection, socket ===> LendingServer --> Service --> TcpPort, UdpPort
 
     python -I -m pynet.proxy.standalone.shared --run RUN [--ready-fd N] [--linger SECONDS]
 
@@ -24,53 +24,50 @@ import sys
 
 from ...netlib import ipc
 from ...netlib.errors import PynetError
-from ...netlib.ipc import Channel, Message
+from ...netlib.ipc import Message
 from .. import ports
 from ..dataplane.lane import Lane
 from ..process.control import ControlServer
-from ..process.forwarder import SOCKET, Forwarder, Options, take_lock
+from ..process.forwarder import SOCKET, take_lock
+from ..process.options import Options
+from ..process.server import DONE, Answer, Caller
+from ..process.service import Service
 from .lend import LINGER
 
 
 class LendingServer(ControlServer):
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, listener: socket.socket, forwarder: Forwarder, linger: float
+        self, loop: asyncio.AbstractEventLoop, listener: socket.socket, service: Service, linger: float
     ) -> None:
-        super().__init__(loop, listener, forwarder)
+        super().__init__(loop, listener, service)
         self._linger = linger
-        self._lent: dict[Channel, list[str]] = {}
-        self._speaking: Channel | None = None
+        self._lent: dict[Caller, list[str]] = {}
         self._end: asyncio.TimerHandle | None = None
-        self._operations["lend"] = self._lend
+        self.operations["lend"] = self._lend
         self._rest()
 
-    def _on_readable(self, channel: Channel) -> None:
-        self._speaking = channel
-        super()._on_readable(channel)
-
-    def _lend(self, message: Message, fds: list[int]) -> tuple[Message, list[int]]:
-        assert self._speaking is not None
+    def _lend(self, caller: Caller, message: Message, fds: list[int]) -> Answer:
         specs = ports.parse_listen(message, len(fds))
-        self._forwarder.listen(specs, fds)
-        self._lent.setdefault(self._speaking, []).extend(spec.id for spec in specs)
-        return {}, []
+        self._service.listen(specs, fds)
+        self._lent.setdefault(caller, []).extend(spec.id for spec in specs)
+        return DONE
 
-    def _drop(self, channel: Channel) -> None:
+    def forget(self, caller: Caller) -> None:
         # before the connection is closed: the lender waits for that
-        ids = self._lent.pop(channel, None)
+        ids = self._lent.pop(caller, None)
         if ids:
-            self._forwarder.withdraw(ids, None)
-        super()._drop(channel)
+            self._service.withdraw(ids, None)
+        super().forget(caller)
         self._rest()
 
     def _rest(self) -> None:
-        if self._end is None and not self._forwarder.held():
+        if self._end is None and not self._service.ports:
             self._end = self._loop.call_later(self._linger, self._leave)
 
     def _leave(self) -> None:
         self._end = None
-        if not self._forwarder.held():
-            self._forwarder.request_stop()
+        if not self._service.ports:
+            self._service.request_stop()
 
 
 def _say(options: Options, text: bytes) -> None:
@@ -81,18 +78,18 @@ def _say(options: Options, text: bytes) -> None:
 
 async def _serve(lane: Lane, listener: socket.socket, options: SharedOptions) -> None:
     loop = asyncio.get_running_loop()
-    forwarder = Forwarder(loop, lane, options)
-    server = LendingServer(loop, listener, forwarder, options.linger)
+    service = Service(loop, lane, options)
+    server = LendingServer(loop, listener, service, options.linger)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, forwarder.request_stop)
+        loop.add_signal_handler(number, service.request_stop)
     if options.ready_fd is not None:
         os.write(options.ready_fd, b"0\n")
         os.close(options.ready_fd)
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-    await forwarder.stopped.wait()
-    await forwarder.close()
+    await service.stopped.wait()
+    await service.close()
     server.close()
 
 

@@ -7,7 +7,6 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,9 +17,11 @@ from pynet.netlib.controller import Controller
 from pynet.netlib.endpoint import Endpoint
 from pynet.netlib.errors import MultipleErrors, PortInUse, PynetError, Unavailable
 from pynet.netlib.ports.portspec import parse_publish
+from pynet.netlib.ports.told import Stats
 from pynet.netlib.proxying import Listening, ServedPort
 from pynet.netlib.resources import Bridge, DefaultRoute, NetworkFirewall, PortForwards, Veth
 from pynet.plugins.testhost import Host
+from pynet.proxy.dataplane.counters import Counters
 
 
 @dataclass
@@ -47,9 +48,10 @@ class KeptInHand:
         self._reach()
         return ()
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> Stats:
         self._reach()
-        return {"ports": dict.fromkeys(self.ports)}
+        counted = Counters().told("tcp")
+        return {"pid": 1, "processes": [1], "workers": [], "ports": dict.fromkeys(self.ports, counted)}
 
 
 @pytest.fixture

@@ -16,7 +16,9 @@ import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-from pynet.proxy.process.client import ForwarderClient, Listen, spawn
+from pynet.netlib.ports.told import PortStats
+from pynet.proxy.process.client import ForwarderClient, Listen
+from pynet.proxy.process.launch import spawn
 
 HOST = "127.0.0.1"
 
@@ -40,8 +42,8 @@ class Proxy:
             self.client.listen([Listen(f"p{self.count}", "tcp", *target, sock, drain)])
             return f"p{self.count}", sock.getsockname()[1]
 
-    def stats(self, name: str) -> dict[str, int]:
-        return dict(self.client.stats()["ports"][name])
+    def stats(self, name: str) -> PortStats:
+        return self.client.stats()["ports"][name]
 
     def wait(self, condition: Callable[[], bool], what: str) -> None:
         """Until *condition*, which asks the forwarder; bounded."""

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 
 from pynet.netlib import ipc
 from pynet.netlib.errors import InvalidArgument, NotFound, Unavailable
-from pynet.proxy.process.client import ForwarderClient, Listen, command, spawn
+from pynet.proxy.process.client import ForwarderClient, Listen
+from pynet.proxy.process.launch import command, spawn
 
 HOST = "127.0.0.1"
 
@@ -239,12 +240,10 @@ def test_what_the_fuzz_left_can_be_withdrawn_and_leaves_no_descriptor(client: Fo
 def test_a_huge_message_is_refused_whole(client: ForwarderClient) -> None:
     before = descriptors(client)
     with bound() as sock, pytest.raises(InvalidArgument, match="came with 1 descriptors"):
-        client._request(
-            {"op": "listen", "ports": [{"id": f"h{n}", "proto": "tcp", "target": [HOST, 9]} for n in range(100_000)]},
-            [sock.fileno()],
-        )
+        entries = [{"id": f"h{n}", "proto": "tcp", "target": [HOST, 9]} for n in range(100_000)]
+        client._request([({"op": "listen", "ports": entries}, [sock.fileno()])])
     with pytest.raises(InvalidArgument, match="1 to 256 characters"):
-        client._request({"op": "withdraw", "ids": ["x" * (8 << 20)]})
+        client.withdraw(["x" * (8 << 20)])
     assert client.fetch() == []
     assert descriptors(client) == before
 

@@ -11,12 +11,12 @@ import socket
 import struct
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pynet.netlib.ports.told import PortStats
 from pynet.proxy.api import Forwarder, Port
 
 from support.proxy import sockets
@@ -54,7 +54,7 @@ def connect(port: Port) -> socket.socket:
     return socket.create_connection(port.address, timeout=20)
 
 
-async def until_idle(port: Port) -> dict[str, Any]:
+async def until_idle(port: Port) -> PortStats:
     async with asyncio.timeout(20):
         while (stats := await port.stats())["active"]:
             pass
@@ -94,6 +94,7 @@ async def test_a_target_that_answers_nothing_is_given_up_in_time(
                 client.recv(1)
     assert 0.35 < time.monotonic() - began < 5
     stats = await until_idle(port)
+    assert "connect" in stats
     assert (stats["connections"], stats["refused"], stats["errors"], stats["connect"]["count"]) == (2, 2, 0, 0)
 
 

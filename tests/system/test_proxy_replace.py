@@ -11,12 +11,13 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from pynet.netlib.ports.told import Stats
 from pynet.proxy.api import Forwarder
-from pynet.proxy.process.client import ForwarderClient, Listen, replace, spawn
+from pynet.proxy.process.client import ForwarderClient, Listen
+from pynet.proxy.process.launch import replace, spawn
 
 HOST = "127.0.0.1"
 Target = tuple[str, int]
@@ -183,7 +184,7 @@ async def test_a_successor_knows_every_option(tmp_path: Path, echo: Target) -> N
 # -- several at a time ---------------------------------------------------------------------------------------------
 
 
-async def _crew(client: Callable[[], Awaitable[dict[str, Any]]], size: int) -> list[int]:
+async def _crew(client: Callable[[], Awaitable[Stats]], size: int) -> list[int]:
     """The pids, when all have told that they are there."""
     async with asyncio.timeout(20):
         while True:
@@ -213,6 +214,7 @@ async def test_several_workers_share_a_port(echo: Target) -> None:
                 pass
         count = len(clients)
         assert (stats["connections"], stats["bytes_in"], stats["bytes_out"]) == (count, 5 * count, 5 * count)
+        assert "connect" in stats
         assert stats["connect"]["count"] == count
         # what is told to one is told to all
         with socket.create_server((HOST, 0), backlog=1024) as other:
@@ -255,7 +257,7 @@ async def test_kill_9_of_the_first_loses_only_its_own(tmp_path: Path, echo: Targ
                 reader, writer = await asyncio.open_connection(*address)
                 clients[writer.get_extra_info("sockname")] = Client(reader, writer)
             await asyncio.gather(*(one.say() for one in clients.values()))
-            where = {tuple(entry["client"]): entry["pid"] for entry in client.connections("p", 1000)["connections"]}
+            where = {entry["client"]: entry["pid"] for entry in client.connections("p", 1000)["connections"]}
             if set(where.values()) == {first, member}:
                 break
     gone = os.pidfd_open(member)

@@ -20,8 +20,9 @@ from pathlib import Path
 import pytest
 
 from pynet.netlib.errors import InvalidArgument
+from pynet.proxy.mapping import Mapping, parse_docker, parse_plain
 from pynet.proxy.process.client import ForwarderClient
-from pynet.proxy.standalone.main import Mapping, main, parse_docker, parse_plain
+from pynet.proxy.standalone.main import main
 
 from support.proxy import echoing, receive
 

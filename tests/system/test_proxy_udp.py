@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pynet.proxy.process.client import ForwarderClient, Listen, spawn
+from pynet.proxy.process.client import ForwarderClient, Listen
+from pynet.proxy.process.launch import spawn
 
 HOST = "127.0.0.1"
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from pynet.proxy.dataplane import mmsg
-from pynet.proxy.process.client import ForwarderClient, Listen, spawn
+from pynet.proxy.process.client import ForwarderClient, Listen
+from pynet.proxy.process.launch import spawn
 
 HOST = "127.0.0.1"
 

@@ -1,6 +1,6 @@
 """What the forwarder counts, as Prometheus' text exposition format 0.0.4.
 
-    Forwarder.stats() -> render: families of lines -> Exposition: one HTTP answer, on a socket that was passed in
+    Service.stats() -> render: families of lines -> Exposition: one HTTP answer, on a socket that was passed in
 
 A library was tried: prometheus_client brings 85 modules and 6.9 MiB to a process that needs 15 MiB for a thousand
 ports.  The format is a page (prometheus.io/docs/instrumenting/exposition_formats): each family once, with HELP and TYPE,
@@ -17,13 +17,13 @@ import asyncio
 import os
 import resource
 import socket
-from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import accumulate
-from typing import Any
+from typing import Literal
 
-BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0)
-"""Upper bounds in seconds, inclusive, of the histogram of times to the back end."""
+from ...netlib.ports.told import Stats
+from ..dataplane.counters import BUCKETS
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SCRAPERS = 16
 _REQUEST = 8192
@@ -31,7 +31,8 @@ _TIMEOUT = 10.0
 _PIECE = 500
 """Lines written before the ports have their turn."""
 
-_PORT_FAMILIES = (
+_Counter = Literal["connections", "active", "bytes_in", "bytes_out", "errors", "refused", "dropped"]
+_PORT_FAMILIES: tuple[tuple[_Counter, str, str, str], ...] = (
     ("connections", "counter", "connections_total", "Connections accepted, or UDP clients seen."),
     ("active", "gauge", "connections_active", "Connections or UDP clients that are live now."),
     ("bytes_in", "counter", "received_bytes_total", "Bytes from clients to the target."),
@@ -40,42 +41,6 @@ _PORT_FAMILIES = (
     ("refused", "counter", "refused_total", "Connections that the target refused or did not answer."),
     ("dropped", "counter", "dropped_total", "Datagrams that were dropped."),
 )
-
-
-class Times:
-    """How long something took: number, sum, longest, and a small histogram."""
-
-    __slots__ = ("buckets", "longest", "total")
-
-    def __init__(self) -> None:
-        self.total = self.longest = 0.0
-        self.buckets = [0] * (len(BUCKETS) + 1)
-
-    def add(self, seconds: float) -> None:
-        self.total += seconds
-        self.longest = max(self.longest, seconds)
-        self.buckets[bisect_left(BUCKETS, seconds)] += 1
-
-    def as_dict(self) -> dict[str, Any]:
-        """``buckets`` counts each range by itself; the last is everything longer."""
-        return {
-            "count": sum(self.buckets), "seconds": self.total, "longest": self.longest, "buckets": list(self.buckets)
-        }  # fmt: skip
-
-
-def merge(into: dict[str, Any], more: dict[str, Any]) -> None:
-    """Add the counters of the same port in another process."""
-    for name, value in more.items():
-        if isinstance(value, dict):
-            merge(into.setdefault(name, {}), value)
-        elif isinstance(value, list):
-            into[name] = [left + right for left, right in zip(into.get(name) or [0] * len(value), value, strict=True)]
-        elif isinstance(value, str):
-            into[name] = value
-        elif name == "longest":
-            into[name] = max(into.get(name, 0.0), value)
-        else:
-            into[name] = into.get(name, 0) + value
 
 
 def escape(value: str) -> str:
@@ -103,7 +68,7 @@ def process_statistics() -> dict[str, float]:
     }
 
 
-def render(stats: dict[str, Any], process: dict[str, float]) -> Iterator[str]:
+def render(stats: Stats, process: dict[str, float]) -> Iterator[str]:
     """The exposition of what ``stats`` answers, in pieces of whole lines."""
     labels = {
         name: f'port="{escape(name)}",proto="{escape(port["proto"])}"' for name, port in stats["ports"].items()
@@ -132,7 +97,7 @@ def render(stats: dict[str, Any], process: dict[str, float]) -> Iterator[str]:
         yield f"{name} {_number(value)}\n"
 
 
-async def _write(stats: dict[str, Any]) -> bytes:
+async def _write(stats: Stats) -> bytes:
     pieces: list[str] = []
     for piece in render(stats, process_statistics()):
         pieces.append(piece)
@@ -145,26 +110,39 @@ async def _write(stats: dict[str, Any]) -> bytes:
 class Exposition:
     """An HTTP server on one listening socket."""
 
-    def __init__(self, stats: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+    def __init__(self, stats: Callable[[], Awaitable[Stats]]) -> None:
         self._stats = stats
         self._server: asyncio.Server | None = None
-        self._live: set[asyncio.StreamWriter] = set()
+        self._live: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def open(self, sock: socket.socket) -> None:
         """Serve on *sock*, which is bound and is ours now.  OSError when it can not serve."""
-        self._server = await asyncio.start_server(self._serve, sock=sock, limit=_REQUEST, backlog=128)
+        self._server = await asyncio.start_server(self._accept, sock=sock, limit=_REQUEST, backlog=128)
 
-    def close(self) -> None:
+    def stop(self) -> None:
+        """Listen no more; who is being answered is cut off."""
         if self._server is not None:
             self._server.close()
-        for writer in self._live:
+        for task, writer in self._live.items():
             writer.transport.abort()
+            task.cancel()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def close(self) -> None:
+        """``stop``, and nobody is being answered any more when this returns."""
+        self.stop()
+        if self._live:
+            await asyncio.wait(list(self._live))
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # a task of ours: the one that asyncio makes of a coroutine prints a traceback when it is cancelled
         if len(self._live) >= _SCRAPERS:
             writer.transport.abort()
             return
-        self._live.add(writer)
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._live[task] = writer
+        task.add_done_callback(self._live.pop)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(_TIMEOUT):
                 writer.write(await self._answer(reader))
@@ -176,7 +154,6 @@ class Exposition:
         except (OSError, TimeoutError):
             pass  # the scraper's business
         finally:
-            self._live.discard(writer)
             writer.transport.abort()
 
     async def _answer(self, reader: asyncio.StreamReader) -> bytes:
