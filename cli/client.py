@@ -5,16 +5,19 @@
                     .stream(...)                           -> a Response whose body is still coming
                     .upgrade(path, query, body)            -> (socket, first bytes): attach and exec
 
-Requests that follow each other share one connection; a stream or an upgrade takes one of its own.
+Requests that follow each other share one connection; a stream or an upgrade takes one of its own.  The engine closes
+a connection that was idle for long (a session with a container can last days): it is looked at before it is used
+again, and a request of which nothing was taken, or that only asks, is sent once more on a new one.  Any other is not:
+whether it was carried out is not known, and the user is told so.
 """
 
 from __future__ import annotations
 
-import json
-import socket
+from _socket import AF_UNIX, SOCK_STREAM, socket
 
 from ..netlib.errors import PynetError, Unavailable
-from .http1 import BadResponse, Connection, Response
+from .http1 import BadResponse, Connection, ConnectionLost, Response
+from .textjson import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,60 +29,15 @@ if TYPE_CHECKING:
 API_VERSION = "1.51"
 """What this client speaks; the last version with the older address fields that scripts' templates read."""
 
-_HINTS = (
-    ("No such image", "`pynet images` lists what is there; `pynet image bootstrap` makes busybox:latest"),
-    ("No such container", "`pynet ps -a` lists all containers"),
-    ("Invalid container name", "two characters or more: letters, digits, _ . and -, a letter or a digit first"),
-    ("is already in use by container", "choose another --name, or remove that container"),
-    ("already allocated", "`pynet ps` shows which container has the port; publish another one"),
-    ("address already in use", "another program on this host has the port; publish another one"),
-    ("executable file not found", "look for the command in the image: `pynet run --rm IMAGE ls /bin`"),
-    (": permission denied", "is it executable? `pynet run --rm IMAGE ls -l FILE` shows it"),
-    ("unable to find user", "the image's /etc/passwd and /etc/group have the names; numbers always do: -u 1000:1000"),
-    ("must be forced", "stop the container first, or use -f"),
-    ("container is paused", "`pynet unpause` it first"),
-    ("cannot remove container", "`pynet stop` it first, or use `pynet rm -f`"),
-    ("is paused", "`pynet unpause` it first"),
-    ("is restarting", "wait until it runs, or `pynet stop` it"),
-    ("is not running", "`pynet start` it first; `pynet ps -a` shows its state"),
-    ("invalid signal", "give a name or a number that signal(7) lists, for example TERM or 9"),
-    ("invalid filter", "write NAME=VALUE; docs/cli.md and Docker's manual list the names"),
-    ("Minimum memory", "give at least -m 6m"),
-    ("Range of CPUs", "give --cpus no more than there are"),
-    ("invalid capability", "capabilities(7) lists them; ALL means all"),
-    ("local volume name", "a volume's name has letters, digits, _ . and -; a directory of the host begins with /"),
-    ("bind source path does not exist", "make it first, or use -v, which makes a directory"),
-    ("working directory", "give a directory of the container that begins with /"),
-    ("namespace of container", "`pynet ps` lists the containers that run"),
-    ("separate kernel namespace", "set it for the whole host, with sysctl(8)"),
-    ("invalid --security-opt", "no-new-privileges, seccomp=unconfined and seccomp=builtin are known"),
-    ("log driver", "json-file and none are known"),
-    ("runtime name", "leave --runtime out"),
-    ("predefined", "bridge, host and none are always there; choose another name"),
-    ("pre-defined", "bridge, host and none are always there"),
-    ("user-defined networks only", "make one with `pynet network create --subnet CIDR NAME`, and use --network NAME"),
-    ("already exists in network", "it is connected; `pynet network disconnect` undoes that"),
-    ("is not connected to", "`pynet inspect` shows the networks of a container"),
-    ("device /dev", "`ls -l /dev` shows the devices of this host"),
-    ("has active endpoints", "stop or disconnect the containers on it first"),
-)
-"""What to do, for answers without a hint of their own: (part of the message, hint); the first that fits."""
-_BY_STATUS = {
-    400: "check what was asked for: `pynet COMMAND --help` lists the options",
-    403: "`pynet inspect` shows the object",
-    404: "`pynet ps -a`, `pynet images` and `pynet network ls` list what there is",
-    409: "`pynet ps -a` shows the states of containers",
-    501: "docs/engine-api.md lists what this engine does",
-}
-_ELSE = "the engine's log may say more: pynetd.log in its run directory"
+
+UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
+"""Headers of a request whose connection is to become a stream."""
 
 
 class DaemonError(PynetError):
-    """The engine answered with an error; ``status`` is HTTP's."""
+    """The engine answered with an error; ``http_status`` is HTTP's, ``hint`` the engine's own."""
 
     def __init__(self, status: int, message: str, hint: str = "") -> None:
-        if not hint:
-            hint = next((text for part, text in _HINTS if part in message), _BY_STATUS.get(status, _ELSE))
         super().__init__(f"Error response from daemon: {message}", hint=hint)
         self.http_status, self.text = status, message
 
@@ -94,11 +52,13 @@ class Client:
 
     # -- connections ---------------------------------------------------------------------------------------------
 
-    def _dial(self) -> socket.socket:
+    def _dial(self) -> socket:
         address = self.settings.address
         if not isinstance(address, str):
-            return socket.create_connection(address)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            from socket import create_connection
+
+            return create_connection(address)
+        sock = socket(AF_UNIX, SOCK_STREAM)
         try:
             sock.connect(address)
         except BaseException:
@@ -173,15 +133,36 @@ class Client:
         self, method: str, path: str, query: Mapping[str, Any] | None = None, body: object = None
     ) -> tuple[int, Any]:
         """Status and JSON of one exchange on the shared connection."""
-        connection, self._idle = self._idle or self.connect(), None
-        connection.send(method, target(path, query), _encoded(body), headers=_headers(body, None))
-        response = checked(connection.receive(head_only=method == "HEAD"))
-        value = response.json()
+        old, self._idle = self._idle, None
+        if old is not None and not old.is_open():
+            old.close()
+            old = None
+        message = (method, target(path, query), _encoded(body), _headers(body, None))
+        if old is None:
+            connection, response = self._exchange(self.connect(), *message)
+        else:
+            try:
+                connection, response = self._exchange(old, *message)
+            except ConnectionLost as error:
+                if not (error.unsent or (error.unanswered and method in ("GET", "HEAD"))):
+                    raise
+                connection, response = self._exchange(self.connect(), *message)
+        value = checked(response).json()
         if connection.reusable:
             self._idle = connection
         else:
             connection.close()
         return response.status, value
+
+    def _exchange(
+        self, connection: Connection, method: str, where: str, body: bytes, headers: dict[str, str]
+    ) -> tuple[Connection, Response]:
+        try:
+            connection.send(method, where, body, headers=headers)
+            return connection, connection.receive(head_only=method == "HEAD")
+        except ConnectionLost:
+            connection.close()
+            raise
 
     def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
         return self.request("GET", path, query)[1]
@@ -192,14 +173,12 @@ class Client:
     def delete(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
         return self.request("DELETE", path, query)[1]
 
-    def upgrade(
-        self, path: str, query: Mapping[str, Any] | None = None, body: object = None
-    ) -> tuple[socket.socket, bytes]:
+    def upgrade(self, path: str, query: Mapping[str, Any] | None = None, body: object = None) -> tuple[socket, bytes]:
         """POST that turns the connection into a raw stream (attach, exec start)."""
-        return upgraded(self.send("POST", path, query, body, headers={"Connection": "Upgrade", "Upgrade": "tcp"}))
+        return upgraded(self.send("POST", path, query, body, headers=UPGRADE))
 
 
-def upgraded(connection: Connection) -> tuple[socket.socket, bytes]:
+def upgraded(connection: Connection) -> tuple[socket, bytes]:
     """Wait for the answer to an upgrade request: the socket, and what came with the answer."""
     response = checked(connection.receive())
     if response.status not in (101, 200):  # 200: the older form of the hijack, without a header of its own
@@ -213,7 +192,7 @@ def checked(response: Response) -> Response:
         return response
     body = response.read()
     try:
-        answer = json.loads(body)
+        answer = loads(body)
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
@@ -228,7 +207,7 @@ def target(path: str, query: Mapping[str, Any] | None = None) -> str:
         if value is None or value is False or value == "" or value == {}:
             continue
         if isinstance(value, (dict, list)):
-            value = json.dumps(value, separators=(",", ":"))
+            value = dumps(value)
         words.append(f"{key}={quote('1' if value is True else str(value))}")
     return f"/v{API_VERSION}{path}" + ("?" + "&".join(words) if words else "")
 
@@ -246,4 +225,4 @@ def _headers(body: object, headers: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _encoded(body: object) -> bytes:
-    return b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
+    return b"" if body is None else dumps(body).encode()

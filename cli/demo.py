@@ -260,7 +260,7 @@ def main(argv: list[str] | None = None) -> int:
             return 1
         return 0
     from ..netlib.errors import PynetError
-    from .main import report
+    from .failure import report
     from .playground import INSIDE_VARIABLE, play
 
     if os.environ.get(INSIDE_VARIABLE):

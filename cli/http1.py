@@ -2,18 +2,21 @@
 
 http.client costs 19 ms in a command that takes 23: it brings email and ssl, as heavy as all the rest together
 (bench/bench_cli.py measures both).  What is here knows Content-Length, chunked, until-close and keep-alive, and
-``101 Switching Protocols``, after which the socket is the caller's.
+``101 Switching Protocols``, after which the socket is the caller's.  The socket is ``_socket``'s, which the ``socket``
+module dresses with selectors and enums.
+
+No error of the socket leaves this module as it is: a connection that broke is a ``ConnectionLost``, so that nobody can
+take it for a broken stdout.
 """
 
 from __future__ import annotations
 
-import json
-import socket
-
 from ..netlib.errors import PynetError
+from .textjson import NotJson, loads, read_one
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Iterable, Iterator
     from typing import Any
 
@@ -29,21 +32,52 @@ class BadResponse(PynetError):
 
 
 class ConnectionLost(PynetError):
-    """The server closed the connection in the middle of an answer."""
+    """The server closed the connection before the end of an answer.
+
+    ``unsent``: it took nothing of the request.  ``unanswered``: it gave nothing of an answer; whether it did what it
+    was asked to do is not known.
+    """
 
     hint = "the engine went away; `pynet daemon status` and its log (pynetd.log in the run directory) say more"
+
+    def __init__(self, message: str, *, unsent: bool = False, unanswered: bool = False) -> None:
+        super().__init__(message)
+        self.unsent, self.unanswered = unsent, unanswered
+
+
+class EndOfStream(ConnectionLost):
+    """It was closed in the orderly way, which is also how a body without a length ends."""
+
+
+def _lost(error: OSError | None) -> str:
+    why = f": {error.strerror}" if error is not None and error.strerror else ""
+    return f"the engine closed the connection{why}"
 
 
 class Connection:
     """One connection.  One response at a time: read it to its end before the next request."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket) -> None:
         self.sock = sock
         self._buffer = bytearray()
         self.reusable = True
+        self._answered = True
+        self._sent = 0
 
     def close(self) -> None:
         self.sock.close()
+
+    def is_open(self) -> bool:
+        """Whether the server has neither closed this idle connection nor said something unasked."""
+        from _socket import MSG_DONTWAIT, MSG_PEEK
+
+        try:
+            self.sock.recv(1, MSG_PEEK | MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
 
     def send(
         self,
@@ -53,19 +87,40 @@ class Connection:
         *,
         headers: dict[str, str] | None = None,
     ) -> None:
-        """Send one request; a body that is not bytes is sent in chunks as it comes."""
+        """Send one request; a body that is not bytes is sent in chunks as it comes.
+
+        ConnectionLost when the server took nothing of it.  One that closes in the middle may have said why: that is
+        for ``receive`` to find out.
+        """
+        self._answered, self._sent = False, 0
         lines = [f"{method} {target} HTTP/1.1", "Host: pynet", "User-Agent: pynet"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         if isinstance(body, bytes):
             if body or method in ("POST", "PUT"):
                 lines.append(f"Content-Length: {len(body)}")
-            self.sock.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+            self._send("\r\n".join([*lines, "", ""]).encode() + body)
             return
-        self.sock.sendall("\r\n".join([*lines, "Transfer-Encoding: chunked", "", ""]).encode())
+        more = self._send("\r\n".join([*lines, "Transfer-Encoding: chunked", "", ""]).encode())
         for chunk in body:
-            if chunk:
-                self.sock.sendall(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-        self.sock.sendall(b"0\r\n\r\n")
+            if chunk and more:
+                more = self._send(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        if more:
+            self._send(b"0\r\n\r\n")
+
+    def _send(self, data: bytes) -> bool:
+        """Send all of *data*; False when the server closed, and an answer may be waiting."""
+        view = memoryview(data)
+        try:
+            while view:
+                count = self.sock.send(view)
+                self._sent += count
+                view = view[count:]
+        except OSError as error:
+            self.reusable = False
+            if not self._sent:
+                raise ConnectionLost(_lost(error), unsent=True, unanswered=True) from None
+            return False
+        return True
 
     def receive(self, *, head_only: bool = False) -> Response:
         """Wait for the head of the response; *head_only* when the request was HEAD."""
@@ -97,11 +152,13 @@ class Connection:
         """Read more into the buffer; ConnectionLost at the end of the stream."""
         try:
             data = self.sock.recv(_CHUNK)
-        except ConnectionResetError:
-            data = b""
+        except OSError as error:
+            self.reusable = False
+            raise ConnectionLost(_lost(error), unanswered=not self._answered) from None
         if not data:
             self.reusable = False
-            raise ConnectionLost("the engine closed the connection")
+            raise EndOfStream(_lost(None), unanswered=not self._answered)
+        self._answered = True
         self._buffer += data
 
     def take(self, most: int) -> bytes:
@@ -156,8 +213,8 @@ class Response:
             try:
                 while True:
                     yield self.connection.take(_CHUNK)
-            except ConnectionLost:
-                return
+            except EndOfStream:
+                return  # this is how such a body ends; a connection that broke is another matter
 
     def _exactly(self, left: int) -> Iterator[bytes]:
         while left:
@@ -187,7 +244,7 @@ class Response:
         """The whole body as JSON; None when it is empty."""
         body = self.read()
         try:
-            return json.loads(body) if body else None
+            return loads(body) if body else None
         except ValueError:
             raise BadResponse(f"the answer is not JSON: {body[:60]!r}") from None
 
@@ -196,8 +253,7 @@ class Response:
 
         Docker's daemon separates them by CRLF, by LF or, in old versions, by nothing: so no splitting into lines.
         """
-        decoder, text = json.JSONDecoder(), ""
-        pending = b""
+        text, pending = "", b""
         for chunk in self.chunks():
             pending += chunk
             try:
@@ -207,8 +263,8 @@ class Response:
             text = (text + piece).lstrip()
             while text:
                 try:
-                    value, end = decoder.raw_decode(text)
-                except ValueError:
+                    value, end = read_one(text)
+                except NotJson:
                     break
                 text = text[end:].lstrip()
                 yield value

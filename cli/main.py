@@ -16,105 +16,104 @@ from __future__ import annotations
 import sys
 
 from ..netlib.version import __version__
+from .failure import CANNOT, NO_READER, complain, report, usage
 
 TYPE_CHECKING = False  # as typing's, without importing it
 if TYPE_CHECKING:
-    from .parser import Parser
-    from .settings import Settings
-
-USAGE_ERROR = 125
-"""What Docker's client exits with when the command line is wrong."""
+    from .parser import Run
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "run": ("run", "Create a container from an image and start it"),
-    "create": ("create", "Create a container"),
-    "start": ("start", "Start stopped containers"),
-    "stop": ("stop", "Stop running containers"),
-    "kill": ("stop", "Send a signal to running containers"),
-    "restart": ("stop", "Stop and start containers"),
-    "pause": ("pause", "Freeze all processes of containers"),
-    "unpause": ("pause", "Thaw paused containers"),
-    "rm": ("rm", "Remove containers"),
-    "ps": ("ps", "List containers"),
-    "logs": ("logs", "Show what a container printed"),
-    "exec": ("execute", "Run a command in a running container"),
-    "attach": ("attach", "Connect this terminal to a running container"),
-    "inspect": ("inspect", "Show all that is known about objects"),
-    "port": ("port", "List the published ports of a container"),
-    "wait": ("wait", "Wait until containers stop, and print their exit codes"),
-    "rename": ("rename", "Give a container another name"),
-    "top": ("top", "List the processes of a container"),
-    "stats": ("stats", "Show what containers use"),
-    "images": ("image", "List images"),
-    "rmi": ("image", "Remove images"),
-    "import": ("image", "Make an image from a root file system in a tar archive"),
-    "load": ("image", "Load images from an archive"),
-    "save": ("image", "Save images to an archive"),
-    "tag": ("image", "Give an image one more name"),
-    "events": ("events", "Follow what happens in the engine"),
-    "info": ("info", "Show the state of the engine"),
-    "version": ("version", "Show the versions of client and engine"),
-    "check": ("check", "Compare what should exist in the kernel with what does"),
-    "repair": ("check", "Bring the kernel in line with what should exist"),
-    "daemon": ("daemon", "Run the engine here, or start, stop and query it"),
-    "playground": ("playground", "A shell in which a host and its LAN live; nothing outside changes"),
+    "run": ("run:run", "Create a container from an image and start it"),
+    "create": ("create:create", "Create a container"),
+    "start": ("start:start", "Start stopped containers"),
+    "stop": ("stop:stop", "Stop running containers"),
+    "kill": ("stop:kill", "Send a signal to running containers"),
+    "restart": ("stop:restart", "Stop and start containers"),
+    "pause": ("pause:pause", "Freeze all processes of containers"),
+    "unpause": ("pause:unpause", "Thaw paused containers"),
+    "rm": ("rm:rm", "Remove containers"),
+    "ps": ("ps:ps", "List containers"),
+    "logs": ("logs:logs", "Show what a container printed"),
+    "exec": ("execute:execute", "Run a command in a running container"),
+    "attach": ("attach:attach", "Connect this terminal to a running container"),
+    "inspect": ("inspect:inspect", "Show all that is known about objects"),
+    "port": ("port:port", "List the published ports of a container"),
+    "wait": ("wait:wait", "Wait until containers stop, and print their exit codes"),
+    "rename": ("rename:rename", "Give a container another name"),
+    "top": ("top:top", "List the processes of a container"),
+    "stats": ("stats:stats", "Show what containers use"),
+    "images": ("image:ls", "List images"),
+    "rmi": ("image:rm", "Remove images"),
+    "import": ("image:import_", "Make an image from a root file system in a tar archive"),
+    "load": ("image:load", "Load images from an archive"),
+    "save": ("image:save", "Save images to an archive"),
+    "tag": ("image:tag", "Give an image one more name"),
+    "events": ("events:events", "Follow what happens in the engine"),
+    "info": ("info:info", "Show the state of the engine"),
+    "version": ("version:version", "Show the versions of client and engine"),
+    "check": ("check:check", "Compare what should exist in the kernel with what does"),
+    "repair": ("check:repair", "Bring the kernel in line with what should exist"),
+    "daemon": ("daemon:daemon", "Run the engine here, or start, stop and query it"),
+    "playground": ("playground:playground", "A shell in which a host and its LAN live; nothing outside changes"),
     "container": ("", "Commands on containers (`pynet container ls` is `pynet ps`)"),
     "network": ("", "Commands on networks"),
     "image": ("", "Commands on images"),
     "system": ("", "Commands on the whole engine"),
 }
-"""Name -> module below cli/commands, help.  An empty module means a group of commands."""
+"""Name -> module below cli/commands and its function, help; "" means a group of commands.
+
+The function is given a Parser, declares the command's options, and gives back what runs it.
+"""
+_OF_CONTAINERS = "run create start stop kill restart pause unpause rm logs exec attach port wait rename top stats"
 
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "container": {
-        **{
-            name: COMMANDS[name]
-            for name in (
-                *(
-                    "run",
-                    "create",
-                    "start",
-                    "stop",
-                    "kill",
-                    "restart",
-                    "pause",
-                    "unpause",
-                    "rm",
-                    "logs",
-                    "exec",
-                    "attach",
-                ),
-                *("inspect", "port", "wait", "rename", "top", "stats"),
-            )
-        },
-        "ls": ("ps", "List containers"),
-        "prune": ("system", "Remove all stopped containers"),
+        **{name: COMMANDS[name] for name in _OF_CONTAINERS.split()},
+        "inspect": ("inspect:inspect_container", "Show all that is known about containers"),
+        "ls": ("ps:ps", "List containers"),
+        "prune": ("system:prune_containers", "Remove all stopped containers"),
     },
     "network": {
-        "create": ("network", "Create a network"),
-        "ls": ("network", "List networks"),
-        "inspect": ("inspect", "Show all that is known about networks"),
-        "connect": ("network", "Connect a container to a network"),
-        "disconnect": ("network", "Disconnect a container from a network"),
-        "rm": ("network", "Remove networks"),
-        "prune": ("system", "Remove all networks that no container uses"),
+        "create": ("network:create", "Create a network"),
+        "ls": ("network:ls", "List networks"),
+        "inspect": ("inspect:inspect_network", "Show all that is known about networks"),
+        "connect": ("network:connect", "Connect a container to a network"),
+        "disconnect": ("network:disconnect", "Disconnect a container from a network"),
+        "rm": ("network:rm", "Remove networks"),
+        "prune": ("system:prune_networks", "Remove all networks that no container uses"),
     },
     "image": {
-        "ls": ("image", "List images"),
-        "rm": ("image", "Remove images"),
+        "ls": ("image:ls", "List images"),
+        "rm": ("image:rm", "Remove images"),
         "import": COMMANDS["import"],
         "load": COMMANDS["load"],
         "save": COMMANDS["save"],
         "tag": COMMANDS["tag"],
-        "inspect": ("inspect", "Show all that is known about images"),
-        "bootstrap": ("image", "Make busybox:latest from this host's static busybox"),
+        "inspect": ("inspect:inspect_image", "Show all that is known about images"),
+        "bootstrap": ("image:bootstrap", "Make busybox:latest from this host's static busybox"),
     },
     "system": {
-        "prune": ("system", "Remove stopped containers and unused networks"),
+        "prune": ("system:prune", "Remove stopped containers and unused networks"),
         "info": COMMANDS["info"],
         "events": COMMANDS["events"],
     },
 }
+NOT_YET = [
+    "build",
+    "commit",
+    "cp",
+    "diff",
+    "export",
+    "history",
+    "login",
+    "logout",
+    "pull",
+    "push",
+    "search",
+    "update",
+    "volume",
+]
+"""Docker's commands that are not there yet."""
 ALIASES = {("container", "ps"): "ls", ("container", "list"): "ls", ("network", "list"): "ls", ("image", "list"): "ls",
            ("image", "remove"): "rm", ("network", "remove"): "rm", ("container", "remove"): "rm"}  # fmt: skip
 
@@ -136,40 +135,69 @@ Options:
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; returns the exit code, or with None, the words of this process, ends the process with it."""
     if argv is None:
-        import io
-
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="surrogateescape")  # arguments of containers may be any bytes (PEP 383)
-    code = _run(sys.argv[1:] if argv is None else argv)
-    if argv is None:
         import os
 
-        try:
-            sys.stdout.flush()
-        except OSError:
-            pass  # nobody reads it any more
-        sys.stderr.flush()
-        os._exit(code)  # 3 ms sooner than a return: nothing here waits for destructors or atexit
-    return code
+        _standard_streams()
+        os._exit(_run(sys.argv[1:]))  # 3 ms sooner than a return: nothing here waits for destructors or atexit
+    return _run(argv)
+
+
+def _standard_streams() -> None:
+    """All three are open, and take any bytes.
+
+    The next descriptor that is opened would take the place of a closed one: a socket as stdout.  In that place stands
+    one that can only be read, so that what is printed is an error, as it should be.
+    """
+    import io
+    import os
+
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:  # as the interpreter found it closed
+            fd = os.open(os.devnull, os.O_WRONLY if number == 2 else os.O_RDONLY)
+            if fd != number:
+                os.dup2(fd, number)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", errors="surrogateescape"))
+        elif number and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")  # arguments of containers may be any bytes (PEP 383)
 
 
 def _run(words: list[str]) -> int:
     if words and words[0] in ("--version", "-v"):
-        print(f"pynet version {__version__}", flush=True)
-        return 0
+        words = ["--version"]
     try:
         code = _dispatch(words)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:
-        # the reader of our output went away (`pynet ps | head -1`): not an error, and nobody is left to tell
-        import os
-
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
+    except OSError as error:
+        return _output_failed(error)
     except KeyboardInterrupt:
         return 130
+
+
+def _output_failed(error: OSError) -> int:
+    """A write that failed: quietly when the reader of our output left (`pynet ps | head -1`), else with a line.
+
+    Whether it left is asked of the pipe and not of the error, which could be another's.
+    """
+    import os
+    import select
+
+    poll = select.poll()
+    for fd in (1, 2):
+        poll.register(fd, select.POLLERR)
+    left = any(events & select.POLLERR for _, events in poll.poll(0))
+    try:
+        sys.stdout.flush()
+    except OSError as found:
+        error = found
+        # what is left in the buffer would be tried again at exit; a null device takes it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if not left and error.filename:
+        complain(f"{error.filename}: {error.strerror}")
+    elif not left:
+        complain(f"cannot write the output: {error.strerror or error}", "look at where stdout goes")
+    return NO_READER if left else 1
 
 
 def _dispatch(words: list[str]) -> int:
@@ -177,15 +205,18 @@ def _dispatch(words: list[str]) -> int:
     position = 0
     while position < len(words) and words[position].startswith("-"):
         word, equals, value = words[position].partition("=")
+        if word == "--version":
+            print(f"pynet version {__version__}")
+            return 0
         if word in ("--help", "-h"):
             print(_help(), end="")
             return 0
         if word not in GLOBAL_OPTIONS:
-            return _usage(f"unknown option: {word}", "`pynet --help` lists the options")
+            return usage(f"unknown option: {word}", "`pynet --help` lists the options")
         if not equals:
             position += 1
             if position == len(words):
-                return _usage(f"option needs a value: {word}", "`pynet --help` lists the options")
+                return usage(f"option needs a value: {word}", "`pynet --help` lists the options")
             value = words[position]
         options[GLOBAL_OPTIONS[word]] = value
         position += 1
@@ -198,7 +229,7 @@ def _dispatch(words: list[str]) -> int:
         words = [*words[1:2], "--help"] if len(words) > 1 else ["--help"]
         return _dispatch(words)
     if name not in COMMANDS:
-        return _usage(f"unknown command: pynet {name}", "`pynet --help` lists the commands")
+        return _unknown(name, list(COMMANDS), "pynet --help")
     title, (module, text), arguments = name, COMMANDS[name], words[1:]
     if not module:
         sub = next(iter(arguments), "--help")
@@ -207,50 +238,47 @@ def _dispatch(words: list[str]) -> int:
             print(_group_help(name), end="")
             return 0
         if sub not in GROUPS[name]:
-            return _usage(f"unknown command: pynet {name} {sub}", f"`pynet {name} --help` lists the commands")
+            return _unknown(f"{name} {sub}", list(GROUPS[name]), f"pynet {name} --help")
         title, (module, text), arguments = f"{name} {sub}", GROUPS[name][sub], arguments[1:]
     return _command(title, module, text, arguments, options)
 
 
-def _command(title: str, module: str, text: str, arguments: list[str], options: dict[str, str]) -> int:
-    """Import *module*, parse *arguments* as it says, run it, and report what goes wrong."""
-    from importlib import import_module
-
+def _command(title: str, entry: str, text: str, arguments: list[str], options: dict[str, str]) -> int:
+    """Import the module of *entry*, parse *arguments* as it says, run it, and report what goes wrong."""
     from ..netlib.errors import InvalidArgument, PynetError
     from .parser import Parser, UsageError
     from .settings import Settings
 
-    command = import_module(f"{__package__}.commands.{module}")
+    module, _, function = entry.partition(":")
+    name = f"{__package__}.commands.{module}"
+    __import__(name)  # importlib's import_module is one more module
     parser: Parser = Parser(title, text)
     try:
         settings: Settings = Settings.resolve(options)
-        command.configure(parser)
+        run: Run = getattr(sys.modules[name], function)(parser)
         args = parser.parse(arguments)
         if args is None:
             return 0
         args.settings = settings
-        code: int = command.run(args)
-        return code
+        return run(args)
     except UsageError as error:
-        return _usage(str(error), f"`pynet {title} --help` lists the options")
+        return usage(str(error), f"`pynet {title} --help` lists the options")
     except PynetError as error:
         sys.stdout.flush()
         # the command's own InvalidArgument is about its words; what the engine says is a DaemonError
-        return report(error, USAGE_ERROR if isinstance(error, InvalidArgument) else None)
+        return report(error, CANNOT if isinstance(error, InvalidArgument) else None)
 
 
-def report(error: Exception, code: int | None = None) -> int:
-    """Print *error* as two lines on stderr; returns *code*, or the error's own exit code."""
-    print(f"pynet: {error}", file=sys.stderr)
-    hint = getattr(error, "hint", "")
-    if hint:
-        print(f"  {hint}", file=sys.stderr)
-    return getattr(error, "exit_code", 1) if code is None else code
+def _unknown(title: str, names: list[str], page: str) -> int:
+    """No such command: what it may be instead."""
+    name = title.rpartition(" ")[2]
+    if title in NOT_YET:
+        return usage(f"pynet {name} is not there yet", "docs/cli.md says what is; `pynet --help` lists the commands")
+    from difflib import get_close_matches
 
-
-def _usage(message: str, hint: str) -> int:
-    print(f"pynet: {message}\n  {hint}", file=sys.stderr)
-    return USAGE_ERROR
+    close = get_close_matches(name, names, 1)
+    hint = f"did you mean `pynet {title.removesuffix(name)}{close[0]}`? " if close else ""
+    return usage(f"unknown command: pynet {title}", f"{hint}`{page}` lists the commands")
 
 
 def _rows(table: dict[str, tuple[str, str]]) -> str:

@@ -1,6 +1,6 @@
 """The options of ``run`` and ``create``, and the body of ``POST /containers/create`` that they amount to.
 
-``configure`` declares them with Docker's names; ``container_config`` is pure: parsed options in, body out, and the same
+``declare`` declares them with Docker's names; ``container_config`` is pure: parsed options in, body out, and the same
 options give the same body.  What Docker's client reads from the machine (``--env-file``, ``-e NAME`` without a value,
 relative paths of ``-v``) is read here too, by ``gather``, so that the rest stays free of it.
 """
@@ -28,7 +28,7 @@ class BadOption(InvalidArgument):
     exit_code = 125
 
 
-def configure(parser: Parser) -> None:
+def declare(parser: Parser) -> None:
     """Declare the options that ``run`` and ``create`` share, and IMAGE [COMMAND...]."""
     flag, option, repeated = parser.flag, parser.option, parser.repeated
     parser.stops_at_first_argument = True

@@ -6,10 +6,10 @@ A command turns each object of the engine into a *row*: Docker's field names and
 
 from __future__ import annotations
 
-import json
 import sys
 
 from .format import table
+from .textjson import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def show_object(args: Arguments, value: Any) -> bool:
 
 def lines(values: list[Any]) -> None:
     """JSON, one value a line."""
-    sys.stdout.write("".join(json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n" for value in values))
+    sys.stdout.write("".join(dumps(value, ascii=False) + "\n" for value in values))
 
 
 def unescape(text: str) -> str:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from .settings import Settings
 
+    Run = Callable[["Arguments"], int]
+
 HELP_WIDTH = 110
 _TRUE = ("true", "t", "1", "T", "TRUE", "True")
 _FALSE = ("false", "f", "0", "F", "FALSE", "False")  # strconv.ParseBool

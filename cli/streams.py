@@ -4,22 +4,28 @@
     stdout <-- frames, or raw with a terminal <-- socket     direction, so neither side can block the other
     signals --> wake-up pipe --> SIGWINCH: resize; others: handed to the container (--sig-proxy)
 
-With a terminal, ours is put into raw mode for as long as we are attached, whatever ends it.
+With a terminal, ours is put into raw mode for as long as we are attached, whatever ends it.  Without one, signals go to
+the container, which may not care (a process 1 without a handler never does): the third that asks to end is taken as
+meant for us, as Docker's client takes it.
 """
 
 from __future__ import annotations
 
 import os
 import select
-import signal
-import socket
+from _socket import SHUT_WR
 
+from ..netlib.errors import PynetError
 from .frames import DEFAULT_DETACH_KEYS, Demultiplexer, DetachKeys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
+    from _socket import socket
     from collections.abc import Callable
     from typing import Any
+else:
+    import _signal as signal  # the same functions and numbers, without the enums that cost 4 ms
 
 _CHUNK = 65536
 PROXIED = (
@@ -29,12 +35,32 @@ PROXIED = (
 """Signals that --sig-proxy hands on.  Not CHLD, PIPE, URG and WINCH, which speak of us and not of the container."""
 
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+PATIENCE = 3
+"""Signals of ENDING until we leave (docker/cli, forceExitAfter3TerminationSignals)."""
+
+
 class Interrupted(Exception):
     """A signal that is not handed on ended the session."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
+        super().__init__(signal_name(number))
         self.number = number
+
+
+class Impatient(PynetError):
+    """The user asked for the end as often as it takes, and the container did not end."""
+
+    hint = "the container goes on: `pynet ps` shows it, `pynet kill` ends it"
+
+    def __init__(self) -> None:
+        super().__init__(f"got {PATIENCE} SIGTERM/SIGINTs, forcefully exiting")
+
+
+def signal_name(number: int) -> str:
+    """15 -> "SIGTERM"."""
+    names = (name for name in dir(signal) if name.startswith("SIG") and "_" not in name)
+    return next((name for name in names if getattr(signal, name) == number), str(number))
 
 
 class Session:
@@ -57,6 +83,7 @@ class Session:
         self._handlers: dict[int, Any] = {}
         self._wake, self._woken = -1, -1
         self._old_wakeup = -1
+        self._asked_to_end = 0
 
     # -- set-up and its undoing ----------------------------------------------------------------------------------
 
@@ -97,7 +124,7 @@ class Session:
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
-    def run(self, sock: socket.socket, first: bytes = b"") -> bool:
+    def run(self, sock: socket, first: bytes = b"") -> bool:
         """Carry bytes until the other side ends the stream; False when the user detached."""
         demultiplexer = None if self.tty else Demultiplexer()
         _write(demultiplexer, first)
@@ -124,6 +151,7 @@ class Session:
                     out += keys
                     if detached:
                         self._last_words(sock, out)
+                        os.write(2, b"\r\n")  # the shell's prompt is to begin a line
                         return False
                 else:
                     reading = False
@@ -148,11 +176,11 @@ class Session:
             if sending and not reading and not out:
                 sending = False
                 try:
-                    sock.shutdown(socket.SHUT_WR)
+                    sock.shutdown(SHUT_WR)
                 except OSError:
                     pass
 
-    def _last_words(self, sock: socket.socket, out: bytearray) -> None:
+    def _last_words(self, sock: socket, out: bytearray) -> None:
         """What was typed before the detach keys, as far as the other side takes it at once."""
         try:
             sock.send(out)
@@ -166,6 +194,9 @@ class Session:
             elif number == signal.SIGCONT and self._raw:
                 continue
             elif self._on_signal:
+                self._asked_to_end += number in ENDING
+                if self._asked_to_end == PATIENCE:
+                    raise Impatient
                 self._on_signal(number)
             elif number in self._handlers:
                 raise Interrupted(number)

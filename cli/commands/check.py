@@ -14,17 +14,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..parser import Arguments, Parser
+    from ..parser import Arguments, Parser, Run
 
 
-def configure(parser: Parser) -> None:
+def check(parser: Parser) -> Run:
     parser.flag("--json", help="print the differences as JSON, one a line")
+    return lambda args: _show(args, Client(args.settings).get("/pynet/check"), repair=False)
 
 
-def run(args: Arguments) -> int:
-    client = Client(args.settings)
-    repair = args.command == "repair"
-    differences = (client.post if repair else client.get)(f"/pynet/{args.command}") or []
+def repair(parser: Parser) -> Run:
+    parser.flag("--json", help="print what was different as JSON, one a line")
+    return lambda args: _show(args, Client(args.settings).post("/pynet/repair"), repair=True)
+
+
+def _show(args: Arguments, answer: list[Any] | None, *, repair: bool) -> int:
+    differences = answer or []
     if args.json:
         lines(differences)
     elif not differences:

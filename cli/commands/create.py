@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from ...netlib.errors import PynetError
 from ..client import Client
-from ..main import report
-from ..options import configure as configure_container
-from .run import create, exit_code
+from ..creation import create as create_container
+from ..creation import exit_code
+from ..failure import report
+from ..options import declare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..parser import Arguments, Parser
+    from ..parser import Arguments, Parser, Run
 
 
-def configure(parser: Parser) -> None:
-    configure_container(parser)
+def create(parser: Parser) -> Run:
+    declare(parser)
+    return run
 
 
 def run(args: Arguments) -> int:
     try:
-        print(create(Client(args.settings), args))
+        print(create_container(Client(args.settings), args))
     except PynetError as error:
         return report(error, exit_code(error))
     return 0

@@ -16,7 +16,7 @@ from ..launch import LOG_NAME, engine_argv, is_serving, start_engine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..parser import Arguments, Parser
+    from ..parser import Arguments, Parser, Run
     from ..settings import Settings
 
 PID_NAME = "pynetd.pid"
@@ -33,11 +33,12 @@ NOT_RUNNING = 3
 """Exit code of ``status`` (systemctl's, LSB)."""
 
 
-def configure(parser: Parser) -> None:
+def daemon(parser: Parser) -> Run:
     parser.flag("--all", help="with stop: containers and the other processes too")
     for name, metavar, text in _OPTIONS:
         parser.option(name, metavar=metavar, help=text)
     parser.argument("action", count="?", metavar="start|stop|status", help="nothing: run it here, in the foreground")
+    return run
 
 
 def run(args: Arguments) -> int:

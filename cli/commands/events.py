@@ -13,14 +13,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..parser import Arguments, Parser
+    from ..parser import Arguments, Parser, Run
 
 
-def configure(parser: Parser) -> None:
+def events(parser: Parser) -> Run:
     parser.repeated("-f", "--filter", metavar="NAME=VALUE", help="show only what matches")
     parser.option("--since", metavar="TIME", help="also what happened since then: a date, a Unix time, or 10m")
     parser.option("--until", metavar="TIME", help="stop at that time")
     add_format(parser)
+    return run
 
 
 def run(args: Arguments) -> int:

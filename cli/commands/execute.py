@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 
-from ...netlib.errors import InvalidArgument, PynetError
+from ...netlib.errors import InvalidArgument, PynetError, Unavailable
 from ..client import Client, DaemonError
-from ..main import report
+from ..failure import report
+from ..objects import path
 from ..options import gather_environment
-from ._each import path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..parser import Arguments, Parser
+    from ..parser import Arguments, Parser, Run
 
 
-def configure(parser: Parser) -> None:
+def execute(parser: Parser) -> Run:
     parser.stops_at_first_argument = True
     parser.flag("-d", "--detach", help="do not wait for it")
     parser.flag("-i", "--interactive", help="keep stdin open")
@@ -28,6 +28,7 @@ def configure(parser: Parser) -> None:
     parser.option("--detach-keys", metavar="KEYS", help="keys that leave the terminal (ctrl-p,ctrl-q)")
     parser.argument("container")
     parser.rest("words", metavar="COMMAND", help="command and its arguments")
+    return run
 
 
 def run(args: Arguments) -> int:
@@ -70,19 +71,26 @@ def run(args: Arguments) -> int:
 
 
 def _attached(client: Client, args: Arguments, where: str, start: dict[str, object]) -> int:
-    from ..streams import Interrupted
-    from .run import session_for
+    from ..attached import resize
+    from ..streams import Interrupted, Session
 
-    session = session_for(client, where, args, tty=args.tty, stdin=args.interactive, signals=False)
+    session = Session(
+        tty=args.tty,
+        stdin=args.interactive,
+        detach_keys=args.detach_keys,
+        on_resize=(lambda height, width: resize(client, where, height, width)) if args.tty else None,
+    )
     try:
         with session:
             sock, first = client.upgrade(f"{where}/start", {"errors": "status"}, start)
-            session.resize()
             if not session.run(sock, first):
                 return 0
     except Interrupted as signal:
         return 128 + signal.number
-    return int(client.get(f"{where}/json").get("ExitCode") or 0)
+    code = client.get(f"{where}/json").get("ExitCode")
+    if code is None:
+        raise Unavailable("the stream ended before the command did", hint="the command goes on in the container")
+    return int(code)
 
 
 def _exit_code(error: PynetError) -> int:

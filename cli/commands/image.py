@@ -8,15 +8,15 @@ import sys
 from ...netlib.errors import InternalError, InvalidArgument
 from ..client import Client
 from ..format import ago, local_time, short_id, size
+from ..objects import each, path
 from ..output import Row, add_listing, filters, show_list
-from ._each import each, path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any, BinaryIO
 
-    from ..parser import Arguments, Parser
+    from ..parser import Arguments, Parser, Run
 
 COLUMNS = [
     ("Repository", "REPOSITORY"),
@@ -30,22 +30,15 @@ LONG = {"images": "ls", "rmi": "rm"}
 BUSYBOX = "busybox:latest"
 
 
-def configure(parser: Parser) -> None:
-    CONFIGURE[LONG.get(parser.command, parser.command)](parser)
-
-
-def run(args: Arguments) -> int:
-    return RUN[LONG.get(args.command, args.command)](args)
-
-
 # -- ls, rm, tag --------------------------------------------------------------------------------------------------
 
 
-def configure_ls(parser: Parser) -> None:
+def ls(parser: Parser) -> Run:
     parser.flag("-a", "--all", help="also images without a name")
     parser.flag("--digests", help="show digests")
     add_listing(parser, "ids")
     parser.argument("name", count="?", metavar="NAME[:TAG]")
+    return run_ls
 
 
 def run_ls(args: Arguments) -> int:
@@ -81,26 +74,29 @@ def image_rows(image: dict[str, Any], *, full: bool = False, now: float | None =
     ]
 
 
-def configure_rm(parser: Parser) -> None:
+def rm(parser: Parser) -> Run:
     parser.flag("-f", "--force", help="also when it has several names, or a stopped container uses it")
     parser.flag("--no-prune", help="keep its parents that have no name")
     parser.argument("image", count="+")
+    return run_rm
 
 
 def run_rm(args: Arguments) -> int:
-    client = Client(args.settings)
+    query: dict[str, object] = {"force": args.force, "noprune": args.no_prune}
 
-    def remove(name: str) -> None:
-        for step in client.delete(path(name, "images"), {"force": args.force, "noprune": args.no_prune}) or ():
+    def show(name: str, answer: list[dict[str, str]] | None) -> None:
+        for step in answer or ():
             for what, which in step.items():
                 print(f"{what}: {which}")
 
-    return each(args.image, remove, show=lambda name: None)
+    # one after the other: what the first leaves behind decides what the second removes
+    return each(args, args.image, lambda name: ("DELETE", path(name, "images"), query), show=show, at_once=1)
 
 
-def configure_tag(parser: Parser) -> None:
+def tag(parser: Parser) -> Run:
     parser.argument("image")
     parser.argument("name", metavar="NAME[:TAG]")
+    return run_tag
 
 
 def run_tag(args: Arguments) -> int:
@@ -118,12 +114,13 @@ def split_reference(name: str) -> tuple[str, str]:
 # -- archives -----------------------------------------------------------------------------------------------------
 
 
-def configure_import(parser: Parser) -> None:
+def import_(parser: Parser) -> Run:
     parser.repeated("-c", "--change", metavar="INSTRUCTION", help='Dockerfile instruction, for example "CMD /bin/sh"')
     parser.option("-m", "--message", metavar="TEXT", help="message for the history")
     parser.option("--platform", metavar="PLATFORM", help="platform of the image")
     parser.argument("file", metavar="FILE|-")
     parser.argument("name", count="?", metavar="NAME[:TAG]")
+    return run_import
 
 
 def run_import(args: Arguments) -> int:
@@ -140,9 +137,10 @@ def run_import(args: Arguments) -> int:
         return _progress(Client(args.settings), "/images/create", query, file, quiet=False, extra=target)
 
 
-def configure_load(parser: Parser) -> None:
+def load(parser: Parser) -> Run:
     parser.option("-i", "--input", metavar="FILE", help="read from a file, not from stdin")
     parser.flag("-q", "--quiet", help="do not print what was loaded")
+    return run_load
 
 
 def run_load(args: Arguments) -> int:
@@ -152,9 +150,10 @@ def run_load(args: Arguments) -> int:
         return _progress(Client(args.settings), "/images/load", {"quiet": args.quiet}, file, quiet=args.quiet)
 
 
-def configure_save(parser: Parser) -> None:
+def save(parser: Parser) -> Run:
     parser.option("-o", "--output", metavar="FILE", help="write to a file, not to stdout")
     parser.argument("image", count="+")
+    return run_save
 
 
 def run_save(args: Arguments) -> int:
@@ -181,8 +180,9 @@ def run_save(args: Arguments) -> int:
     return 0
 
 
-def configure_bootstrap(parser: Parser) -> None:
+def bootstrap(parser: Parser) -> Run:
     parser.argument("name", count="?", metavar="NAME[:TAG]")
+    return run_bootstrap
 
 
 def run_bootstrap(args: Arguments) -> int:
@@ -232,23 +232,3 @@ def _progress(
         if text and not quiet:
             print(str(text).rstrip("\n"))
     return 0
-
-
-CONFIGURE = {
-    "ls": configure_ls,
-    "rm": configure_rm,
-    "tag": configure_tag,
-    "import": configure_import,
-    "load": configure_load,
-    "save": configure_save,
-    "bootstrap": configure_bootstrap,
-}
-RUN = {
-    "ls": run_ls,
-    "rm": run_rm,
-    "tag": run_tag,
-    "import": run_import,
-    "load": run_load,
-    "save": run_save,
-    "bootstrap": run_bootstrap,
-}

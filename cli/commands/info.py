@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..parser import Arguments, Parser
+    from ..parser import Arguments, Parser, Run
 
 ROWS = [
     *(("Containers", "Containers"), (" Running", "ContainersRunning"), (" Paused", "ContainersPaused")),
@@ -23,8 +23,9 @@ ROWS = [
 ]
 
 
-def configure(parser: Parser) -> None:
+def info(parser: Parser) -> Run:
     add_format(parser, "-f")
+    return run
 
 
 def run(args: Arguments) -> int:

@@ -2,34 +2,50 @@
 
 from __future__ import annotations
 
-import json
-
 from ...netlib.errors import NotFound, PynetError
 from ..client import Client, DaemonError
-from ..main import report
+from ..failure import report
+from ..objects import path
 from ..output import add_format, lines, unescape
-from ._each import path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..parser import Arguments, Parser
+    from ..parser import Arguments, Parser, Run
 
 KINDS = {"container": "/json", "image": "/json", "network": ""}
 """Kind -> what follows the name in its path; also the order in which a bare ``inspect`` looks."""
 
 
-def configure(parser: Parser) -> None:
+def inspect(parser: Parser) -> Run:
+    _declare(parser)
+    parser.option("--type", metavar="KIND", help="only container, image or network")
+    return lambda args: _show(args, args.type or "")
+
+
+def inspect_container(parser: Parser) -> Run:
+    _declare(parser)
+    return lambda args: _show(args, "container")
+
+
+def inspect_network(parser: Parser) -> Run:
+    _declare(parser)
+    return lambda args: _show(args, "network")
+
+
+def inspect_image(parser: Parser) -> Run:
+    _declare(parser)
+    return lambda args: _show(args, "image")
+
+
+def _declare(parser: Parser) -> None:
     add_format(parser, "-f")
     parser.flag("-s", "--size", help="show sizes of containers")
-    if parser.title == "inspect":
-        parser.option("--type", metavar="KIND", help="only container, image or network")
     parser.argument("name", count="+")
 
 
-def run(args: Arguments) -> int:
-    group = getattr(args, "type", None) or args.group
+def _show(args: Arguments, group: str) -> int:
     if group and group not in KINDS:
         from ..parser import UsageError
 
@@ -51,6 +67,8 @@ def run(args: Arguments) -> int:
         template = Template(unescape(args.format))
         print("".join(template.render(value) + "\n" for value in found), end="")
     else:
+        import json
+
         print(json.dumps(found, indent=4, ensure_ascii=False))
     return 1 if failed else 0
 

@@ -7,16 +7,16 @@ import time
 from ...netlib.errors import InvalidArgument
 from ..client import Client
 from ..frames import Demultiplexer
+from ..objects import path
 from ..streams import write_all
 from ..units import parse_moment
-from ._each import path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..parser import Arguments, Parser
+    from ..parser import Arguments, Parser, Run
 
 
-def configure(parser: Parser) -> None:
+def logs(parser: Parser) -> Run:
     parser.flag("-f", "--follow", help="go on until the container ends")
     parser.flag("-t", "--timestamps", help="show when each line was printed")
     parser.flag("--details", help="accepted; there are no extra attributes")
@@ -24,6 +24,7 @@ def configure(parser: Parser) -> None:
     parser.option("--since", metavar="TIME", help="only what is newer: a date, a Unix time, or for example 10m")
     parser.option("--until", metavar="TIME", help="only what is older")
     parser.argument("container")
+    return run
 
 
 def run(args: Arguments) -> int:

@@ -5,30 +5,22 @@ from __future__ import annotations
 from ...netlib.errors import InvalidArgument
 from ..client import Client
 from ..format import short_id
+from ..objects import each, path
 from ..output import Row, add_listing, filters, show_list
-from ._each import each, path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..parser import Arguments, Parser
+    from ..parser import Arguments, Parser, Run
 
 COLUMNS = [("ID", "NETWORK ID"), ("Name", "NAME"), ("Driver", "DRIVER"), ("Scope", "SCOPE")]
-
-
-def configure(parser: Parser) -> None:
-    CONFIGURE[parser.command](parser)
-
-
-def run(args: Arguments) -> int:
-    return RUN[args.command](args)
 
 
 # -- create -------------------------------------------------------------------------------------------------------
 
 
-def configure_create(parser: Parser) -> None:
+def create(parser: Parser) -> Run:
     parser.option("-d", "--driver", metavar="DRIVER", default="bridge", help="driver (bridge)")
     parser.repeated("--subnet", metavar="CIDR", help="address range of the network")
     parser.repeated("--gateway", metavar="ADDRESS", help="gateway of a subnet")
@@ -44,6 +36,7 @@ def configure_create(parser: Parser) -> None:
     parser.repeated("--ipam-opt", metavar="NAME=VALUE", help="option of the address manager")
     parser.option("--scope", metavar="SCOPE", help="scope (local)")
     parser.argument("name", metavar="NETWORK")
+    return run_create
 
 
 def run_create(args: Arguments) -> int:
@@ -129,8 +122,9 @@ def _pair(word: str) -> tuple[str, str]:
 # -- ls, rm -------------------------------------------------------------------------------------------------------
 
 
-def configure_ls(parser: Parser) -> None:
+def ls(parser: Parser) -> Run:
     add_listing(parser, "ids")
+    return run_ls
 
 
 def run_ls(args: Arguments) -> int:
@@ -157,30 +151,22 @@ def row(network: dict[str, Any], *, full: bool = False) -> Row:
     }
 
 
-def configure_rm(parser: Parser) -> None:
+def rm(parser: Parser) -> Run:
     parser.flag("-f", "--force", help="do not complain when it is not there")
     parser.argument("network", count="+")
+    return run_rm
 
 
 def run_rm(args: Arguments) -> int:
-    from ..client import DaemonError
-
-    client = Client(args.settings)
-
-    def remove(name: str) -> None:
-        try:
-            client.delete(path(name, "networks"))
-        except DaemonError as error:
-            if not (args.force and error.http_status == 404):
-                raise
-
-    return each(args.network, remove)
+    return each(
+        args, args.network, lambda name: ("DELETE", path(name, "networks"), None), missing_is_fine=args.force, at_once=1
+    )
 
 
 # -- connect, disconnect ------------------------------------------------------------------------------------------
 
 
-def configure_connect(parser: Parser) -> None:
+def connect(parser: Parser) -> Run:
     parser.option("--ip", metavar="ADDRESS", help="IPv4 address")
     parser.option("--ip6", metavar="ADDRESS", help="IPv6 address")
     parser.repeated("--link-local-ip", metavar="ADDRESS", help="link-local address")
@@ -190,6 +176,7 @@ def configure_connect(parser: Parser) -> None:
     parser.option("--mac-address", metavar="ADDRESS", help="MAC address")
     parser.argument("network")
     parser.argument("container")
+    return run_connect
 
 
 def run_connect(args: Arguments) -> int:
@@ -206,23 +193,14 @@ def run_connect(args: Arguments) -> int:
     return 0
 
 
-def configure_disconnect(parser: Parser) -> None:
+def disconnect(parser: Parser) -> Run:
     parser.flag("-f", "--force", help="also when the container is gone")
     parser.argument("network")
     parser.argument("container")
+    return run_disconnect
 
 
 def run_disconnect(args: Arguments) -> int:
     body = {"Container": args.container, "Force": args.force}
     Client(args.settings).post(f"{path(args.network, 'networks')}/disconnect", body=body)
     return 0
-
-
-CONFIGURE = {
-    "create": configure_create,
-    "ls": configure_ls,
-    "rm": configure_rm,
-    "connect": configure_connect,
-    "disconnect": configure_disconnect,
-}
-RUN = {"create": run_create, "ls": run_ls, "rm": run_rm, "connect": run_connect, "disconnect": run_disconnect}

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from ..client import Client
-from ._each import each, path
+from ..objects import each, path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..parser import Arguments, Parser
+    from ..parser import Arguments, Parser, Run
 
 
-def configure(parser: Parser) -> None:
+def pause(parser: Parser) -> Run:
     parser.argument("container", count="+")
+    return lambda args: _all(args, "pause")
 
 
-def run(args: Arguments) -> int:
-    client = Client(args.settings)
-    return each(args.container, lambda name: client.post(f"{path(name)}/{args.command}"))
+def unpause(parser: Parser) -> Run:
+    parser.argument("container", count="+")
+    return lambda args: _all(args, "unpause")
+
+
+def _all(args: Arguments, verb: str) -> int:
+    return each(args, args.container, lambda name: ("POST", f"{path(name)}/{verb}", None))

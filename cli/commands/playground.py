@@ -7,7 +7,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..parser import Arguments, Parser
+    from ..parser import Arguments, Parser, Run
 
 WELCOME = """\
 This shell is a host at 192.0.2.1 and 2001:db8::1 with a client on its LAN; the machine is not touched, all ends with it.
@@ -16,10 +16,11 @@ pynet playground --lan -- wget -qO- http://192.0.2.1:8080/hosts
 """
 
 
-def configure(parser: Parser) -> None:
+def playground(parser: Parser) -> Run:
     parser.stops_at_first_argument = True
     parser.flag("--lan", help="inside a playground: run the command on the LAN's client")
     parser.rest("words", metavar="COMMAND", help="command and its arguments (your shell)")
+    return run
 
 
 def run(args: Arguments) -> int:

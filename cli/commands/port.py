@@ -8,14 +8,14 @@ from __future__ import annotations
 from ...netlib.errors import NotFound
 from ..client import Client
 from ..format import size
+from ..objects import path
 from ..output import Row, add_format, lines, show_rows
-from ._each import path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..parser import Arguments, Parser
+    from ..parser import Arguments, Parser, Run
 
 COLUMNS = [
     *(("Container", "CONTAINER"), ("Host", "HOST"), ("Port", "PORT"), ("Connections", "CONNECTIONS")),
@@ -24,10 +24,11 @@ COLUMNS = [
 ]
 
 
-def configure(parser: Parser) -> None:
+def port(parser: Parser) -> Run:
     add_format(parser)
     parser.argument("container", help='a container, or "stats" for what the proxy counted on every port')
     parser.argument("port", count="?", metavar="PORT[/PROTO]")
+    return run
 
 
 def run(args: Arguments) -> int:

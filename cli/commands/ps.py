@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-
 from ..client import Client
 from ..format import ago, ellipsis, local_time, ports, short_id, size
 from ..output import Row, add_listing, filters, show_list
+from ..textjson import dumps
 from ..units import parse_integer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..parser import Arguments, Parser
+    from ..parser import Arguments, Parser, Run
 
 COLUMNS = [
     ("ID", "CONTAINER ID"),
@@ -26,12 +25,13 @@ COLUMNS = [
 ]
 
 
-def configure(parser: Parser) -> None:
+def ps(parser: Parser) -> Run:
     parser.flag("-a", "--all", help="also those that do not run")
     parser.option("-n", "--last", metavar="N", type=parse_integer, help="the N created last, in any state")
     parser.flag("-l", "--latest", help="the one created last, in any state")
     parser.flag("-s", "--size", help="show sizes")
     add_listing(parser, "ids")
+    return run
 
 
 def run(args: Arguments) -> int:
@@ -61,7 +61,7 @@ def row(container: dict[str, Any], *, full: bool = False, now: float | None = No
         "ID": container["Id"] if full else short_id(container["Id"]),
         "Names": ",".join(names if full else [name for name in names if "/" not in name] or names),
         "Image": container.get("Image", "") if full else _image(str(container.get("Image", ""))),
-        "Command": json.dumps(command if full else ellipsis(command, 20), ensure_ascii=False),
+        "Command": dumps(command if full else ellipsis(command, 20), ascii=False),
         "CreatedAt": local_time(created),
         "RunningFor": ago(created, now),
         "Ports": ports(container.get("Ports") or []),

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from ..client import Client
-from ._each import path
+from ..objects import path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..parser import Arguments, Parser
+    from ..parser import Arguments, Parser, Run
 
 
-def configure(parser: Parser) -> None:
+def rename(parser: Parser) -> Run:
     parser.argument("container")
     parser.argument("name", metavar="NEW_NAME")
+    return run
 
 
 def run(args: Arguments) -> int:

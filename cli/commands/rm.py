@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from ..client import Client, DaemonError
-from ._each import each, path
+from ..objects import each, path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..parser import Arguments, Parser
+    from ..parser import Arguments, Parser, Run
 
 
-def configure(parser: Parser) -> None:
+def rm(parser: Parser) -> Run:
     parser.flag("-f", "--force", help="kill it first when it runs; do not complain when it is not there")
     parser.flag("-v", "--volumes", help="also remove its anonymous volumes")
     parser.argument("container", count="+")
+    return run
 
 
 def run(args: Arguments) -> int:
-    client = Client(args.settings)
-
-    def remove(name: str) -> None:
-        try:
-            client.delete(path(name), {"force": args.force, "v": args.volumes})
-        except DaemonError as error:
-            if not (args.force and error.http_status == 404):
-                raise
-
-    return each(args.container, remove)
+    query: dict[str, object] = {"force": args.force, "v": args.volumes}
+    return each(args, args.container, lambda name: ("DELETE", path(name), query), missing_is_fine=args.force)

@@ -6,14 +6,14 @@ import sys
 
 from ..client import Client, DaemonError
 from ..format import short_id, size
+from ..objects import path
 from ..output import Row, add_format, lines, show_rows
-from ._each import path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..parser import Arguments, Parser
+    from ..parser import Arguments, Parser, Run
 
 COLUMNS = [
     *(("ID", "CONTAINER ID"), ("Name", "NAME"), ("CPUPerc", "CPU %"), ("MemUsage", "MEM USAGE / LIMIT")),
@@ -21,12 +21,13 @@ COLUMNS = [
 ]
 
 
-def configure(parser: Parser) -> None:
+def stats(parser: Parser) -> Run:
     parser.flag("-a", "--all", help="also those that do not run")
     parser.flag("--no-stream", help="print once")
     parser.flag("--no-trunc", help="do not shorten ids")
     add_format(parser)
     parser.argument("container", count="*")
+    return run
 
 
 def run(args: Arguments) -> int:

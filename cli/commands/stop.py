@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from ..client import Client
+from ..objects import each, path
 from ..units import parse_integer
-from ._each import each, path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..parser import Arguments, Parser
+    from ..parser import Arguments, Parser, Run
 
 
-def configure(parser: Parser) -> None:
-    if parser.command == "kill":
-        parser.option("-s", "--signal", metavar="SIGNAL", default="KILL", help="signal to send (KILL)")
-    else:
-        parser.option("-s", "--signal", metavar="SIGNAL", help="signal that asks it to stop (its stop signal)")
-        parser.option("-t", "--timeout", "--time", metavar="SECONDS", type=parse_integer, help="time before KILL (10)")
+def kill(parser: Parser) -> Run:
+    parser.option("-s", "--signal", metavar="SIGNAL", default="KILL", help="signal to send (KILL)")
+    parser.argument("container", count="+")
+    return lambda args: _all(args, "kill", {"signal": args.signal})
+
+
+def stop(parser: Parser) -> Run:
+    _declare_stopping(parser)
+    return lambda args: _all(args, "stop", {"signal": args.signal, "t": args.timeout})
+
+
+def restart(parser: Parser) -> Run:
+    _declare_stopping(parser)
+    return lambda args: _all(args, "restart", {"signal": args.signal, "t": args.timeout})
+
+
+def _declare_stopping(parser: Parser) -> None:
+    parser.option("-s", "--signal", metavar="SIGNAL", help="signal that asks it to stop (its stop signal)")
+    parser.option("-t", "--timeout", "--time", metavar="SECONDS", type=parse_integer, help="time before KILL (10)")
     parser.argument("container", count="+")
 
 
-def run(args: Arguments) -> int:
-    client = Client(args.settings)
-    query = {"signal": args.signal}
-    if args.command != "kill":
-        query["t"] = args.timeout
-    return each(args.container, lambda name: client.post(f"{path(name)}/{args.command}", query))
+def _all(args: Arguments, verb: str, query: dict[str, object]) -> int:
+    return each(args, args.container, lambda name: ("POST", f"{path(name)}/{verb}", query))

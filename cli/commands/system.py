@@ -13,20 +13,33 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..parser import Arguments, Parser
+    from ..parser import Arguments, Parser, Run
 
 CONTAINERS = ("/containers/prune", "Deleted Containers", "ContainersDeleted", "all stopped containers")
 NETWORKS = ("/networks/prune", "Deleted Networks", "NetworksDeleted", "all networks not used by at least one container")
-STEPS = {"container": [CONTAINERS], "network": [NETWORKS], "system": [CONTAINERS, NETWORKS]}
 
 
-def configure(parser: Parser) -> None:
+def prune(parser: Parser) -> Run:
+    _declare(parser)
+    return lambda args: _prune(args, [CONTAINERS, NETWORKS])
+
+
+def prune_containers(parser: Parser) -> Run:
+    _declare(parser)
+    return lambda args: _prune(args, [CONTAINERS])
+
+
+def prune_networks(parser: Parser) -> Run:
+    _declare(parser)
+    return lambda args: _prune(args, [NETWORKS])
+
+
+def _declare(parser: Parser) -> None:
     parser.flag("-f", "--force", help="do not ask")
     parser.repeated("--filter", metavar="NAME=VALUE", help="only what matches: until=..., label=...")
 
 
-def run(args: Arguments) -> int:
-    steps = STEPS[args.group]
+def _prune(args: Arguments, steps: list[tuple[str, str, str, str]]) -> int:
     if not args.force:
         if not os.isatty(0):
             raise InvalidArgument("prune asks before it removes, and stdin is no terminal", hint="use -f")
@@ -42,6 +55,6 @@ def run(args: Arguments) -> int:
         if deleted:
             print(f"{title}:\n" + "".join(f"{name}\n" for name in deleted))
         space += int(answer.get("SpaceReclaimed") or 0)
-    if args.group != "network":
+    if CONTAINERS in steps:
         print(f"Total reclaimed space: {size(space)}")
     return 0

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from ..client import Client
 from ..format import table
-from ._each import path
+from ..objects import path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..parser import Arguments, Parser
+    from ..parser import Arguments, Parser, Run
 
 
-def configure(parser: Parser) -> None:
+def top(parser: Parser) -> Run:
     parser.stops_at_first_argument = True
     parser.argument("container")
     parser.rest("words", metavar="OPTION", help="options of ps(1)")
+    return run
 
 
 def run(args: Arguments) -> int:

@@ -13,12 +13,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..parser import Arguments, Parser
+    from ..parser import Arguments, Parser, Run
 
 
-def configure(parser: Parser) -> None:
+def version(parser: Parser) -> Run:
     add_format(parser, "-f")
     parser.flag("--client", help="do not ask the engine")
+    return run
 
 
 def run(args: Arguments) -> int:

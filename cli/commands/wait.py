@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from ..client import Client
-from ._each import each, path
+from ..objects import each, path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..parser import Arguments, Parser
+    from ..parser import Arguments, Parser, Run
 
 
-def configure(parser: Parser) -> None:
+def wait(parser: Parser) -> Run:
     parser.argument("container", count="+")
+    return run
 
 
 def run(args: Arguments) -> int:
-    client = Client(args.settings)
-
-    def wait(name: str) -> None:
-        print(client.post(f"{path(name)}/wait")["StatusCode"], flush=True)
-
-    return each(args.container, wait, show=lambda name: None)
+    return each(
+        args,
+        args.container,
+        lambda name: ("POST", f"{path(name)}/wait", None),
+        show=lambda name, answer: print(answer["StatusCode"], flush=True),
+    )

@@ -153,7 +153,7 @@ def test_errors_of_the_engine(pair: tuple[Connection, socket.socket]) -> None:
     with pytest.raises(DaemonError, match=r"^Error response from daemon: No such container: x$") as caught:
         checked(connection.receive())
     assert caught.value.http_status == 404
-    assert "pynet ps -a" in caught.value.hint
+    assert caught.value.hint == ""
     peer.sendall(answer(409, json.dumps({"message": "no", "hint": "do this"}).encode()))
     with pytest.raises(DaemonError) as caught:
         checked(connection.receive())

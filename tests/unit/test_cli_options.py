@@ -17,7 +17,7 @@ from pynet.netlib.errors import InvalidArgument
 
 def body_of(*words: str, environ: dict[str, str] | None = None) -> dict[str, Any]:
     parser = Parser("run", "")
-    run_command.configure(parser)
+    run_command.run(parser)
     args = parser.parse([*words])
     assert args is not None
     return container_config(gather(args, environ or {}))

@@ -47,7 +47,7 @@ def modules_of(*words: str) -> set[str]:
 def test_version_loads_next_to_nothing() -> None:
     loaded = modules_of("--version")
     assert {name for name in loaded if name.startswith("pynet")} == {
-        *("pynet", "pynet.cli", "pynet.cli.main", "pynet.netlib", "pynet.netlib.version")
+        *("pynet", "pynet.cli", "pynet.cli.main", "pynet.cli.failure", "pynet.netlib", "pynet.netlib.version")
     }
     assert not loaded & {*HEAVY, "argparse", "json", "socket"}
 

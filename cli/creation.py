@@ -1,0 +1,67 @@
+"""Making a container: what ``run`` and ``create`` have in common."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ..netlib.errors import PynetError
+from .client import Client, DaemonError
+from .failure import CANNOT
+from .options import BadOption, container_config, gather
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from .parser import Arguments
+
+NOT_EXECUTABLE, NOT_FOUND = 126, 127
+
+
+def create(client: Client, args: Arguments) -> str:
+    """POST /containers/create; prints warnings and writes --cidfile; returns the id."""
+    body = container_config(gather(args))
+    if args.tty:
+        try:
+            size = os.get_terminal_size(1)
+            body["HostConfig"]["ConsoleSize"] = [size.lines, size.columns]
+        except OSError:
+            pass
+    cidfile = _open_cidfile(args.cidfile) if args.cidfile else None
+    try:
+        answer = client.post("/containers/create", {"name": args.name}, body)
+    except BaseException:
+        if cidfile:
+            cidfile.close()
+            os.unlink(args.cidfile)
+        raise
+    for warning in answer.get("Warnings") or ():
+        print(f"WARNING: {warning}", file=sys.stderr)
+    if cidfile:
+        with cidfile:
+            cidfile.write(answer["Id"])
+    return str(answer["Id"])
+
+
+def exit_code(error: PynetError) -> int:
+    """What ``run`` exits with when the container could not be started (docker/cli, toStatusError)."""
+    text = str(error)
+    if not isinstance(error, DaemonError):
+        return CANNOT
+    if "executable file not found" in text or "no such file or directory" in text:
+        return NOT_FOUND
+    if "permission denied" in text or "is a directory" in text:
+        return NOT_EXECUTABLE
+    return CANNOT
+
+
+def _open_cidfile(path: str) -> TextIO:
+    try:
+        return open(path, "x", encoding="utf-8")
+    except FileExistsError:
+        raise BadOption(
+            f"container ID file found: {path}", hint="make sure the other container is not running, or delete the file"
+        ) from None
+    except OSError as error:
+        raise BadOption(f"cannot write the container ID file {path}: {error.strerror}", hint="choose another") from None

@@ -1,0 +1,226 @@
+"""What a command says when the engine closes its connection: never that all went well when it did not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.scripted import PATIENCE, Answer, ScriptedEngine
+
+PYNET = [sys.executable, "-I", "-m", "pynet"]
+
+
+def pynet(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*PYNET, *words], capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., ScriptedEngine]]:
+    """Starts a scripted engine and points pynet at it."""
+    with_context: list[ScriptedEngine] = []
+
+    def start(script: Callable[[str], Answer]) -> ScriptedEngine:
+        path = tmp_path / "s"
+        monkeypatch.setenv("PYNET_HOST", f"unix://{path}")
+        with_context.append(ScriptedEngine(path, script).__enter__())
+        return with_context[0]
+
+    yield start
+    for one in with_context:
+        one.__exit__()
+
+
+Start = Callable[[Callable[[str], Answer]], ScriptedEngine]
+
+
+@pytest.mark.parametrize("words", [["stop", "a", "b"], ["start", "a", "b"], ["rm", "a", "b"], ["pause", "a", "b"]])
+def test_a_connection_closed_between_two_requests_is_opened_again(words: list[str], engine: Start) -> None:
+    server = engine(lambda request: Answer(status=204, then="close"))
+    done = pynet(*words)
+    assert done.returncode == 0
+    assert done.stdout == "a\nb\n"
+    assert len(server.requests) == 2
+    assert {request.split("/")[2] for request in server.requests} == {"a", "b"}
+
+
+def test_an_idle_connection_that_was_closed_is_noticed_before_it_is_used(engine: Start) -> None:
+    from pynet.cli.client import Client
+    from pynet.cli.settings import Settings
+
+    server = engine(lambda request: Answer({"n": 1}))
+    client = Client(Settings.resolve({}))
+    assert client.get("/one") == {"n": 1}
+    assert client.get("/two") == {"n": 1}
+    assert server.connections == 1
+    server.close_idle()
+    assert client.post("/three") == {"n": 1}
+    assert server.connections == 2
+    assert server.requests == ["GET /one", "GET /two", "POST /three"]
+    client.close()
+
+
+@pytest.mark.parametrize("then", ["unanswered", "cut"])
+def test_a_request_that_may_have_been_carried_out_is_not_repeated(then: str, engine: Start) -> None:
+    answers = {
+        "POST /containers/a/start": Answer(status=204),
+        "POST /containers/b/start": Answer({"x": "y"}, then=then),
+    }
+    server = engine(answers.__getitem__)
+    done = pynet("start", "a", "b")
+    assert done.returncode == 1
+    assert done.stdout == "a\n"
+    assert done.stderr.startswith("pynet: the engine closed the connection")
+    assert server.requests == list(answers)
+
+
+def test_a_question_is_asked_again(engine: Start) -> None:
+    from pynet.cli.client import Client
+    from pynet.cli.settings import Settings
+
+    answers = iter([Answer(1), Answer(then="unanswered"), Answer(2)])
+    server = engine(lambda request: next(answers))
+    client = Client(Settings.resolve({}))
+    assert (client.get("/x"), client.get("/x")) == (1, 2)
+    assert len(server.requests) == 3
+    client.close()
+
+
+@pytest.mark.parametrize("then", ["unanswered", "cut"])
+def test_a_listing_without_its_answer_fails(then: str, engine: Start) -> None:
+    engine(lambda request: Answer([{"Id": "a" * 64}], then=then))
+    done = pynet("ps")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("pynet: the engine closed the connection")
+
+
+def run_script(stream: Callable[[socket.socket], None], waited: Answer) -> Callable[[str], Answer]:
+    """What ``pynet run`` asks for, with this on the stream and that as the answer to its waiting."""
+
+    def script(request: str) -> Answer:
+        if request.endswith("/attach"):
+            return Answer(stream=stream)
+        if request.endswith("/wait"):
+            return waited
+        if request.endswith("/create"):
+            return Answer({"Id": "c1"}, status=201)
+        return Answer(status=204)
+
+    return script
+
+
+def test_run_fails_when_the_engine_goes_before_it_told_the_exit_code(engine: Start) -> None:
+    def stream(sock: socket.socket) -> None:
+        sock.sendall(b"\1\0\0\0\0\0\0\3hi\n")
+
+    engine(run_script(stream, Answer({"StatusCode": 0}, then="cut")))
+    done = pynet("run", "busybox")
+    assert done.returncode == 125
+    assert done.stdout == "hi\n"
+    assert "closed the connection" in done.stderr
+
+
+def test_exec_fails_when_the_engine_does_not_know_how_it_ended(engine: Start) -> None:
+    def script(request: str) -> Answer:
+        if request.endswith("/start"):
+            return Answer(stream=lambda sock: None)
+        return Answer({"Id": "e1", "Running": True, "ExitCode": None})
+
+    engine(script)
+    done = pynet("exec", "c", "true")
+    assert done.returncode == 1
+    assert "the stream ended before the command did" in done.stderr
+
+
+def signalled(engine: Start, numbers: list[int]) -> tuple[subprocess.CompletedProcess[str], ScriptedEngine]:
+    """``pynet run`` whose idle connection is closed before each of the signals that it gets."""
+    asked = "POST /containers/c1/kill"
+    running, ended = socket.socketpair()
+
+    def stream(sock: socket.socket) -> None:
+        sock.sendall(b"\1\0\0\0\0\0\0\5runs\n")
+        ended.recv(1)
+
+    server = engine(run_script(stream, Answer({"StatusCode": 42})))
+    process = subprocess.Popen([*PYNET, "run", "busybox"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with process, running, ended:
+        assert process.stdout
+        assert process.stderr
+        first = process.stdout.readline()
+        for count, number in enumerate(numbers, 1):
+            server.close_idle()
+            process.send_signal(number)
+            if count < 3:
+                server.wait_for(asked, count)
+        running.sendall(b"x") if len(numbers) < 3 else process.wait(PATIENCE)
+        out, err = process.communicate(timeout=PATIENCE)
+        if len(numbers) >= 3:
+            running.sendall(b"x")
+    return subprocess.CompletedProcess([], process.returncode, first + out, err), server
+
+
+def test_ctrl_c_after_the_idle_time_reaches_the_container(engine: Start) -> None:
+    done, server = signalled(engine, [signal.SIGINT])
+    assert (done.returncode, done.stdout, done.stderr) == (42, "runs\n", "")
+    assert server.requests.count("POST /containers/c1/kill") == 1
+
+
+def test_the_third_ctrl_c_leaves_a_container_that_does_not_care(engine: Start) -> None:
+    done, server = signalled(engine, [signal.SIGINT, signal.SIGQUIT, signal.SIGINT])
+    assert done.returncode == 1
+    assert "got 3 SIGTERM/SIGINTs, forcefully exiting" in done.stderr
+    assert server.requests.count("POST /containers/c1/kill") == 2
+
+
+# -- our own output -----------------------------------------------------------------------------------------------
+
+
+def shell(script: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["/bin/sh", "-c", script, *PYNET, *words], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["ps"], ["ps", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    ("where", "why"),
+    [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")],
+    ids=["full", "closed"],
+)
+def test_output_that_can_not_be_written_is_one_error(words: list[str], where: str, why: str, engine: Start) -> None:
+    engine(lambda request: Answer([]))
+    done = shell(f'"$0" "$@" {where}', *words)
+    assert done.returncode == 1
+    assert done.stderr == f"pynet: cannot write the output: {why}\n  look at where stdout goes\n"
+
+
+def test_run_without_a_stdout_does_not_take_the_engines_socket_for_it(engine: Start) -> None:
+    def stream(sock: socket.socket) -> None:
+        sock.sendall(b"\1\0\0\0\0\0\0\3hi\n")
+
+    engine(run_script(stream, Answer({"StatusCode": 0})))
+    done = shell('"$0" "$@" >&-', "run", "busybox")
+    assert done.returncode == 1
+    assert done.stderr == "pynet: cannot write the output: Bad file descriptor\n  look at where stdout goes\n"
+
+
+def test_a_reader_that_left_ends_us_as_it_ends_cat(engine: Start) -> None:
+    engine(lambda request: Answer([{"Id": "a" * 64}] * 3000))
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*PYNET, "ps"], stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_reader_that_left_does_not_hide_what_the_engine_said(engine: Start) -> None:
+    """Its connection breaks while our stdout is a pipe in good order: an error."""
+    engine(lambda request: Answer(then="unanswered"))
+    done = subprocess.run([*PYNET, "stop", "a"], capture_output=True, check=False)
+    assert done.returncode == 1
+    assert b"closed the connection" in done.stderr
