@@ -147,12 +147,13 @@ class Client:
                 if not (error.unsent or (error.unanswered and method in ("GET", "HEAD"))):
                     raise
                 connection, response = self._exchange(self.connect(), *message)
-        value = checked(response).json()
-        if connection.reusable:
-            self._idle = connection
-        else:
-            connection.close()
-        return response.status, value
+        try:
+            return response.status, checked(response).json()
+        finally:
+            if connection.reusable and response.is_read:
+                self._idle = connection
+            else:
+                connection.close()
 
     def _exchange(
         self, connection: Connection, method: str, where: str, body: bytes, headers: dict[str, str]

@@ -194,6 +194,7 @@ class Response:
     ) -> None:
         self.connection, self.status, self.reason, self.headers = connection, status, reason, headers
         self._empty = head_only or status in (101, 204, 304)  # RFC 9112, 6.3
+        self.is_read = self._empty
         if headers.get("connection", "").lower() == "close":
             connection.reusable = False
 
@@ -202,6 +203,10 @@ class Response:
         if self._empty:
             return
         self._empty = True
+        yield from self._body()
+        self.is_read = True
+
+    def _body(self) -> Iterator[bytes]:
         if self.headers.get("transfer-encoding", "").lower() == "chunked":
             yield from self._chunked()
         elif (length := self.headers.get("content-length")) is not None:

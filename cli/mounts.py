@@ -1,16 +1,20 @@
-"""``-v``, ``--mount`` and ``--tmpfs`` -> Binds, Mounts, Volumes and Tmpfs of the Engine API.  Pure."""
+"""``-v``, ``--mount`` and ``--tmpfs`` -> Binds, Mounts, Volumes and Tmpfs of the Engine API.  Pure.
+
+Only the notation is read here, for the API has another one; what makes sense is judged by the engine alone
+(engine/container/mounts.py).
+"""
 
 from __future__ import annotations
 
 from ..netlib.errors import InvalidArgument
+from .units import parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_HINT_VOLUME = "write SOURCE:TARGET[:ro], with an absolute TARGET"
 _HINT_MOUNT = "write type=bind,source=/host/path,target=/path[,readonly]"
-_PROPAGATION = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
+_SWITCH = {"": True, "true": True, "1": True, "false": False, "0": False}
 
 
 class BadMount(InvalidArgument):
@@ -19,44 +23,24 @@ class BadMount(InvalidArgument):
     exit_code = 125
 
 
-def mounts_and_binds(
-    volumes: list[str], mounts: list[str]
-) -> tuple[list[str], list[dict[str, Any]], dict[str, dict[str, str]]]:
-    """-> Binds, Mounts, Volumes (anonymous: a target alone)."""
-    binds: list[str] = []
-    anonymous: dict[str, dict[str, str]] = {}
-    for word in volumes:
-        parts = word.split(":")
-        if len(parts) > 3 or not all(parts) or not parts[min(1, len(parts) - 1)].startswith("/"):
-            raise BadMount(f"invalid volume specification: {word!r}", hint=_HINT_VOLUME)
-        if parts[min(1, len(parts) - 1)].rstrip("/") == "":
-            raise BadMount(f"invalid volume specification: {word!r}: destination can't be '/'", hint=_HINT_VOLUME)
-        if len(parts) == 1:
-            anonymous[word] = {}
-        else:
-            binds.append(word)
-    return binds, [parse_mount(word) for word in mounts], anonymous
+def binds_and_volumes(words: list[str]) -> tuple[list[str], dict[str, dict[str, str]]]:
+    """``-v`` values -> Binds, and Volumes: those that are a target alone, for an anonymous volume."""
+    return [word for word in words if ":" in word], {word: {} for word in words if ":" not in word}
 
 
 def tmpfs_mounts(words: list[str]) -> dict[str, str]:
     """``/run:size=64m`` -> {"/run": "size=64m"}."""
-    found: dict[str, str] = {}
-    for word in words:
-        target, _, options = word.partition(":")
-        if not target.startswith("/"):
-            raise BadMount(f"invalid tmpfs: {word!r}", hint="write /TARGET[:size=64m,mode=1777]")
-        found[target] = options
-    return found
+    return {target: options for target, _, options in (word.partition(":") for word in words)}
 
 
 def parse_mount(text: str) -> dict[str, Any]:
     """One ``--mount`` value -> one Mount of the Engine API."""
-    from .units import parse_size
-
     mount: dict[str, Any] = {"Type": "volume"}
+    bind: dict[str, Any] = {}
+    volume: dict[str, Any] = {}
     tmpfs: dict[str, Any] = {}
     for part in text.split(","):
-        key, equals, value = part.partition("=")
+        key, _, value = part.partition("=")
         key = key.strip().lower()
         if key == "type":
             mount["Type"] = value.lower()
@@ -65,13 +49,19 @@ def parse_mount(text: str) -> dict[str, Any]:
         elif key in ("target", "dst", "destination"):
             mount["Target"] = value
         elif key in ("readonly", "ro"):
-            if equals and value.lower() not in ("true", "1", "false", "0"):
-                raise BadMount(f"invalid value for {key}: {value!r}", hint=_HINT_MOUNT)
-            mount["ReadOnly"] = not equals or value.lower() in ("true", "1")
+            mount["ReadOnly"] = _switch(text, key, value)
         elif key == "bind-propagation":
-            if value not in _PROPAGATION:
-                raise BadMount(f"invalid bind-propagation: {value!r}", hint=f"one of {', '.join(_PROPAGATION)}")
-            mount["BindOptions"] = {"Propagation": value}
+            bind["Propagation"] = value
+        elif key == "volume-nocopy":
+            volume["NoCopy"] = _switch(text, key, value)
+        elif key == "volume-driver":
+            volume.setdefault("DriverConfig", {})["Name"] = value
+        elif key == "volume-opt":
+            name, _, setting = value.partition("=")
+            volume.setdefault("DriverConfig", {}).setdefault("Options", {})[name] = setting
+        elif key == "volume-label":
+            name, _, setting = value.partition("=")
+            volume.setdefault("Labels", {})[name] = setting
         elif key == "tmpfs-size":
             tmpfs["SizeBytes"] = parse_size(value)
         elif key == "tmpfs-mode":
@@ -81,15 +71,15 @@ def parse_mount(text: str) -> dict[str, Any]:
                 raise BadMount(f"invalid value for tmpfs-mode: {value!r}", hint="write it in octal: 1777") from None
         else:
             raise BadMount(f"unexpected key {key!r} in --mount {text}", hint=_HINT_MOUNT)
-    if tmpfs:
-        mount["TmpfsOptions"] = tmpfs
-    kind = mount["Type"]
-    if kind not in ("bind", "volume", "tmpfs"):
-        raise BadMount(f"unknown mount type {kind!r}", hint="bind, volume or tmpfs")
-    if not str(mount.get("Target", "")).startswith("/"):
-        raise BadMount(f"--mount {text}: an absolute target is required", hint=_HINT_MOUNT)
-    if kind == "bind" and not str(mount.get("Source", "")).startswith("/"):
-        raise BadMount(f"--mount {text}: a bind needs an absolute source", hint=_HINT_MOUNT)
-    if (tmpfs and kind != "tmpfs") or (kind == "tmpfs" and "Source" in mount):
-        raise BadMount(f"--mount {text}: these options do not go with type={kind}", hint=_HINT_MOUNT)
+    mount |= {
+        name: options
+        for name, options in (("BindOptions", bind), ("VolumeOptions", volume), ("TmpfsOptions", tmpfs))
+        if options
+    }
     return mount
+
+
+def _switch(text: str, key: str, value: str) -> bool:
+    if value.lower() not in _SWITCH:
+        raise BadMount(f"invalid value for {key} in --mount {text}: {value!r}", hint=f"{key}, or {key}=false")
+    return _SWITCH[value.lower()]

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 
 from ..netlib.errors import InvalidArgument
-from .mounts import mounts_and_binds, tmpfs_mounts
-from .publish import publish_all
+from ..netlib.ports.portspec import format_port_bindings, parse_expose, parse_publish
+from .mounts import binds_and_volumes, parse_mount, tmpfs_mounts
 from .units import InvalidValue, parse_cpus, parse_integer, parse_size
 
 TYPE_CHECKING = False
@@ -82,13 +82,11 @@ def declare(parser: Parser) -> None:
     repeated("--ulimit", metavar="NAME=SOFT[:HARD]", help="resource limit")
     repeated("--cap-add", metavar="CAP", help="add a capability, or ALL")
     repeated("--cap-drop", metavar="CAP", help="drop a capability, or ALL")
-    repeated("--security-opt", metavar="OPTION", help="seccomp=FILE|unconfined, no-new-privileges")
+    repeated("--security-opt", metavar="OPTION", help="seccomp=builtin|unconfined, no-new-privileges")
     repeated("--sysctl", metavar="NAME=VALUE", help="kernel parameter of the container's namespaces")
     repeated("--device", metavar="PATH[:TARGET[:rwm]]", help="add a host device")
     option("--oom-score-adj", metavar="N", type=parse_integer, help="preference of the kernel's out-of-memory killer")
-    option("--pid", metavar="MODE", help="pid namespace: host")
-    option("--ipc", metavar="MODE", help="ipc namespace: host or private")
-    option("--uts", metavar="MODE", help="uts namespace: host")
+    option("--ipc", metavar="MODE", help="ipc namespace: private or none")
     option("--userns", metavar="MODE", help="user namespace: host")
     option("--cgroup-parent", metavar="PATH", help="parent cgroup")
     option("--runtime", metavar="NAME", help="there is one: pynet")
@@ -112,7 +110,6 @@ def gather(args: Arguments, environ: Mapping[str, str] = os.environ) -> Argument
         else word
         for word in args.volume
     ]
-    args.security_opt = [_profile(word) for word in args.security_opt]
     return args
 
 
@@ -125,11 +122,12 @@ def gather_environment(words: list[str], files: list[str], environ: Mapping[str,
 
 def container_config(args: Arguments) -> dict[str, Any]:
     """Parsed and gathered options -> the body of POST /containers/create."""
-    exposed, bindings = publish_all(args.publish, args.expose)
+    bindings = dict.fromkeys(binding for text in args.publish for binding in parse_publish(text))
+    exposed = [key for text in args.expose for key in parse_expose(text)]
     streams = [_stream(word) for word in args.attach]
     detached = getattr(args, "detach", False)
     tty, stdin = args.tty, args.interactive or "stdin" in streams
-    binds, mounts, volumes = mounts_and_binds(args.volume, args.mount)
+    binds, volumes = binds_and_volumes(args.volume)
     networks = _networks(args)
     mode = next(iter(networks), "default")
     body: dict[str, Any] = {
@@ -147,7 +145,7 @@ def container_config(args: Arguments) -> dict[str, Any]:
         "Cmd": args.words or None,
         "WorkingDir": args.workdir or "",
         "Labels": dict(_pair(word) for word in args.label),
-        "ExposedPorts": exposed,
+        "ExposedPorts": {key: {} for key in (*(binding.key for binding in bindings), *exposed)},
         "Volumes": volumes,
     }
     if args.entrypoint is not None:
@@ -160,10 +158,10 @@ def container_config(args: Arguments) -> dict[str, Any]:
         body["MacAddress"] = args.mac_address
     body["HostConfig"] = {
         "Binds": binds,
-        "Mounts": mounts,
+        "Mounts": [parse_mount(word) for word in args.mount],
         "Tmpfs": tmpfs_mounts(args.tmpfs),
         "NetworkMode": mode,
-        "PortBindings": bindings,
+        "PortBindings": format_port_bindings(list(bindings)),
         "PublishAllPorts": args.publish_all,
         "RestartPolicy": _restart(args),
         "AutoRemove": args.rm,
@@ -173,9 +171,7 @@ def container_config(args: Arguments) -> dict[str, Any]:
         "DnsOptions": args.dns_option,
         "DnsSearch": args.dns_search,
         "ExtraHosts": [_host(word) for word in args.add_host],
-        "PidMode": args.pid or "",
         "IpcMode": args.ipc or "",
-        "UTSMode": args.uts or "",
         "UsernsMode": args.userns or "",
         "Init": True if args.init else None,
         "Runtime": args.runtime or "",
@@ -222,15 +218,9 @@ def _security(args: Arguments) -> dict[str, Any]:
 
 
 def _restart(args: Arguments) -> dict[str, Any]:
-    name, colon, count = (args.restart or "no").partition(":")
-    if name not in ("no", "on-failure", "always", "unless-stopped"):
-        raise BadOption(
-            f"invalid restart policy: {name!r}", hint="write no, on-failure, on-failure:N, always or unless-stopped"
-        )
-    if colon and (name != "on-failure" or not count.isdecimal()):
+    name, _, count = (args.restart or "no").partition(":")
+    if count and not count.isdecimal():
         raise BadOption(f"invalid restart policy: {args.restart!r}", hint="a count goes with on-failure: on-failure:5")
-    if args.rm and name != "no":
-        raise BadOption("conflicting options: cannot specify both --restart and --rm", hint="leave one of them out")
     return {"Name": name, "MaximumRetryCount": int(count or 0)}
 
 
@@ -316,8 +306,6 @@ def _device(word: str) -> dict[str, str]:
     target, _, rights = rest.partition(":")
     if target and not target.startswith("/"):
         target, rights = "", target
-    if not host.startswith("/") or not set(rights) <= set("rwm"):
-        raise InvalidValue("device", word, "write /dev/NAME[:/dev/TARGET[:rwm]]")
     return {"PathOnHost": host, "PathInContainer": target or host, "CgroupPermissions": rights or "rwm"}
 
 
@@ -354,20 +342,3 @@ def _lines(path: str, environ: Mapping[str, str]) -> list[str]:
         if value is not None:
             found.append(value)
     return found
-
-
-def _profile(word: str) -> str:
-    """``seccomp=FILE`` -> ``seccomp=<its contents>``: the engine does not see this command's directory."""
-    key, equals, value = word.partition("=")
-    if not equals:
-        key, _, value = word.partition(":")
-    if key != "seccomp" or value in ("unconfined", "builtin", "default") or value.lstrip().startswith("{"):
-        return word
-    try:
-        with open(value, encoding="utf-8") as file:
-            return f"seccomp={file.read()}"
-    except (OSError, UnicodeDecodeError) as error:
-        text = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise BadOption(
-            f"opening seccomp profile ({value}) failed: {text}", hint="give the path of a JSON profile"
-        ) from None

@@ -15,8 +15,9 @@ import os
 import select
 from _socket import SHUT_WR
 
+from ..engine.grammar.detach import DetachScanner, parse_keys
 from ..netlib.errors import PynetError
-from .frames import DEFAULT_DETACH_KEYS, Demultiplexer, DetachKeys
+from .frames import Demultiplexer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Session:
         on_signal: Callable[[int], None] | None = None,
     ) -> None:
         self.tty, self.stdin = tty, stdin
-        self._keys = DetachKeys(DEFAULT_DETACH_KEYS if detach_keys is None else detach_keys)
+        self._keys = DetachScanner(parse_keys(detach_keys))
         self._on_resize, self._on_signal = on_resize, on_signal
         self._raw = tty and stdin and os.isatty(0)
         self._saved: Any = None
@@ -147,9 +148,8 @@ class Session:
             if 0 in ready:
                 data = _read_stdin()
                 if data:
-                    keys, detached = self._keys.feed(data) if self._raw else (data, False)
-                    out += keys
-                    if detached:
+                    out += self._keys.feed(data) if self._raw else data
+                    if self._keys.detached:
                         self._last_words(sock, out)
                         os.write(2, b"\r\n")  # the shell's prompt is to begin a line
                         return False

@@ -49,7 +49,7 @@ class Filters:
         known = set(names)
         for name in self.fields:
             if name not in known:
-                raise InvalidArgument(f"invalid filter '{name}'")
+                raise InvalidArgument(f"invalid filter '{name}'", hint=f"known here: {', '.join(sorted(known))}")
         return self
 
     def values(self, name: str) -> list[str]:
@@ -74,7 +74,7 @@ class Filters:
             return True
         if len(values) == 1 and values[0].lower() in ("0", "false"):
             return False
-        raise InvalidArgument(f"invalid filter '{name}={values}'")
+        raise InvalidArgument(f"invalid filter '{name}={values}'", hint="it is true or false")
 
     def labels(self, labels: Mapping[str, str], name: str = "label") -> bool:
         """Every "key" or "key=value" of the filter holds for *labels*."""

@@ -43,7 +43,7 @@ class Networks:
         dangling = filters.flag("dangling")
         for kind in filters.values("type"):
             if kind not in ("custom", "builtin"):
-                raise InvalidArgument(f"invalid filter: 'type'='{kind}'")
+                raise InvalidArgument(f"invalid filter: 'type'='{kind}'", hint="builtin or custom")
         shown: list[dict[str, Any]] = []
         for network in self._engine.controller.networks():
             try:
@@ -75,7 +75,10 @@ class Networks:
     def create(self, body: Mapping[str, Any], version: Version) -> dict[str, str]:
         name, arguments = create_arguments(body, version)
         if name in UNSEEN:
-            raise Forbidden(f"operation is not permitted on predefined {name} network")
+            raise Forbidden(
+                f"operation is not permitted on predefined {name} network",
+                hint="bridge, host and none are always there; choose another name",
+            )
         network = self._engine.controller.create_network(name, **arguments)
         self._engine.publish_network("create", network.name, network.id)
         return {"Id": network.id, "Warning": ""}
@@ -84,7 +87,9 @@ class Networks:
         network = self._engine.controller.network(ref)
         name, id = network.name, network.id
         if name in PREDEFINED:
-            raise Forbidden(f"{name} is a pre-defined network and cannot be removed")
+            raise Forbidden(
+                f"{name} is a pre-defined network and cannot be removed", hint="bridge, host and none are always there"
+            )
         network.delete()
         self._engine.publish_network("destroy", name, id)
 

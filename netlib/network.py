@@ -101,7 +101,8 @@ class Network:
                 address, address6 = controller.addressing.allocate(network, ip or "", ip6 or "")
             elif ip or ip6:
                 raise InvalidArgument(
-                    "invalid endpoint settings: user-specified IP address is supported on user-defined networks only"
+                    "invalid endpoint settings: user-specified IP address is supported on user-defined networks only",
+                    hint="make one with `pynet network create --subnet CIDR NAME`, and use --network NAME",
                 )
             made = replace(record, address=address, address6=address6)
             try:

@@ -50,6 +50,12 @@ _MAX_EARLY = 1000
 """Most events kept for the first subscriber."""
 
 
+_WHEN_NOT_STARTED = {
+    126: "is it a program that this user may execute? `pynet run --rm IMAGE ls -l FILE` shows it",
+    127: "look for the command in the image: `pynet run --rm IMAGE ls /bin`",
+}
+
+
 class StartFailed(InvalidArgument):
     """A container or exec process could not be started; ``exit_code`` is Docker's 125, 126 or 127.
 
@@ -57,7 +63,7 @@ class StartFailed(InvalidArgument):
     """
 
     def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
+        super().__init__(message, hint=_WHEN_NOT_STARTED.get(code, ""))
         self.exit_code = code  # type: ignore[misc]  # the class's own is the CLI's for all other errors
 
 

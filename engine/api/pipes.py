@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .detach import DetachScanner
+from ..grammar.detach import DetachScanner
 
 if TYPE_CHECKING:
     from .hijack import Stream

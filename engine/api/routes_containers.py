@@ -15,9 +15,9 @@ from ..container.config import parse_signal
 from ..container.hostconfig import resource_update
 from ..container.lifecycle import start_error
 from ..container.record import Container
+from ..grammar.detach import parse_keys
 from ..times import until
 from .call import Call
-from .detach import parse_keys
 from .server import Route
 
 WAIT_CONDITIONS = ("not-running", "next-exit", "removed")
@@ -140,7 +140,9 @@ async def prune(call: Call) -> web.StreamResponse:
 async def top(call: Call) -> web.StreamResponse:
     container = find(call)
     if not container.running:
-        raise Conflict(f"container {container.id} is not running")
+        raise Conflict(
+            f"container {container.id} is not running", hint="`pynet start` it first; `pynet ps -a` shows its state"
+        )
     pids = await call.work(call.engine.supervisor.processes, container.id)
     return call.reply(await call.work(processes.top, pids, call.text("ps_args")))
 

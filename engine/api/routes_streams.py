@@ -15,9 +15,9 @@ from ..container.lifecycle import exec_error
 from ..container.logs import STDOUT, LogFile, Selection, frame, send
 from ..container.record import Container
 from ..fields import Fields
+from ..grammar.detach import parse_keys
 from ..times import parse_time
 from .call import Call
-from .detach import parse_keys
 from .exec_streams import ExecStreams
 from .hijack import MULTIPLEXED, RAW, Hijacked, Stream, take_over
 from .pipes import forward_input, until_first
@@ -77,9 +77,15 @@ async def attach(call: Call) -> web.StreamResponse:
     try:
         status = container.state.status
         if status == "paused":
-            raise Conflict(f"container {container.id} is paused, unpause the container before attach")
+            raise Conflict(
+                f"container {container.id} is paused, unpause the container before attach",
+                hint="`pynet unpause` it first",
+            )
         if status == "restarting":
-            raise Conflict(f"container {container.id} is restarting, wait until the container is running")
+            raise Conflict(
+                f"container {container.id} is restarting, wait until the container is running",
+                hint="wait until it runs, or `pynet stop` it",
+            )
         await _attach(call, container, keys, started if status != "running" else None, ended)
     finally:
         container.forget("exit", ended)
@@ -222,7 +228,10 @@ async def resize(call: Call) -> web.StreamResponse:
     container = call.engine.containers.get(call["id"])
     height, width = _size(call)
     if not container.running:
-        raise Conflict(f"cannot resize a stopped container: container {container.id} is not running")
+        raise Conflict(
+            f"cannot resize a stopped container: container {container.id} is not running",
+            hint="`pynet start` it first; `pynet ps -a` shows its state",
+        )
     try:
         await call.work(call.engine.supervisor.resize, container.id, height, width)
     except PynetError:

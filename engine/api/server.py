@@ -88,7 +88,12 @@ def error_response(error: BaseException, root: Path) -> web.Response:
     if isinstance(error, PynetError):
         status, body = error.status, error_body(str(error), error.hint)
     else:
-        status, body = 500, error_body(f"{type(error).__name__}: {error}")
+        status, body = (
+            500,
+            error_body(
+                f"{type(error).__name__}: {error}", "the engine's log says more: pynetd.log in its run directory"
+            ),
+        )
     if status in (204, 304):
         return web.Response(status=status, headers=base_headers())
     return json_response(body, status)

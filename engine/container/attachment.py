@@ -75,10 +75,14 @@ def check_settings(network: str, settings: Mapping[str, Any]) -> None:
         return
     if settings.get("IPAMConfig"):
         raise InvalidArgument(
-            "invalid endpoint settings: user-specified IP address is supported on user-defined networks only"
+            "invalid endpoint settings: user-specified IP address is supported on user-defined networks only",
+            hint="make one with `pynet network create --subnet CIDR NAME`, and use --network NAME",
         )
     if settings.get("Aliases"):
-        raise InvalidArgument("network-scoped aliases are only supported for user-defined networks")
+        raise InvalidArgument(
+            "network-scoped aliases are only supported for user-defined networks",
+            hint="make one with `pynet network create NAME`, and use --network NAME",
+        )
 
 
 def requested_networks(mode: str, body: Any, mac: str = "") -> dict[str, dict[str, Any]]:
@@ -176,7 +180,10 @@ class ContainerNetworks:
                 "container cannot be connected to multiple networks with one of the networks in private (none) mode"
             )
         if name in container.networks and (not container.running or container.networks[name].get("endpoint_id")):
-            raise Forbidden(f"endpoint with name {container.name} already exists in network {name}")
+            raise Forbidden(
+                f"endpoint with name {container.name} already exists in network {name}",
+                hint="it is connected; `pynet network disconnect` undoes that",
+            )
         check_settings(name, settings)
         container.networks[name] = {"settings": settings, "network_id": network.id, "endpoint_id": ""}
         if not container.running:
@@ -199,7 +206,10 @@ class ContainerNetworks:
             if force:
                 return
             article = "network" if container.running else "the network"
-            raise InternalError(f"container {container.id} is not connected to {article} {network_name}")
+            raise InternalError(
+                f"container {container.id} is not connected to {article} {network_name}",
+                hint="`pynet inspect` shows the networks of a container",
+            )
         if container.running and entry.get("endpoint_id"):
             endpoint = self._endpoint(entry["endpoint_id"])
             sandbox = self.controller.sandbox(container.id)

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...netlib.errors import InvalidArgument
+from ...netlib.ports.portspec import parse_expose
 from ..fields import Fields
 
 _HOSTNAME = re.compile(r"(?!-)[A-Za-z0-9_.-]{1,63}(?<!-)\Z")
 _NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
-_EXPOSED = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z", re.IGNORECASE)
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -24,7 +24,10 @@ DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 def check_name(name: str) -> str:
     """A container's name without the leading slash; InvalidArgument with Docker's text."""
     if not _NAME.match(name):
-        raise InvalidArgument(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+        raise InvalidArgument(
+            f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
+            hint="two characters or more: letters, digits, _ . and -, a letter or a digit first",
+        )
     return name.removeprefix("/")
 
 
@@ -35,30 +38,24 @@ def parse_signal(text: str) -> int:
         number = int(word)
         if 1 <= number <= 64:
             return number
-        raise InvalidArgument(f"invalid signal: {text}")
+        raise InvalidArgument(
+            f"invalid signal: {text}", hint="give a name or a number that signal(7) lists, for example TERM or 9"
+        )
     match = re.fullmatch(r"(?:SIG)?(RTMIN|RTMAX)(?:([+-])(\d{1,2}))?", word)
     if match:
         base, offset = (34 if match[1] == "RTMIN" else 64), int(match[3] or 0)
         number = base + (offset if match[2] == "+" else -offset)
         if 34 <= number <= 64:
             return number
-        raise InvalidArgument(f"invalid signal: {text}")
+        raise InvalidArgument(
+            f"invalid signal: {text}", hint="give a name or a number that signal(7) lists, for example TERM or 9"
+        )
     found = getattr(signal, word if word.startswith("SIG") else f"SIG{word}", None)
     if not isinstance(found, signal.Signals):
-        raise InvalidArgument(f"invalid signal: {text}")
+        raise InvalidArgument(
+            f"invalid signal: {text}", hint="give a name or a number that signal(7) lists, for example TERM or 9"
+        )
     return int(found)
-
-
-def parse_exposed(text: str) -> list[str]:
-    """ "80", "80/tcp", "8000-8002/udp" to normal keys "80/tcp", ..."""
-    match = _EXPOSED.match(text)
-    if not match:
-        raise InvalidArgument(f"invalid exposed port {text!r}: must be PORT[-PORT][/PROTOCOL]")
-    first = int(match[1])
-    last = int(match[2] or first)
-    if not 1 <= first <= last <= 65535:
-        raise InvalidArgument(f"invalid exposed port {text!r}: ports go from 1 to 65535")
-    return [f"{port}/{(match[3] or 'tcp').lower()}" for port in range(first, last + 1)]
 
 
 def merge_env(image: list[str], own: list[str]) -> list[str]:
@@ -82,7 +79,7 @@ def complete_config(body: Mapping[str, Any], image: Mapping[str, Any], hostname:
         raise InvalidArgument(f"invalid hostname format: {name}")
     exposed: dict[str, dict[str, str]] = {}
     for text in [*base.keys("ExposedPorts"), *own.keys("ExposedPorts")]:
-        exposed |= {key: {} for key in parse_exposed(text)}
+        exposed |= {key: {} for key in parse_expose(text, "ExposedPorts")}
     entrypoint, command = own.command("Entrypoint"), own.command("Cmd")
     if not entrypoint and not command:
         command = base.command("Cmd")
@@ -93,7 +90,10 @@ def complete_config(body: Mapping[str, Any], image: Mapping[str, Any], hostname:
         entrypoint = None
     working = own.text("WorkingDir") or base.text("WorkingDir")
     if working and not working.startswith("/"):
-        raise InvalidArgument(f"the working directory '{working}' is invalid, it needs to be an absolute path")
+        raise InvalidArgument(
+            f"the working directory '{working}' is invalid, it needs to be an absolute path",
+            hint="give a directory of the container that begins with /",
+        )
     stop_signal = own.text("StopSignal") or base.text("StopSignal")
     if stop_signal:
         parse_signal(stop_signal)

@@ -83,7 +83,7 @@ class Containers:
                 return self._by_id[matches[0]]
         if matches:
             raise InvalidArgument(f"multiple IDs found with provided prefix: {ref}")
-        raise NotFound(f"No such container: {ref}")
+        raise NotFound(f"No such container: {ref}", hint="`pynet ps -a` lists all containers")
 
     def all(self) -> list[Container]:
         with self._lock:
@@ -198,7 +198,8 @@ class Containers:
         if point.kind == "bind" and not os.path.lexists(point.source):
             if not point.create:
                 raise InvalidArgument(
-                    f'invalid mount config for type "bind": bind source path does not exist: {point.source}'
+                    f'invalid mount config for type "bind": bind source path does not exist: {point.source}',
+                    hint="make it first, or use -v, which makes a directory",
                 )
             try:
                 os.makedirs(point.source, exist_ok=True)
@@ -334,12 +335,16 @@ class Containers:
                     f'cannot remove container "{container.name}": container is {what}: '
                     f"{'Unpause and then stop' if what == 'paused' else 'stop'} the container before removing or force remove"
                     if what in ("running", "paused", "restarting")
-                    else advice
+                    else advice,
+                    hint="`pynet stop` it first, or use `pynet rm -f`",
                 )
             self._engine.lifecycle.kill_and_wait(container)
         with container.lock:
             if container.running:
-                raise Conflict(f'cannot remove container "{container.name}": container was started again')
+                raise Conflict(
+                    f'cannot remove container "{container.name}": container was started again',
+                    hint="`pynet stop` it first, or use `pynet rm -f`",
+                )
             if container.removal:
                 raise Conflict(f"removal of container {ref} is already in progress")
             container.removal = True

@@ -131,11 +131,19 @@ class Execs:
     def _check(self, container: Container) -> None:
         status = container.state.status
         if status == "paused":
-            raise Conflict(f"container {container.id} is paused, unpause the container before exec")
+            raise Conflict(
+                f"container {container.id} is paused, unpause the container before exec",
+                hint="`pynet unpause` it first",
+            )
         if status == "restarting":
-            raise Conflict(f"container {container.id} is restarting, wait until the container is running")
+            raise Conflict(
+                f"container {container.id} is restarting, wait until the container is running",
+                hint="wait until it runs, or `pynet stop` it",
+            )
         if status != "running":
-            raise Conflict(f"container {container.id} is not running")
+            raise Conflict(
+                f"container {container.id} is not running", hint="`pynet start` it first; `pynet ps -a` shows its state"
+            )
 
     def get(self, id: str) -> Exec:
         with self._lock:

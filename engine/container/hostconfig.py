@@ -47,14 +47,14 @@ def restart_policy(fields: Fields, auto_remove: bool = False) -> dict[str, Any]:
     if retries and name != "on-failure":
         raise InvalidArgument("invalid restart policy: maximum retry count can only be used with 'on-failure'")
     if auto_remove and name != "no":
-        raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
+        raise InvalidArgument("can't create 'AutoRemove' container with restart policy", hint="leave one of them out")
     return {"Name": name, "MaximumRetryCount": retries}
 
 
 def _capability(text: str) -> str:
     name = text.upper().removeprefix("CAP_")
     if name != "ALL" and name not in ALL_CAPABILITIES:
-        raise InvalidArgument(f'invalid capability: "{text}"')
+        raise InvalidArgument(f'invalid capability: "{text}"', hint="capabilities(7) lists them; ALL means all")
     return name
 
 
@@ -82,18 +82,27 @@ def security(options: list[str]) -> tuple[bool, str, list[str]]:
             key, separator, value = option.partition(":")
         if key == "no-new-privileges":
             if value not in ("", "true", "false"):
-                raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
+                raise InvalidArgument(
+                    f'invalid --security-opt 2: "{option}"',
+                    hint="no-new-privileges, seccomp=unconfined and seccomp=builtin are known",
+                )
             no_new_privileges = value != "false"
         elif key == "seccomp":
             if value not in ("unconfined", "builtin", "default"):
-                raise InvalidArgument("custom seccomp profiles are not supported; use unconfined or builtin")
+                raise InvalidArgument(
+                    "custom seccomp profiles are not supported; use unconfined or builtin",
+                    hint="seccomp=unconfined and seccomp=builtin are known",
+                )
             seccomp = "unconfined" if value == "unconfined" else "default"
         elif key in ("apparmor", "label", "systempaths", "writable-cgroups"):
             if key == "systempaths" and value == "unconfined":
                 raise InvalidArgument("systempaths=unconfined is not supported; use --privileged")
             warnings.append(f"security option {option} has no effect: {key} is not used by this engine")
         else:
-            raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
+            raise InvalidArgument(
+                f'invalid --security-opt 2: "{option}"',
+                hint="no-new-privileges, seccomp=unconfined and seccomp=builtin are known",
+            )
     return no_new_privileges, seccomp, warnings
 
 
@@ -130,7 +139,7 @@ def _limits(host: Fields) -> dict[str, Any]:
     memory, swap, nano = host.integer("Memory"), host.integer("MemorySwap"), host.integer("NanoCpus")
     quota, period = host.integer("CpuQuota"), host.integer("CpuPeriod")
     if memory < 0 or 0 < memory < MIN_MEMORY:
-        raise InvalidArgument("Minimum memory limit allowed is 6MB")
+        raise InvalidArgument("Minimum memory limit allowed is 6MB", hint="give at least -m 6m")
     if swap > 0 and not memory:
         raise InvalidArgument("You should always set the Memory limit when using Memoryswap limit, see usage")
     if 0 < swap < memory:
@@ -139,7 +148,10 @@ def _limits(host: Fields) -> dict[str, Any]:
         raise InvalidArgument("NanoCPUs cannot be negative")
     cpus = os.cpu_count() or 1
     if nano > cpus * 1_000_000_000:
-        raise InvalidArgument(f"Range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available")
+        raise InvalidArgument(
+            f"Range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available",
+            hint="give --cpus no more than there are",
+        )
     if nano and (quota or period):
         raise InvalidArgument("Conflicting options: Nano CPUs and CPU quota or period cannot both be set")
     if period and not 1000 <= period <= 1_000_000:
@@ -172,6 +184,19 @@ def _ulimits(host: Fields) -> list[dict[str, Any]]:
     return limits
 
 
+def _devices(host: Fields) -> list[dict[str, str]]:
+    devices: list[dict[str, str]] = []
+    for device in host.objects("Devices"):
+        path, target = device.text("PathOnHost"), device.text("PathInContainer")
+        rights = device.text("CgroupPermissions") or "rwm"
+        if not (path.startswith("/") and (target or path).startswith("/")):
+            raise InvalidArgument(f"invalid device {path!r}: paths are absolute", hint="`ls -l /dev` shows the devices")
+        if not set(rights) <= set("rwm"):
+            raise InvalidArgument(f"invalid device mode: {rights}", hint="some of r, w and m (mknod)")
+        devices.append({"PathOnHost": path, "PathInContainer": target, "CgroupPermissions": rights})
+    return devices
+
+
 def network_mode(host: Fields) -> str:
     """ "default", "bridge", "host", "none", "container:REF" or a network's name or id."""
     mode = host.text("NetworkMode") or "default"
@@ -187,19 +212,27 @@ def complete_host_config(body: Any) -> tuple[dict[str, Any], list[str]]:
     log = host.object("LogConfig")
     log_type = log.text("Type") or "json-file"
     if log_type not in ("json-file", "none"):
-        raise InvalidArgument(f"logger: no log driver named '{log_type}' is registered")
+        raise InvalidArgument(
+            f"logger: no log driver named '{log_type}' is registered", hint="json-file and none are known"
+        )
     runtime = host.text("Runtime") or RUNTIME
     if runtime not in (RUNTIME, "runc"):  # runc: what Docker's clients name when they mean the usual one
-        raise InvalidArgument(f"unknown or invalid runtime name: {runtime}")
+        raise InvalidArgument(f"unknown or invalid runtime name: {runtime}", hint="leave --runtime out")
     _, _, warnings = security(host.strings("SecurityOpt"))
     capabilities(host.strings("CapAdd"), host.strings("CapDrop"))
     sysctls = host.string_map("Sysctls")
     mode = network_mode(host)
     for key in sysctls:
         if not _SYSCTL_NAMESPACED.match(key):
-            raise InvalidArgument(f"sysctl '{key}' is not in a separate kernel namespace")
+            raise InvalidArgument(
+                f"sysctl '{key}' is not in a separate kernel namespace",
+                hint="set it for the whole host, with sysctl(8)",
+            )
         if key.startswith("net.") and mode == "host":
-            raise InvalidArgument(f"sysctl '{key}' not allowed in host network namespace")
+            raise InvalidArgument(
+                f"sysctl '{key}' not allowed in host network namespace",
+                hint="set it for the whole host, with sysctl(8)",
+            )
     if host.object("DeviceRequests").body:
         raise InvalidArgument("device requests are not supported")
     oom = host.integer("OomScoreAdj")
@@ -243,10 +276,7 @@ def complete_host_config(body: Any) -> tuple[dict[str, Any], list[str]]:
         "Isolation": "",
         "CgroupParent": "",
         "BlkioWeight": 0,
-        "Devices": [
-            {"PathOnHost": d.text("PathOnHost"), "PathInContainer": d.text("PathInContainer"),
-             "CgroupPermissions": d.text("CgroupPermissions") or "rwm"} for d in host.objects("Devices")
-        ],
+        "Devices": _devices(host),
         "DeviceCgroupRules": host.strings("DeviceCgroupRules") or None,
         "DeviceRequests": None,
         "OomKillDisable": False,

@@ -130,9 +130,14 @@ class Lifecycle:
         try:
             other = self._engine.containers.get(container.network_mode.partition(":")[2])
         except NotFound as error:
-            raise NotFound(f"joining network namespace of container: {error}") from None
+            raise NotFound(
+                f"joining network namespace of container: {error}", hint="`pynet ps` lists the containers that run"
+            ) from None
         if not other.running:
-            raise Conflict(f"cannot join network namespace of a non running container: {other.id}")
+            raise Conflict(
+                f"cannot join network namespace of a non running container: {other.id}",
+                hint="start that container first",
+            )
         return self._engine.controller.sandbox(other.id).path
 
     def network_down(self, container: Container) -> None:
@@ -197,7 +202,10 @@ class Lifecycle:
         """Send a signal; Conflict when it does not run."""
         with container.lock:
             if not container.running:
-                raise Conflict(f"cannot kill container: {container.name}: container {container.id} is not running")
+                raise Conflict(
+                    f"cannot kill container: {container.name}: container {container.id} is not running",
+                    hint="`pynet start` it first; `pynet ps -a` shows its state",
+                )
             if signal in (SIGKILL, self.stop_signal(container)):
                 container.state.stopped_by_user = True
                 self._engine.containers.save_end(container)
@@ -248,7 +256,10 @@ class Lifecycle:
             if container.state.status == "paused":
                 raise Conflict(f"container {container.id} is already paused")
             if container.state.status != "running":
-                raise Conflict(f"container {container.id} is not running")
+                raise Conflict(
+                    f"container {container.id} is not running",
+                    hint="`pynet start` it first; `pynet ps -a` shows its state",
+                )
             self._engine.supervisor.pause(container.id)
             self._set_status(container, "paused")
         self._engine.events.publish("container", "pause", container.id, container.attributes())

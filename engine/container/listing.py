@@ -6,9 +6,9 @@ import re
 from typing import TYPE_CHECKING
 
 from ...netlib.errors import InvalidArgument, NotFound
+from ...netlib.ports.portspec import parse_expose
 from ..api.shapes import exposed_ports
 from ..filters import Filters
-from .config import parse_exposed
 from .record import Container
 
 if TYPE_CHECKING:
@@ -44,11 +44,13 @@ class Listing:
         self._everything = everything or bool(filters.values("exited"))
         for status in filters.values("status"):
             if status not in STATUSES:
-                raise InvalidArgument(f"invalid filter 'status={status}'")
+                raise InvalidArgument(f"invalid filter 'status={status}'", hint=f"one of {', '.join(sorted(STATUSES))}")
         try:
             self._codes = [int(code) for code in filters.values("exited")]
         except ValueError:
-            raise InvalidArgument(f"invalid filter 'exited={filters.values('exited')}'") from None
+            raise InvalidArgument(
+                f"invalid filter 'exited={filters.values('exited')}'", hint="it is an exit code, as exited=0"
+            ) from None
         self._before = min((engine.containers.get(ref).created for ref in filters.values("before")), default=None)
         self._since = max((engine.containers.get(ref).created for ref in filters.values("since")), default=None)
         self._images = set[str]()
@@ -58,7 +60,7 @@ class Listing:
             except (NotFound, InvalidArgument):
                 pass  # an image that is not there is nobody's ancestor
         self._ports = {
-            kind: {port for text in filters.values(kind) for port in parse_exposed(text)}
+            kind: {port for text in filters.values(kind) for port in parse_expose(text, f"the filter {kind}")}
             for kind in ("publish", "expose")
         }
 

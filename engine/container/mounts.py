@@ -59,10 +59,16 @@ class MountPoint:
 
 def clean_target(target: str, shown: str) -> str:
     if not target.startswith("/"):
-        raise InvalidArgument(f"invalid volume specification: '{shown}': mount path must be absolute")
+        raise InvalidArgument(
+            f"invalid volume specification: '{shown}': mount path must be absolute",
+            hint="write SOURCE:TARGET[:ro], with an absolute TARGET that is not /",
+        )
     target = posixpath.normpath(target)
     if target in ("/", "//"):
-        raise InvalidArgument(f"invalid volume specification: '{shown}': destination can't be '/'")
+        raise InvalidArgument(
+            f"invalid volume specification: '{shown}': destination can't be '/'",
+            hint="write SOURCE:TARGET[:ro], with an absolute TARGET that is not /",
+        )
     return target
 
 
@@ -71,7 +77,8 @@ def valid_volume_name(name: str) -> str:
     if not _VOLUME_NAME.match(name):
         raise InvalidArgument(
             f"{name!r} includes invalid characters for a local volume name, only [a-zA-Z0-9][a-zA-Z0-9_.-] are "
-            "allowed. If you intended to pass a host directory, use absolute path".replace("'", '"')
+            "allowed. If you intended to pass a host directory, use absolute path".replace("'", '"'),
+            hint="a volume's name has letters, digits, _ . and -; a directory of the host begins with /",
         )
     if len(name) > NAME_MAX:
         raise InvalidArgument(f"volume name is too long: {len(name)} characters, where {NAME_MAX} are allowed")
@@ -82,12 +89,17 @@ def parse_bind(text: str) -> MountPoint:
     """One ``-v`` value."""
     parts = text.split(":")
     if len(parts) > 3 or not all(parts):
-        raise InvalidArgument(f"invalid volume specification: '{text}'")
+        raise InvalidArgument(
+            f"invalid volume specification: '{text}'",
+            hint="write SOURCE:TARGET[:ro], with an absolute TARGET that is not /",
+        )
     mode = parts.pop() if len(parts) == 3 else ""
     target = clean_target(parts[-1], text)
     words = mode.split(",") if mode else []
     if any(word not in _MODES for word in words) or len(set(words)) != len(words) or {"ro", "rw"} <= set(words):
-        raise InvalidArgument(f"invalid mode: {mode}")
+        raise InvalidArgument(
+            f"invalid mode: {mode}", hint="ro, rw, z, Z and nocopy are known, and for binds the propagation, as rshared"
+        )
     propagation = next((word for word in words if word in PROPAGATION), "")
     common: dict[str, Any] = {"target": target, "readonly": "ro" in words, "mode": mode}
     if len(parts) == 1:
@@ -96,7 +108,9 @@ def parse_bind(text: str) -> MountPoint:
     if source.startswith("/"):
         return MountPoint("bind", source=posixpath.normpath(source), propagation=propagation, create=True, **common)
     if propagation:
-        raise InvalidArgument(f"invalid mode: {mode}")
+        raise InvalidArgument(
+            f"invalid mode: {mode}", hint="ro, rw, z, Z and nocopy are known, and for binds the propagation, as rshared"
+        )
     return MountPoint("volume", name=valid_volume_name(source), **common)
 
 
@@ -109,6 +123,9 @@ def parse_mount(spec: Fields) -> MountPoint:
         target = clean_target(shown, shown)
     except InvalidArgument as error:
         raise InvalidArgument(f'invalid mount config for type "{kind}": {str(error).rpartition(": ")[2]}') from None
+    for owner, field in (("bind", "BindOptions"), ("volume", "VolumeOptions"), ("tmpfs", "TmpfsOptions")):
+        if kind != owner and kind in ("bind", "volume", "tmpfs") and spec.object(field).body:
+            raise InvalidArgument(f'invalid mount config for type "{kind}": field {field} must not be specified')
     source, readonly = spec.text("Source"), spec.boolean("ReadOnly")
     if kind == "bind":
         if not source:
@@ -139,7 +156,9 @@ def parse_mount(spec: Fields) -> MountPoint:
         if tmpfs.integer("Mode"):
             words.append(f"mode={tmpfs.integer('Mode'):o}")
         return MountPoint("tmpfs", target, readonly=readonly, options=",".join(words))
-    raise InvalidArgument(f'invalid mount config for type "{kind}": mount type unknown')
+    raise InvalidArgument(
+        f'invalid mount config for type "{kind}": mount type unknown', hint="bind, volume and tmpfs are known"
+    )
 
 
 def parse_all(

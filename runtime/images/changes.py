@@ -7,14 +7,12 @@ are the Dockerfile reference's: ``CMD ["a","b"]`` runs as it is, ``CMD a b`` run
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Iterable
 from typing import Any, cast
 
 from ...netlib.errors import InvalidArgument
-
-_PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", re.ASCII)
+from ...netlib.ports.portspec import parse_expose
 
 
 def apply_changes(config: dict[str, Any], changes: Iterable[str]) -> dict[str, Any]:
@@ -107,12 +105,7 @@ def _user(config: dict[str, Any], text: str) -> None:
 def _expose(config: dict[str, Any], text: str) -> None:
     ports = dict(config.get("ExposedPorts") or {})
     for word in text.split():
-        match = _PORT.fullmatch(word)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-        if match is None or not 0 < first <= last <= 65535:
-            raise InvalidArgument(f"invalid containerPort: {word}")
-        for port in range(first, last + 1):
-            ports[f"{port}/{match[3] or 'tcp'}"] = {}
+        ports |= {key: {} for key in parse_expose(word, "EXPOSE")}
     config["ExposedPorts"] = ports
 
 

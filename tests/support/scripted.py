@@ -61,9 +61,10 @@ class ScriptedEngine:
             thread.join(PATIENCE)
             assert not thread.is_alive(), "a connection of the scripted engine did not end"
 
-    def close_idle(self) -> None:
-        """Close all connections that wait for a request, as an engine does after its idle time."""
+    def close_idle(self, count: int = 0) -> None:
+        """Close all connections that wait for a request, *count* at least, as an engine does after its idle time."""
         with self._arrived:
+            assert self._arrived.wait_for(lambda: len(self._open) >= count, PATIENCE), self.requests
             for sock in self._open:
                 try:
                     sock.shutdown(socket.SHUT_RDWR)
@@ -91,6 +92,7 @@ class ScriptedEngine:
             while True:
                 with self._arrived:
                     self._open.append(sock)
+                    self._arrived.notify_all()
                 request = self._read(file)
                 with self._arrived:
                     self._open.remove(sock)

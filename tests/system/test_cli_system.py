@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 import pytest
 
+from pynet.plugins.isolation import maps_every_uid
+
 PYNET = [sys.executable, "-I", "-m", "pynet"]
 DOCS = Path(__file__).parents[2] / "docs"
 LIMIT = 20.0
@@ -114,7 +116,7 @@ def test_a_signal_that_ends_the_container_shows_in_the_exit_code(inside: Inside)
         ("pynet run --rm busybox nosuchcommand", 127, "executable file not found"),
         ("pynet run --rm busybox /etc", 126, "is a directory"),
         ("pynet run --rm nosuchimage true", 125, "No such image: nosuchimage:latest"),
-        ("pynet run --rm -p 0:80 busybox true", 125, "port 0 is not between"),
+        ("pynet run --rm -p 0:80 busybox true", 125, "invalid hostPort: 0"),
         ("pynet run --rm --network nosuch busybox true", 125, "nosuch not found"),
         ("pynet run --rm -w relative busybox true", 125, "relative"),
         ("pynet stop nosuch", 1, "No such container: nosuch"),
@@ -248,12 +250,59 @@ def test_several_objects_fail_one_by_one(inside: Inside) -> None:
 def test_pause(inside: Inside) -> None:
     inside.ok("pynet run -d --name pp busybox sleep 100")
     result = inside.run("pynet pause pp")
-    if result.code == 0:
+    if maps_every_uid():
+        assert (result.code, result.out, result.err) == (0, "pp\n", "")
         assert inside.ok("pynet ps --format '{{.State}}'") == "paused"
+        for command in ("pynet pause pp", "pynet exec pp true", "pynet attach --no-stdin pp"):
+            again = inside.run(command)
+            assert again.code == 1
+            assert "paused" in again.err
         assert inside.ok("pynet unpause pp") == "pp"
-    else:
-        assert result.err.startswith("pynet: Error response from daemon: ")  # no cgroups in a user namespace
+    else:  # no cgroups in a user namespace
+        assert result.code == 1
+        assert "pausing needs a cgroup freezer" in result.err
+    assert inside.ok("pynet ps --format '{{.State}}'") == "running"
     inside.ok("pynet rm -f pp")
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "what", "hint"),
+    [
+        ("run nosuch:1", 125, "nosuch:1", "pynet image bootstrap"),
+        ("run --rm busybox nosuch", 127, "executable file not found", "look for the command in the image"),
+        ("run --rm busybox /etc/passwd", 126, "permission denied", "is it a program that this user may execute?"),
+        ("create --name a busybox", 125, "Invalid container name", "two characters or more"),
+        ("run --cap-add NOSUCH busybox", 125, "invalid capability", "capabilities(7)"),
+        ("run -m 1m busybox", 125, "Minimum memory", "-m 6m"),
+        ("run -v relative busybox", 125, "invalid volume specification", "absolute TARGET"),
+        ("run --mount type=nfs,target=/x busybox", 125, "mount type unknown", "bind, volume and tmpfs are known"),
+        ("run --mount type=bind,source=/nosuch/x,target=/x busybox", 125, "bind source path does not exist", "use -v"),
+        ("run --rm --restart always busybox", 125, "with restart policy", "leave one of them out"),
+        ("run --device fuse busybox", 125, "invalid device 'fuse'", "ls -l /dev"),
+        ("run --device /dev/null:rx busybox", 125, "invalid device mode: rx", "r, w and m"),
+        ("run --security-opt seccomp=/x busybox", 125, "custom seccomp profiles", "seccomp=unconfined"),
+        ("run --rm --network container:nosuch busybox", 125, "No such container: nosuch", "pynet ps"),
+        ("run --log-driver syslog busybox", 125, "no log driver named 'syslog'", "json-file"),
+        ("stop nosuch", 1, "No such container: nosuch", "pynet ps -a"),
+        ("kill -s NOSUCH hinted", 1, "invalid signal: NOSUCH", "signal(7)"),
+        ("exec hinted true", 1, "is not running", "pynet start"),
+        ("ps --filter status=runing", 1, "invalid filter 'status=runing'", "one of created, dead, exited"),
+        ("ps --filter nosuch=x", 1, "invalid filter 'nosuch'", "known here: ancestor, before, exited"),
+        ("network ls --filter nosuch=x", 1, "invalid filter 'nosuch'", "known here: dangling, driver, id"),
+        ("images --filter nosuch=x", 1, "invalid filter 'nosuch'", "known here: before, dangling"),
+        ("network rm bridge", 1, "bridge is a pre-defined network", "always there"),
+    ],
+)
+def test_what_the_engine_refuses_comes_with_what_to_do(
+    command: str, code: int, what: str, hint: str, inside: Inside
+) -> None:
+    inside.ok("pynet inspect hinted >/dev/null 2>&1 || pynet create --name hinted busybox true")
+    result = inside.run(f"pynet {command}")
+    inside.ok("pynet rm hinted")
+    assert result.code == code
+    first, second = result.err.rstrip("\n").split("\n")
+    assert what in first
+    assert hint in second
 
 
 def test_networks(inside: Inside) -> None:

@@ -153,7 +153,7 @@ def test_malformed_http(daemon: Daemon) -> None:
         ({"Hostname": "a b"}, 400, "invalid hostname format: a b"),
         ({"WorkingDir": "relative"}, 400, "the working directory 'relative' is invalid"),
         ({"StopSignal": "SIGNOPE"}, 400, "invalid signal: SIGNOPE"),
-        ({"ExposedPorts": {"0/tcp": {}}}, 400, "invalid exposed port '0/tcp'"),
+        ({"ExposedPorts": {"0/tcp": {}}}, 400, "invalid range format for ExposedPorts: 0/tcp"),
         ({"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "65536"}]}}}, 400, 'invalid port specification: "65536"'),
         ({"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "90-80"}]}}}, 400, 'invalid port specification: "90-80"'),
         ({"HostConfig": {"PortBindings": {"80/tcp": [{"HostIp": "nope"}]}}}, 400, "invalid IP address: nope"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pynet.cli import format as text
 from pynet.cli.commands import events, image, network, ps, stats
-from pynet.cli.frames import Demultiplexer, DetachKeys, parse_keys
+from pynet.cli.frames import Demultiplexer
 from pynet.cli.http1 import BadResponse
 from pynet.cli.output import filters
 from pynet.netlib.durations import human_duration
@@ -173,19 +173,3 @@ def test_frames_come_out_whole_however_they_are_cut(frames: list[tuple[int, byte
 def test_what_is_not_framed_is_refused() -> None:
     with pytest.raises(BadResponse):
         Demultiplexer().feed(b"hello, world")
-
-
-def test_detach_keys() -> None:
-    keys = DetachKeys("ctrl-p,ctrl-q")
-    assert keys.feed(b"ab\x10") == (b"ab", False)
-    assert keys.feed(b"c") == (b"\x10c", False)
-    assert keys.feed(b"\x10\x10\x11d") == (b"\x10", True)
-    assert DetachKeys("").feed(b"\x10\x11") == (b"\x10\x11", False)
-    assert DetachKeys("x").feed(b"abxc") == (b"ab", True)
-
-
-def test_key_names() -> None:
-    assert parse_keys("ctrl-a,b,DEL,ctrl-[") == b"\x01b\x7f\x1b"
-    for bad in ("ctrl-", "ctrl-ab", "abc", "ctrl-A,", ","):
-        with pytest.raises(InvalidArgument):
-            parse_keys(bad)

@@ -162,18 +162,10 @@ def test_relative_volumes_are_of_this_directory(tmp_path: Path, monkeypatch: pyt
     assert host_of("-v", "./www:/www:ro")["Binds"] == [f"{tmp_path}/www:/www:ro"]
 
 
-def test_a_seccomp_profile_is_read_here(tmp_path: Path) -> None:
-    profile = tmp_path / "profile.json"
-    profile.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
-    assert host_of("--security-opt", f"seccomp={profile}")["SecurityOpt"] == [f"seccomp={profile.read_text()}"]
-
-
 @pytest.mark.parametrize(
     "words",
     [
-        ["--restart", "sometimes"],
-        ["--restart", "always:3"],
-        ["--restart", "always", "--rm"],
+        ["--restart", "on-failure:x"],
         ["-m", "lots"],
         ["-m", "-1m"],
         ["--cpus", "1e3"],
@@ -181,23 +173,10 @@ def test_a_seccomp_profile_is_read_here(tmp_path: Path) -> None:
         ["--cpu-shares", "x"],
         ["--ulimit", "nofile"],
         ["--ulimit", "nofile=a"],
-        ["-v", "/a:b"],
-        ["-v", "/a:/b:ro:x"],
-        ["-v", "/a:/"],
-        ["-v", ""],
-        ["--mount", "type=bind,target=/b"],
-        ["--mount", "type=bind,source=a,target=/b"],
-        ["--mount", "type=magic,target=/b"],
-        ["--mount", "type=bind,source=/a"],
-        ["--mount", "type=bind,source=/a,target=/b,tmpfs-size=1m"],
         ["--mount", "type=bind,source=/a,target=/b,what=1"],
         ["--mount", "type=bind,source=/a,target=/b,ro=maybe"],
-        ["--mount", "type=bind,source=/a,target=/b,bind-propagation=odd"],
-        ["--tmpfs", "relative"],
         ["--add-host", "a"],
         ["--add-host", ":1.2.3.4"],
-        ["--device", "fuse"],
-        ["--device", "/dev/a:/dev/b:rx"],
         ["-a", "stdlog"],
         ["-e", ""],
         ["-e", "=x"],
@@ -207,7 +186,6 @@ def test_a_seccomp_profile_is_read_here(tmp_path: Path) -> None:
         ["--network", "alias=x"],
         ["--network", "name=a,colour=red"],
         ["--network", "host", "--network", "a"],
-        ["--security-opt", "seccomp=/does/not/exist"],
     ],
 )
 def test_bad_values_are_refused_with_a_hint(words: list[str]) -> None:

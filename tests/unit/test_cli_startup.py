@@ -99,7 +99,7 @@ def test_help_of_a_command_by_the_word(capsys: pytest.CaptureFixture[str]) -> No
         (["--host"], "option needs a value: --host"),
         (["ps", "--nope"], "unknown option: --nope"),
         (["run"], "needs IMAGE"),
-        (["run", "-p", "0:80", "busybox"], "invalid port '0:80'"),
+        (["run", "-p", "0:80", "busybox"], "invalid hostPort: 0"),
         (["--host", "ftp://x", "ps"], "unable to parse"),
     ],
 )

@@ -15,7 +15,6 @@ from pynet.engine.container.config import (
     command_line,
     complete_config,
     merge_env,
-    parse_exposed,
     parse_signal,
 )
 from pynet.engine.container.hostconfig import (
@@ -120,11 +119,10 @@ def test_every_signal_of_this_kernel_has_a_name() -> None:
 
 
 def test_exposed_ports() -> None:
-    assert parse_exposed("80") == ["80/tcp"]
-    assert parse_exposed("80-82/UDP") == ["80/udp", "81/udp", "82/udp"]
-    for bad in ("0", "65536", "90-80", "x", "80/nope", "80/tcp/udp", ""):
-        with pytest.raises(InvalidArgument):
-            parse_exposed(bad)
+    body = {"Image": "x", "Cmd": ["x"], "ExposedPorts": {"80": {}, "80-82/UDP": {}}}
+    assert list(complete_config(body, {}, "h")["ExposedPorts"]) == ["80/tcp", "80/udp", "81/udp", "82/udp"]
+    with pytest.raises(InvalidArgument, match="invalid range format for ExposedPorts: 0/tcp"):
+        complete_config({**body, "ExposedPorts": {"0/tcp": {}}}, {}, "h")
 
 
 # -- HostConfig --------------------------------------------------------------------------------------------------
@@ -231,6 +229,8 @@ def test_mount_objects() -> None:
         {"Type": "bind", "Source": "rel", "Target": "/b"},
         {"Type": "tmpfs", "Source": "x", "Target": "/b"},
         {"Type": "nope", "Target": "/b"},
+        {"Type": "bind", "Source": "/a", "Target": "/b", "TmpfsOptions": {"SizeBytes": 1}},
+        {"Type": "tmpfs", "Target": "/b", "VolumeOptions": {"NoCopy": True}},
         {"Type": "volume", "Target": ""},
         {"Type": "volume", "Target": "rel"},
     ):

@@ -17,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pynet.engine.api.call import API_VERSION
-from pynet.engine.api.detach import DetachScanner, parse_keys
 from pynet.engine.api.pipes import pump, write_all
 from pynet.engine.api.routes import ROUTES
 from pynet.engine.api.server import Router, negotiate
@@ -29,6 +28,7 @@ from pynet.engine.container.record import Container, State
 from pynet.engine.container.usage import parse_net_dev, select_rows
 from pynet.engine.events import EventBus
 from pynet.engine.filters import Filters
+from pynet.engine.grammar.detach import DetachScanner, parse_keys
 from pynet.engine.images import matches_reference
 from pynet.engine.inotify import Inotify
 from pynet.engine.reserve import is_full
@@ -382,7 +382,8 @@ def test_frames() -> None:
 def test_detach_keys() -> None:
     assert parse_keys("") == b"\x10\x11"
     assert parse_keys("a,ctrl-c,ctrl-\\") == b"a\x03\x1c"
-    for bad in ("ctrl-", "ab", ",", "ctrl-1"):
+    assert parse_keys("ctrl-a,b,DEL,ctrl-[,ctrl-@,ctrl-_") == b"\x01b\x7f\x1b\0\x1f"
+    for bad in ("ctrl-", "ab", ",", "ctrl-1", "ctrl-ab", "ctrl-A", "a,", "é"):
         with pytest.raises(InvalidArgument, match="Invalid detach keys"):
             parse_keys(bad)
 
@@ -395,20 +396,25 @@ def test_keys_that_turn_out_to_be_no_detach_are_passed_on() -> None:
     assert scanner.detached
 
 
-@given(st.binary(max_size=40), st.lists(st.integers(1, 5), max_size=20))
-def test_a_scanner_loses_nothing(data: bytes, cuts: list[int]) -> None:
-    scanner = DetachScanner(b"\x10\x11")
+@given(
+    st.text("ab", max_size=40).map(str.encode),
+    st.lists(st.integers(1, 5), max_size=20),
+    st.sampled_from(["a", "ab", "aab", "aabaaa"]),
+)
+def test_a_scanner_loses_nothing(data: bytes, cuts: list[int], text: str) -> None:
+    keys = text.encode()
+    scanner = DetachScanner(keys)
     out, rest = b"", data
     for cut in [*cuts, len(data)]:
         if not scanner.detached:
             out += scanner.feed(rest[:cut])
             rest = rest[cut:]
-    if b"\x10\x11" in data:
+    if keys in data:
         assert scanner.detached
-        assert out == data[: data.index(b"\x10\x11")]
+        assert out == data[: data.index(keys)]
     elif not scanner.detached:
         assert data.startswith(out)
-        assert data[len(out) :] in (b"", b"\x10")
+        assert keys.startswith(data[len(out) :])
 
 
 @pytest.fixture
