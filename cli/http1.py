@@ -11,6 +11,8 @@ take it for a broken stdout.
 
 from __future__ import annotations
 
+from _socket import AF_UNIX
+
 from ..netlib.errors import PynetError
 from .textjson import NotJson, loads, read_one
 
@@ -34,7 +36,7 @@ class BadResponse(PynetError):
 class ConnectionLost(PynetError):
     """The server closed the connection before the end of an answer.
 
-    ``unsent``: it took nothing of the request.  ``unanswered``: it gave nothing of an answer; whether it did what it
+    ``unsent``: it took nothing of the request, or not all of it.  ``unanswered``: it gave nothing of an answer; whether it did what it
     was asked to do is not known.
     """
 
@@ -154,7 +156,10 @@ class Connection:
             data = self.sock.recv(_CHUNK)
         except OSError as error:
             self.reusable = False
-            raise ConnectionLost(_lost(error), unanswered=not self._answered) from None
+            # a Unix socket's reset says that its peer closed with something unread in it (unix_release_sock): a request
+            # of which a part was not read was not carried out
+            unread = isinstance(error, ConnectionResetError) and self.sock.family == AF_UNIX and not self._answered
+            raise ConnectionLost(_lost(error), unsent=unread, unanswered=not self._answered) from None
         if not data:
             self.reusable = False
             raise EndOfStream(_lost(None), unanswered=not self._answered)

@@ -168,3 +168,44 @@ def test_targets() -> None:
     query = {"a": True, "b": False, "c": None, "d": "", "e": 0, "filters": {"k": ["v w"]}, "empty": {}}
     assert target("/x", query) == "/v1.51/x?a=1&e=0&filters=%7B%22k%22%3A%5B%22v%20w%22%5D%7D"
     assert quote("a/b:ü", b"/:") == "a/b:%C3%BC"
+
+
+def test_whether_a_request_can_have_been_carried_out(pair: tuple[Connection, socket.socket]) -> None:
+    connection, peer = pair
+    connection.send("POST", "/x")
+    assert connection.is_open()
+    peer.recv(10)
+    peer.close()  # with the rest unread
+    with pytest.raises(ConnectionLost) as caught:
+        connection.receive()
+    assert (caught.value.unsent, caught.value.unanswered) == (True, True)
+    assert not connection.is_open()
+    with pytest.raises(ConnectionLost) as caught:
+        connection.send("POST", "/x")
+    assert caught.value.unsent
+
+
+def test_a_request_that_was_read_may_have_been_carried_out(pair: tuple[Connection, socket.socket]) -> None:
+    connection, peer = pair
+    connection.send("POST", "/x")
+    peer.recv(4096)
+    peer.close()
+    with pytest.raises(ConnectionLost) as caught:
+        connection.receive()
+    assert (caught.value.unsent, caught.value.unanswered) == (False, True)
+
+
+def test_who_refuses_a_body_is_heard_before_its_close(pair: tuple[Connection, socket.socket]) -> None:
+    connection, peer = pair
+
+    def pieces() -> Iterator[bytes]:
+        yield b"x" * 10
+        peer.recv(4096)
+        peer.sendall(answer(400, b'{"message": "no archive"}'))
+        peer.close()
+        for _ in range(3):
+            yield b"x" * 10
+
+    connection.send("POST", "/x", pieces())
+    with pytest.raises(DaemonError, match="no archive"):
+        checked(connection.receive())
