@@ -36,8 +36,8 @@ class BadResponse(PynetError):
 class ConnectionLost(PynetError):
     """The server closed the connection before the end of an answer.
 
-    ``unsent``: it took nothing of the request, or not all of it.  ``unanswered``: it gave nothing of an answer; whether it did what it
-    was asked to do is not known.
+    ``unsent``: it took nothing of the request, or not all of it.  ``unanswered``: it gave nothing of an answer; whether
+    it did what it was asked to do is not known.
     """
 
     hint = "the engine went away; `pynet daemon status` and its log (pynetd.log in the run directory) say more"
@@ -71,15 +71,11 @@ class Connection:
 
     def is_open(self) -> bool:
         """Whether the server has neither closed this idle connection nor said something unasked."""
-        from _socket import MSG_DONTWAIT, MSG_PEEK
+        from select import POLLIN, poll
 
-        try:
-            self.sock.recv(1, MSG_PEEK | MSG_DONTWAIT)
-        except BlockingIOError:
-            return True
-        except OSError:
-            pass
-        return False
+        waiting = poll()
+        waiting.register(self.sock, POLLIN)
+        return not waiting.poll(0)
 
     def send(
         self,
