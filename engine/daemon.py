@@ -137,7 +137,7 @@ class Daemon:
     """The process, from its lock to its end."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        from .helpers import Children, ProxySettings, ensure_directories
+        from .helpers import Helpers, ProxySettings, ensure_directories
 
         self.arguments = arguments
         self.instance = Instance.at(arguments.root, arguments.run)
@@ -148,39 +148,40 @@ class Daemon:
         self._lock = take_lock(self.instance.run)
         self._path = socket_path(arguments.host, self.instance.run)
         self._sock = bind(self._path)
-        self._children = Children(self.instance, own_command(arguments, self.instance), proxy)
+        self._helpers = Helpers(self.instance, own_command(arguments, self.instance), proxy)
         self._everything = False
         try:
             self._start()
         except BaseException:
-            self._children.give_up()
+            self._helpers.give_up()
             self._remove_files()
             raise
 
     def _start(self) -> None:
         """Everything that is not asyncio."""
         from ..netlib.controller import Controller
+        from .compose import Engine
+        from .core import Core
         from .reserve import Reserve
-        from .service import Engine
 
         problems: list[PynetError] = []
 
         def find_supervisor() -> None:
             try:
-                self._children.find_supervisor()
+                self._helpers.find_supervisor()
             except PynetError as error:
                 problems.append(error)
 
         finding = threading.Thread(target=find_supervisor)
         finding.start()
         try:
-            self._children.find_forwarder()
+            self._helpers.find_forwarder()
             reserve = Reserve(self.instance.root)
             self._controller = reserve.spend(
                 Controller,
                 self.instance.root,
                 self.instance.run,
-                proxy=self._children.forwarder,
+                proxy=self._helpers.forwarder,
                 firewall=self.arguments.firewall,
             )
             reserve.make()
@@ -190,24 +191,33 @@ class Daemon:
             raise problems[0]
         for port in self._controller.lost_ports:
             log.error("port %s:%d/%s was taken by another program", port.host_ip, port.host_port, port.proto)
-        trouble = self._ensure_networks()
-        self.engine = engine = Engine(self.instance, self._controller, self._children.supervisor)
-        self._ran_before = {container.id for container in engine.containers.all() if container.running}
-        self._children.supervisor.subscribe(engine.lifecycle.on_event)
+        warnings = self._ensure_networks()
+        supervisor = self._helpers.supervisor
+        about = supervisor.info()
+        self.engine = engine = Engine(
+            Core(
+                self.instance,
+                self._controller,
+                supervisor,
+                reserve,
+                warnings=warnings,
+                limit_controllers=frozenset(about.get("cgroups", ())),
+            )
+        )
+        engine.registry.sweep()
+        self._ran_before = {container.id for container in engine.registry.all() if container.running}
+        supervisor.subscribe(engine.inbox.on_event)
         engine.recovery.follow_supervisor()
-        self._children.supervisor.on_reconnect = lambda: engine.submit(engine.recovery.follow_supervisor)
-        engine.warnings += trouble
+        supervisor.on_reconnect = lambda: engine.pools.submit(engine.recovery.follow_supervisor)
         try:
             for difference in self._controller.repair():
                 log.info("repaired: %s", difference)
         except (PynetError, OSError) as error:
             log.error("repair: %s", error)
-            engine.warnings.append(f"some of the network could not be repaired: {error}")
-        about = self._children.supervisor.info()
-        engine.warnings += about.get("warnings", [])
-        engine.limit_controllers = frozenset(about.get("cgroups", ()))
-        self._children.adjust_forwarder(self._controller)
-        self._children.register()
+            warnings.append(f"some of the network could not be repaired: {error}")
+        warnings += about.get("warnings", [])
+        self._helpers.adjust_forwarder(self._controller)
+        self._helpers.register()
 
     def _ensure_networks(self) -> list[str]:
         """The predefined networks.  Without a firewall there is no bridge, but host and none are of use."""
@@ -235,15 +245,15 @@ class Daemon:
         self.engine.stopping = stopping
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping, False)
-        self._children.watch(self._controller)
+        self._helpers.watch(self._controller)
         server = Server(self.engine, ROUTES)
         listening = await server.start(self._sock)
         self._tell_ready()
-        self.engine.defer(self._settle)
+        self.engine.pools.defer(self._settle)
         gc.collect()
         gc.freeze()  # what the start made stays: later collections need not look at it again
         await stop.wait()
-        self._children.goodbye(everything=self._everything)
+        self._helpers.goodbye(everything=self._everything)
         listening.close()
         await server.stop()
 
@@ -256,11 +266,8 @@ class Daemon:
 
     def _settle(self) -> None:
         """What a start has to do and no client has to wait for."""
-        steps: list[Callable[[], object]] = [
-            self.engine.containers.empty_trash,
-            self.engine.recovery.finish_interrupted,
-        ]
-        if self._children.supervisor_is_new:
+        steps: list[Callable[[], object]] = [self.engine.remove.empty_trash, self.engine.recovery.finish_interrupted]
+        if self._helpers.supervisor_is_new:
             steps.append(lambda: self.engine.recovery.apply_policies(self._ran_before))
         for step in steps:
             try:
@@ -269,8 +276,8 @@ class Daemon:
                 log.exception("after the start")
 
     def close(self) -> None:
-        self.engine.close()
-        self._children.close()
+        self.engine.pools.close()
+        self._helpers.close()
         if self._everything:
             try:
                 self._controller.take_down()

@@ -75,7 +75,7 @@ class ProxySettings(NamedTuple):
         return ["--workers", str(self.workers), "--drain", str(self.drain)]
 
 
-class Children:
+class Helpers:
     """Owns both clients."""
 
     def __init__(self, instance: Instance, argv: list[str], proxy: ProxySettings) -> None:

@@ -6,15 +6,13 @@ There is no registry yet: a pull of an image that is here succeeds quietly, any 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..netlib.errors import NotFound, NotSupported, PynetError
 from ..runtime.images.store import Image, ImageStore
+from .events import EventBus
 from .filters import Filters
 from .times import rfc3339
-
-if TYPE_CHECKING:
-    from .service import Engine
 
 LIST_FILTERS = frozenset({"dangling", "label", "before", "since", "reference", "until"})
 PRUNE_FILTERS = frozenset({"dangling", "until", "label", "label!"})
@@ -72,15 +70,15 @@ def inspect_shape(image: Image, lower: list[str]) -> dict[str, Any]:
 
 
 class Images:
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.store = ImageStore(str(engine.instance.root))
+    """*users* tells the containers: (container id, image id, running)."""
+
+    def __init__(self, store: ImageStore, events: EventBus, users: Callable[[], list[tuple[str, str, bool]]]) -> None:
+        self.store = store
+        self._events = events
+        self._users = users
 
     def count(self) -> int:
         return len(self.store.list())
-
-    def _users(self) -> list[tuple[str, str, bool]]:
-        return self._engine.containers.image_users()
 
     def summaries(
         self, *, all: bool = False, filters: Filters | None = None, until: Callable[[str], float] | None = None
@@ -199,7 +197,7 @@ class Images:
         return {"Id": image.id}
 
     def _tell(self, action: str, id: str, name: str) -> None:
-        self._engine.events.publish("image", action, id, {"name": name})
+        self._events.publish("image", action, id, {"name": name})
 
 
 def matches_reference(tag: str, patterns: list[str]) -> bool:

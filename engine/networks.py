@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..netlib.driver import driver_names
 from ..netlib.errors import Conflict, Forbidden, InvalidArgument, NotFound, PynetError
-from .api.shapes_network import containers_shape, create_arguments, network_shape
-from .container.attachment import PREDEFINED, endpoint_settings
+from .container.attachment import PREDEFINED, ContainerNetworks, endpoint_settings
+from .container.etc_files import HostFiles
+from .container.registry import Registry
+from .core import Core
 from .fields import Fields
 from .filters import Filters
-
-if TYPE_CHECKING:
-    from .api.call import Version
-    from .service import Engine
+from .network_shapes import containers_shape, create_arguments, network_shape
+from .versions import Version
 
 LIST_FILTERS = frozenset({"dangling", "driver", "id", "label", "name", "scope", "type"})
 PRUNE_FILTERS = frozenset({"until", "label", "label!"})
@@ -24,8 +24,12 @@ UNSEEN = frozenset({"default"}) | PREDEFINED
 
 
 class Networks:
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, core: Core, registry: Registry, attachments: ContainerNetworks, hosts: HostFiles) -> None:
+        self._core = core
+        self._controller = core.controller
+        self._registry = registry
+        self._attachments = attachments
+        self._hosts = hosts
         self._pruning = threading.Lock()
 
     def drivers(self) -> list[str]:
@@ -33,7 +37,7 @@ class Networks:
 
     def firewall(self) -> str:
         """Name of the firewall back end; "" before the first network needed one."""
-        actions = self._engine.controller.actions
+        actions = self._controller.actions
         return actions.firewall.name if actions.has_firewall else ""
 
     # -- looking ---------------------------------------------------------------------------------------------
@@ -45,7 +49,7 @@ class Networks:
             if kind not in ("custom", "builtin"):
                 raise InvalidArgument(f"invalid filter: 'type'='{kind}'", hint="builtin or custom")
         shown: list[dict[str, Any]] = []
-        for network in self._engine.controller.networks():
+        for network in self._controller.networks():
             try:
                 record = network.record
             except NotFound:
@@ -65,7 +69,7 @@ class Networks:
         return shown
 
     def inspect(self, ref: str) -> dict[str, Any]:
-        network = self._engine.controller.network(ref)
+        network = self._controller.network(ref)
         shape = network_shape(network.record)
         shape["Containers"] = containers_shape(e.record for e in network.endpoints())
         return shape
@@ -79,50 +83,52 @@ class Networks:
                 f"operation is not permitted on predefined {name} network",
                 hint="bridge, host and none are always there; choose another name",
             )
-        network = self._engine.controller.create_network(name, **arguments)
-        self._engine.publish_network("create", network.name, network.id)
+        network = self._controller.create_network(name, **arguments)
+        self._core.publish_network("create", network.name, network.id)
         return {"Id": network.id, "Warning": ""}
 
     def remove(self, ref: str) -> None:
-        network = self._engine.controller.network(ref)
+        network = self._controller.network(ref)
         name, id = network.name, network.id
         if name in PREDEFINED:
             raise Forbidden(
                 f"{name} is a pre-defined network and cannot be removed", hint="bridge, host and none are always there"
             )
         network.delete()
-        self._engine.publish_network("destroy", name, id)
+        self._core.publish_network("destroy", name, id)
 
     def connect(self, ref: str, body: Mapping[str, Any]) -> None:
-        engine = self._engine
-        container = engine.containers.get(self._container_ref(body))
-        network = engine.controller.network(ref)
+        container = self._registry.get(self._container_ref(body))
+        network = self._controller.network(ref)
         settings = endpoint_settings(body.get("EndpointConfig"))
         with container.lock:
             if container.state.status == "removing":
                 raise Conflict(f"container {container.id} is marked for removal and cannot be connected to a network")
-            engine.container_networks.connect(container, network, settings)
-            engine.containers.save(container)
+            self._attachments.connect(container, network, settings)
+            self._registry.save(container)
             running = container.running
         if running:
-            engine.hosts.follow(container)
-            engine.publish_network("connect", network.name, network.id, container=container.id)
+            self._hosts.follow(container)
+            self._core.publish_network("connect", network.name, network.id, container=container.id)
 
     def disconnect(self, ref: str, body: Mapping[str, Any]) -> None:
-        engine = self._engine
         force = Fields(body).boolean("Force")
-        container = engine.containers.get(self._container_ref(body))
+        container = self._registry.get(self._container_ref(body))
         name, id = self._name_for(ref)
         with container.lock:
-            engine.container_networks.disconnect(container, name, force=force)
-            engine.containers.save(container)
+            if container.state.status == "removing":
+                raise Conflict(
+                    f"container {container.id} is marked for removal and cannot be disconnected from a network"
+                )
+            self._attachments.disconnect(container, name, force=force)
+            self._registry.save(container)
             running = container.running
         if running:
-            engine.hosts.follow_networks({id}, also=container)
-            engine.publish_network("disconnect", name, id, container=container.id)
+            self._hosts.follow_networks({id}, also=container)
+            self._core.publish_network("disconnect", name, id, container=container.id)
 
     def _name_for(self, ref: str) -> tuple[str, str]:
-        network = self._engine.controller.network(ref)
+        network = self._controller.network(ref)
         return network.name, network.id
 
     @staticmethod
@@ -138,9 +144,9 @@ class Networks:
             raise Conflict("a prune operation is already running")
         try:
             before = min((until(text) for text in filters.values("until")), default=float("inf"))
-            used = {name for container in self._engine.containers.all() for name in container.networks}
+            used = {name for container in self._registry.all() for name in container.networks}
             removed: list[str] = []
-            for network in self._engine.controller.networks():
+            for network in self._controller.networks():
                 try:
                     record = network.record
                     if record.name in PREDEFINED or record.name in used or record.created > before:

@@ -17,22 +17,15 @@ from multidict import CIMultiDict
 from ...netlib.errors import InvalidArgument
 from ...netlib.version import __version__
 from ..filters import Filters
+from ..versions import API_VERSION, Version, version_text
 
 if TYPE_CHECKING:
-    from ..service import Engine
+    from ..compose import Engine
 
-API_VERSION = (1, 51)
-"""Newest version: the last that has the top-level addresses of NetworkSettings, which clients still read."""
-MIN_API_VERSION = (1, 24)
 MAX_JSON = 4 << 20
 """Largest JSON body in bytes; the largest real ones (a compose project's create) are some kilobytes."""
 
-Version = tuple[int, int]
 T = TypeVar("T")
-
-
-def version_text(version: Version) -> str:
-    return f"{version[0]}.{version[1]}"
 
 
 def base_headers() -> CIMultiDict[str]:
@@ -141,11 +134,15 @@ class Call:
 
     async def work(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run synchronous work in the engine's bounded pool."""
-        return await self.engine.work(function, *args, **kwargs)
+        return await self.engine.pools.work(function, *args, **kwargs)
+
+    async def wait(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run synchronous work that may wait for a process or a stream."""
+        return await self.engine.pools.wait(function, *args, **kwargs)
 
     async def acquire(self, function: Callable[..., T], *args: Any, release: Callable[[T], None]) -> T:
         """``work`` whose result somebody must own: *release* gets it (in any thread) when the client left meanwhile."""
-        return await self.engine.acquire(function, *args, release=release)
+        return await self.engine.pools.acquire(function, *args, release=release)
 
     def reply(self, value: Any, status: int = 200) -> web.Response:
         return json_response(value, status)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from . import routes_containers, routes_images, routes_objects, routes_streams, routes_system
+from . import (
+    routes_containers,
+    routes_images,
+    routes_networks,
+    routes_streams,
+    routes_system,
+    routes_unsupported,
+    routes_volumes,
+)
 from .server import Route
 
 ROUTES: list[Route] = [
     *routes_system.ROUTES,
     *routes_containers.ROUTES,
     *routes_streams.ROUTES,
-    *routes_objects.ROUTES,
+    *routes_networks.ROUTES,
+    *routes_volumes.ROUTES,
+    *routes_unsupported.ROUTES,
     *routes_images.ROUTES,
 ]

@@ -10,11 +10,12 @@ from aiohttp import web
 
 from ...netlib.errors import Conflict, InvalidArgument
 from ...runtime.client import StartFailed
-from ..container import usage as processes
+from ..container import usage
 from ..container.config import parse_signal
 from ..container.hostconfig import resource_update
-from ..container.lifecycle import start_error
 from ..container.record import Container
+from ..container.rename import rename as rename_container
+from ..container.run import start_error
 from ..grammar.detach import parse_keys
 from ..times import until
 from .call import Call
@@ -24,13 +25,13 @@ WAIT_CONDITIONS = ("not-running", "next-exit", "removed")
 
 
 def find(call: Call) -> Container:
-    return call.engine.containers.get(call["id"])
+    return call.engine.registry.get(call["id"])
 
 
 async def list_containers(call: Call) -> web.StreamResponse:
     return call.reply(
         await call.work(
-            call.engine.containers.summaries,
+            call.engine.view.summaries,
             all=call.flag("all"),
             limit=call.integer("limit") or 0,
             size=call.flag("size"),
@@ -44,19 +45,19 @@ async def create(call: Call) -> web.StreamResponse:
     platform = call.text("platform")
     if platform and platform.partition("/")[0] != "linux":
         raise InvalidArgument(f"platform {platform} is not supported: this engine runs linux containers")
-    container, warnings = await call.work(call.engine.containers.create, call.text("name"), body)
+    container, warnings = await call.work(call.engine.create.create, call.text("name"), body)
     return call.reply({"Id": container.id, "Warnings": warnings}, 201)
 
 
 async def inspect(call: Call) -> web.StreamResponse:
-    return call.reply(await call.work(call.engine.containers.inspect, call["id"], size=call.flag("size")))
+    return call.reply(await call.work(call.engine.view.inspect, call["id"], size=call.flag("size")))
 
 
 async def start(call: Call) -> web.StreamResponse:
     await call.raw_body()  # clients before 1.24 sent a HostConfig here
     parse_keys(call.text("detachKeys"))
     try:
-        await call.work(call.engine.lifecycle.start, find(call))
+        await call.work(call.engine.run.start, find(call))
     except StartFailed as error:
         raise start_error(error) from error
     return call.empty()
@@ -68,13 +69,13 @@ def _stop_options(call: Call) -> dict[str, Any]:
 
 
 async def stop(call: Call) -> web.StreamResponse:
-    await call.engine.wait(call.engine.lifecycle.stop, find(call), **_stop_options(call))
+    await call.wait(call.engine.stop.stop, find(call), **_stop_options(call))
     return call.empty()
 
 
 async def restart(call: Call) -> web.StreamResponse:
     try:
-        await call.engine.wait(call.engine.lifecycle.restart, find(call), **_stop_options(call))
+        await call.wait(call.engine.run.restart, find(call), **_stop_options(call))
     except StartFailed as error:
         raise start_error(error) from error
     return call.empty()
@@ -82,29 +83,30 @@ async def restart(call: Call) -> web.StreamResponse:
 
 async def kill(call: Call) -> web.StreamResponse:
     signal = call.text("signal")
-    await call.work(call.engine.lifecycle.kill, find(call), parse_signal(signal) if signal else 9)
+    await call.work(call.engine.stop.kill, find(call), parse_signal(signal) if signal else 9)
     return call.empty()
 
 
 async def pause(call: Call) -> web.StreamResponse:
-    await call.work(call.engine.lifecycle.pause, find(call))
+    await call.work(call.engine.run.pause, find(call))
     return call.empty()
 
 
 async def unpause(call: Call) -> web.StreamResponse:
-    await call.work(call.engine.lifecycle.unpause, find(call))
+    await call.work(call.engine.run.unpause, find(call))
     return call.empty()
 
 
 async def rename(call: Call) -> web.StreamResponse:
-    await call.work(call.engine.containers.rename, call["id"], call.text("name"))
+    engine = call.engine
+    await call.work(rename_container, engine.core, engine.registry, engine.hosts, call["id"], call.text("name"))
     return call.empty()
 
 
 async def remove(call: Call) -> web.StreamResponse:
     if call.flag("link"):
         raise InvalidArgument("links are not supported")
-    await call.engine.wait(call.engine.containers.remove, call["id"], force=call.flag("force"), volumes=call.flag("v"))
+    await call.wait(call.engine.remove.remove, call["id"], force=call.flag("force"), volumes=call.flag("v"))
     return call.empty()
 
 
@@ -129,12 +131,12 @@ async def wait(call: Call) -> web.StreamResponse:
 
 async def update(call: Call) -> web.StreamResponse:
     changes = resource_update(await call.json())
-    await call.work(call.engine.lifecycle.update, find(call), changes)
+    await call.work(call.engine.run.update, find(call), changes)
     return call.reply({"Warnings": None})
 
 
 async def prune(call: Call) -> web.StreamResponse:
-    return call.reply(await call.engine.wait(call.engine.containers.prune, call.filters(), until))
+    return call.reply(await call.wait(call.engine.remove.prune, call.filters(), until))
 
 
 async def top(call: Call) -> web.StreamResponse:
@@ -144,7 +146,7 @@ async def top(call: Call) -> web.StreamResponse:
             f"container {container.id} is not running", hint="`pynet start` it first; `pynet ps -a` shows its state"
         )
     pids = await call.work(call.engine.supervisor.processes, container.id)
-    return call.reply(await call.work(processes.top, pids, call.text("ps_args")))
+    return call.reply(await call.work(usage.top, pids, call.text("ps_args")))
 
 
 async def stats(call: Call) -> web.StreamResponse:
@@ -154,23 +156,23 @@ async def stats(call: Call) -> web.StreamResponse:
     if stream and one_shot:
         raise InvalidArgument("cannot have stream=true and one-shot=true")
 
-    async def sample() -> processes.Sample:
-        return await call.work(processes.sample, call.engine, container)
+    async def sample() -> usage.Sample:
+        return await call.work(usage.sample, call.engine.supervisor, container)
 
     if not stream:
         before = await sample()
         if one_shot or not container.running:
-            return call.reply(processes.stats_shape(container, before, None))
+            return call.reply(usage.stats_shape(container, before, None))
         await asyncio.sleep(1)
-        return call.reply(processes.stats_shape(container, await sample(), before))
+        return call.reply(usage.stats_shape(container, await sample(), before))
     response = await call.stream("application/json")
-    previous: processes.Sample | None = None
+    previous: usage.Sample | None = None
     while True:
         current = await sample()
-        shape = processes.stats_shape(container, current, previous)
+        shape = usage.stats_shape(container, current, previous)
         await response.write(json.dumps(shape, separators=(",", ":")).encode() + b"\n")
         previous = current
-        if container.state.status == "removing" or call.engine.containers.find_id(container.id) is None:
+        if container.state.status == "removing" or call.engine.registry.find_id(container.id) is None:
             break
         await asyncio.sleep(1)
     await response.write_eof()

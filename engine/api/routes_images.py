@@ -52,7 +52,7 @@ class ResponseWriter(io.RawIOBase):
 
 async def progress(call: Call, work: Callable[[], list[dict[str, Any]]]) -> web.StreamResponse:
     """JSON lines of what *work* did.  It fails before anything is sent, so the failure has its own status."""
-    lines = await call.engine.wait(work)
+    lines = await call.wait(work)
     response = await call.stream("application/json")
     for line in lines:
         await response.write(json.dumps(line).encode() + b"\r\n")
@@ -76,7 +76,7 @@ async def history(call: Call) -> web.StreamResponse:
 
 
 async def remove(call: Call) -> web.StreamResponse:
-    removed = await call.engine.wait(call.engine.images.remove, call["name"], force=call.flag("force"))
+    removed = await call.wait(call.engine.images.remove, call["name"], force=call.flag("force"))
     return call.reply(removed)
 
 
@@ -88,7 +88,7 @@ async def tag(call: Call) -> web.StreamResponse:
 
 
 async def prune(call: Call) -> web.StreamResponse:
-    return call.reply(await call.engine.wait(call.engine.images.prune, call.filters(), until))
+    return call.reply(await call.wait(call.engine.images.prune, call.filters(), until))
 
 
 async def create(call: Call) -> web.StreamResponse:
@@ -119,7 +119,7 @@ async def bootstrap(call: Call) -> web.StreamResponse:
     """Ours: make an image from the host's static busybox."""
     body = await call.json()
     reference = str(body.get("Reference") or call.text("reference"))
-    return call.reply(await call.engine.wait(call.engine.images.bootstrap, reference), 201)
+    return call.reply(await call.wait(call.engine.images.bootstrap, reference), 201)
 
 
 async def save(call: Call) -> web.StreamResponse:
@@ -137,7 +137,7 @@ async def save(call: Call) -> web.StreamResponse:
         writer.flush()
 
     try:
-        await call.engine.wait(write)
+        await call.wait(write)
     except (PynetError, OSError):
         if call.http.transport is not None:
             call.http.transport.abort()  # the head is gone: a cut stream is how a client learns of a failure

@@ -11,9 +11,9 @@ from aiohttp import web
 from ...netlib.errors import Conflict, InvalidArgument, PynetError
 from ...runtime.client import StartFailed
 from ..container.execs import Exec, console_size
-from ..container.lifecycle import exec_error
 from ..container.logs import STDOUT, LogFile, Selection, frame, send
 from ..container.record import Container
+from ..container.run import exec_error
 from ..fields import Fields
 from ..grammar.detach import parse_keys
 from ..times import parse_time
@@ -33,7 +33,7 @@ def tail_count(text: str) -> int | None:
 
 
 async def logs(call: Call) -> web.StreamResponse:
-    container = call.engine.containers.get(call["id"])
+    container = call.engine.registry.get(call["id"])
     if not (call.flag("stdout") or call.flag("stderr")):
         raise InvalidArgument("Bad parameters: you must choose at least one stream")
     if container.host_config["LogConfig"]["Type"] == "none":
@@ -51,7 +51,7 @@ async def logs(call: Call) -> web.StreamResponse:
     if ended is not None and not container.ends_later:
         container.forget("exit", ended)
         ended = None
-    log = LogFile(str(call.engine.containers.log_path(container)))
+    log = LogFile(str(call.engine.registry.log_path(container)))
     try:
         response = await call.stream(MULTIPLEXED if framed and call.version >= (1, 42) else RAW)
         inotify = call.engine.inotify() if ended else None
@@ -69,7 +69,7 @@ async def logs(call: Call) -> web.StreamResponse:
 
 async def attach(call: Call) -> web.StreamResponse:
     engine = call.engine
-    container = engine.containers.get(call["id"])
+    container = engine.registry.get(call["id"])
     keys = parse_keys(call.text("detachKeys"))
     # first the expectations, then the look: what happens in between is expected already, and no lock is needed
     ended = container.expect("exit")
@@ -100,7 +100,7 @@ async def _attach(
     engine = call.engine
     selection = Selection(stdout=call.flag("stdout"), stderr=call.flag("stderr"))
     framed, follow = not container.tty, call.flag("stream")
-    log = LogFile(str(engine.containers.log_path(container)), at_end=not call.flag("logs"))
+    log = LogFile(str(engine.registry.log_path(container)), at_end=not call.flag("logs"))
     try:
         stream = take_over(call, framed=framed)
         try:
@@ -149,7 +149,7 @@ async def _start(call: Call, made: Exec) -> ExecStreams:
     loop = asyncio.get_running_loop()
 
     def discard(fds: list[int]) -> None:
-        engine.background(ExecStreams(made, fds).discard())
+        engine.pools.background(ExecStreams(made, fds).discard())
 
     def unclaimed(fds: list[int]) -> None:
         loop.call_soon_threadsafe(discard, fds)
@@ -173,7 +173,7 @@ async def exec_start(call: Call) -> web.StreamResponse:
     else:
         call.engine.execs.check(made)
     if detach and streams is not None:
-        call.engine.background(streams.discard())
+        call.engine.pools.background(streams.discard())
         return call.empty(200)
     try:
         stream = take_over(call, framed=not made.tty)
@@ -193,7 +193,7 @@ async def exec_start(call: Call) -> web.StreamResponse:
                 streams.close()
             else:
                 # the client left or detached: the command goes on, and must not be stopped by a pipe that nobody reads
-                call.engine.background(streams.discard())
+                call.engine.pools.background(streams.discard())
     return Hijacked()
 
 
@@ -225,7 +225,7 @@ async def exec_resize(call: Call) -> web.StreamResponse:
 
 
 async def resize(call: Call) -> web.StreamResponse:
-    container = call.engine.containers.get(call["id"])
+    container = call.engine.registry.get(call["id"])
     height, width = _size(call)
     if not container.running:
         raise Conflict(

@@ -34,11 +34,11 @@ async def version(call: Call) -> web.StreamResponse:
 
 
 async def info(call: Call) -> web.StreamResponse:
-    return call.reply(await call.work(system.info, call.engine))
+    return call.reply(await call.work(call.engine.system.info))
 
 
 async def disk_usage(call: Call) -> web.StreamResponse:
-    return call.reply(await call.work(system.disk_usage, call.engine, set(call.texts("type"))))
+    return call.reply(await call.work(call.engine.system.disk_usage, set(call.texts("type"))))
 
 
 async def auth(call: Call) -> web.StreamResponse:
@@ -62,12 +62,12 @@ async def events(call: Call) -> web.StreamResponse:
 
 async def check(call: Call) -> web.StreamResponse:
     """How the kernel differs from what should be."""
-    found = await call.engine.wait(call.engine.controller.check)
+    found = await call.wait(call.engine.controller.check)
     return call.reply([{"state": d.state, "kind": d.kind, "name": d.name} for d in found])
 
 
 async def repair(call: Call) -> web.StreamResponse:
-    found = await call.engine.wait(call.engine.controller.repair)
+    found = await call.wait(call.engine.controller.repair)
     return call.reply([{"state": d.state, "kind": d.kind, "name": d.name} for d in found])
 
 
@@ -82,7 +82,7 @@ async def ports(call: Call) -> web.StreamResponse:
             endpoints = [e for e in controller.registry.endpoints.values() if e.ports]
         found: list[dict[str, Any]] = []
         for endpoint in endpoints:
-            container = call.engine.containers.find_id(endpoint.sandbox)
+            container = call.engine.registry.find_id(endpoint.sandbox)
             for port in endpoint.ports:
                 counters = counted.get(socket_id(port), {})
                 found.append(
@@ -97,14 +97,14 @@ async def ports(call: Call) -> web.StreamResponse:
                 )
         return sorted(found, key=lambda one: (one["Container"], one["HostPort"], one["HostIp"]))
 
-    return call.reply(await call.engine.wait(collect))
+    return call.reply(await call.wait(collect))
 
 
 async def shutdown(call: Call) -> web.StreamResponse:
     """End the daemon; with ``all=1`` the containers and the other processes too, and answer when they have ended."""
     everything = call.flag("all")
     if everything:
-        await call.engine.wait(call.engine.lifecycle.stop_all)
+        await call.wait(call.engine.stop.stop_all)
     asyncio.get_running_loop().call_later(0, call.engine.stopping, everything)
     return call.empty()
 

@@ -25,12 +25,13 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from ...netlib.errors import InvalidArgument, NotFound, PynetError
 from ..reserve import is_full, told
-from .call import API_VERSION, MIN_API_VERSION, Call, Version, base_headers, error_body, json_response, version_text
+from ..versions import API_VERSION, MIN_API_VERSION, Version, version_text
+from .call import Call, base_headers, error_body, json_response
 from .hangup import Hangup
 from .hijack import Hijacked
 
 if TYPE_CHECKING:
-    from ..service import Engine
+    from ..compose import Engine
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +144,7 @@ class Server:
 
     def __init__(self, engine: Engine, routes: list[Route]) -> None:
         self.engine = engine
+        self._root = engine.core.instance.root
         self._router = Router(routes)
         self._server = web.Server(self._handle, handler_cancellation=True)
 
@@ -175,12 +177,12 @@ class Server:
             handler, params = found
             return await handler(Call(self.engine, http, version, params))
         except PynetError as error:
-            return error_response(error, self.engine.instance.root)
+            return error_response(error, self._root)
         except HttpProcessingError as error:
-            return error_response(InvalidArgument(f"malformed request: {error.message}"), self.engine.instance.root)
+            return error_response(InvalidArgument(f"malformed request: {error.message}"), self._root)
         except Exception as error:
             if isinstance(error, ConnectionError) and (http.transport is None or http.transport.is_closing()):
                 return Hijacked()  # the client left: there is nobody to answer, and nothing to tell in the log
             if not is_full(error):  # which is told to the client, and would fill the log as well
                 log.exception("%s %s", http.method, http.path)
-            return error_response(error, self.engine.instance.root)
+            return error_response(error, self._root)

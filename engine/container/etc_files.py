@@ -1,26 +1,26 @@
 """The files that the engine puts into containers, kept right while networks come and go.
 
-Rendering is hostfiles.py's.  One lock orders the rewrites, so two containers that join at once both end up in both files.
+Rendering is etc_render.py's.  One lock orders the rewrites, so two containers that join at once both end up in both files.
 """
 
 from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...netlib.errors import NotFound
-from . import etc_render as hostfiles
-from .attachment import PREDEFINED
+from ..core import Core
+from . import etc_render
+from .attachment import PREDEFINED, ContainerNetworks
 from .record import Container
-
-if TYPE_CHECKING:
-    from ..service import Engine
+from .registry import Registry
 
 
 class HostFiles:
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, core: Core, registry: Registry, networks: ContainerNetworks) -> None:
+        self._controller = core.controller
+        self._registry = registry
+        self._networks = networks
         self._lock = threading.Lock()
 
     def names_on(self, container: Container, network: str) -> list[str]:
@@ -38,14 +38,14 @@ class HostFiles:
         A container that shares another's network has that one's files.
         """
         owner, host = self._owner(container), container.host_config
-        directory = self._engine.containers.directory(owner)
+        directory = self._registry.directory(owner)
         if owner is container:
             directory.mkdir(parents=True, exist_ok=True, mode=0o710)
-            hostfiles.write_in_place(directory / "hostname", container.config["Hostname"] + "\n")
-            hostfiles.write_in_place(
+            etc_render.write_in_place(directory / "hostname", container.config["Hostname"] + "\n")
+            etc_render.write_in_place(
                 directory / "resolv.conf",
-                hostfiles.render_resolv(
-                    hostfiles.host_resolv(),
+                etc_render.render_resolv(
+                    etc_render.host_resolv(),
                     servers=host["Dns"],
                     search=host["DnsSearch"],
                     options=host["DnsOptions"],
@@ -64,7 +64,7 @@ class HostFiles:
         with self._lock:
             if also is not None:
                 self._write(also)
-            registry = self._engine.controller.registry
+            registry = self._controller.registry
             others = {
                 endpoint.sandbox
                 for network_id in network_ids
@@ -72,7 +72,7 @@ class HostFiles:
                 for endpoint in registry.endpoints_of_network(network_id)
             }
             for id in others:
-                other = self._engine.containers.find_id(id)
+                other = self._registry.find_id(id)
                 if other is not None and other is not also:
                     try:
                         self._write(other)
@@ -81,43 +81,43 @@ class HostFiles:
 
     def _owner(self, container: Container) -> Container:
         mode = container.network_mode
-        return self._engine.containers.get(mode.partition(":")[2]) if mode.startswith("container:") else container
+        return self._registry.get(mode.partition(":")[2]) if mode.startswith("container:") else container
 
     def _write(self, container: Container) -> None:
-        path = self._engine.containers.directory(container) / "hosts"
+        path = self._registry.directory(container) / "hosts"
         try:
-            hostfiles.write_in_place(path, self._render(container))
+            etc_render.write_in_place(path, self._render(container))
         except FileNotFoundError:
             pass  # it is being removed
 
     def _render(self, container: Container) -> str:
-        config, networks = container.config, self._engine.container_networks
+        config = container.config
         if container.network_mode == "host":
             try:
                 return Path("/etc/hosts").read_text(errors="replace")
             except OSError:
-                return hostfiles.HOSTS_HEAD
+                return etc_render.HOSTS_HEAD
         extra = [
             item.replace(":host-gateway", f":{self._host_gateway()}")
             for item in container.host_config["ExtraHosts"] or ()
         ]
-        return hostfiles.render_hosts(
-            networks.addresses(container), config["Hostname"], config["Domainname"], extra, self._peers(container)
+        return etc_render.render_hosts(
+            self._networks.addresses(container), config["Hostname"], config["Domainname"], extra, self._peers(container)
         )
 
     def _host_gateway(self) -> str:
         """The address under which a container finds the host: the default bridge's."""
-        return self._engine.controller.network("bridge").record.gateway
+        return self._controller.network("bridge").record.gateway
 
     def _peers(self, container: Container) -> list[tuple[str, list[str]]]:
         """The other containers on the user-made networks of this one."""
-        registry = self._engine.controller.registry
+        registry = self._controller.registry
         peers: list[tuple[str, list[str]]] = []
         for name, entry in list(container.networks.items()):
             if name in PREDEFINED or entry["network_id"] not in registry.networks:
                 continue
             for endpoint in registry.endpoints_of_network(entry["network_id"]):
-                other = self._engine.containers.find_id(endpoint.sandbox)
+                other = self._registry.find_id(endpoint.sandbox)
                 if other is None or other is container or name not in other.networks:
                     continue
                 names = self.names_on(other, name)

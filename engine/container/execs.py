@@ -12,16 +12,15 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...netlib.errors import Conflict, InvalidArgument, NotFound
 from ...runtime.client import StartFailed
+from ..core import Core
 from ..fields import Fields
 from .record import Container
+from .registry import Registry
 from .specs import environment
-
-if TYPE_CHECKING:
-    from ..service import Engine
 
 KEEP = 256
 """Ended commands that can still be inspected, for all containers together."""
@@ -101,13 +100,15 @@ def console_size(size: Any) -> tuple[int, int] | None:
 class Execs:
     """Thread-safe."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, core: Core, registry: Registry) -> None:
+        self._supervisor = core.supervisor
+        self._events = core.events
+        self._registry = registry
         self._lock = threading.Lock()
         self._execs: dict[str, Exec] = {}
 
     def create(self, ref: str, body: Mapping[str, Any]) -> Exec:
-        container = self._engine.containers.get(ref)
+        container = self._registry.get(ref)
         self._check(container)
         made = parse_exec(body, container)
         with self._lock:
@@ -126,7 +127,7 @@ class Execs:
                 if made.running
                 else f"exec command {made.id} has already run"
             )
-        self._check(self._engine.containers.get(made.container_id))
+        self._check(self._registry.get(made.container_id))
 
     def _check(self, container: Container) -> None:
         status = container.state.status
@@ -163,13 +164,13 @@ class Execs:
 
     def start(self, made: Exec) -> list[int]:
         """Run it; returns the descriptors, which the caller owns: [master], or [stdin (if asked for), stdout, stderr]."""
-        container = self._engine.containers.get(made.container_id)
+        container = self._registry.get(made.container_id)
         with self._lock:
             self.check(made)
             made.started = True
         try:
             self._check(container)
-            started = self._engine.supervisor.exec(container.id, made.process, made.id)
+            started = self._supervisor.exec(container.id, made.process, made.id)
         except BaseException as error:
             # what is neither 126 nor 127 is 126 as well (moby, daemon/exec.go)
             made.exit_code = 127 if isinstance(error, StartFailed) and error.exit_code == 127 else 126
@@ -180,7 +181,7 @@ class Execs:
             made.running = not made.ended.done()
         self._tell(container, f"exec_start: {' '.join(made.args)}", made)
         if made.tty and made.console is not None:
-            self._engine.supervisor.resize(container.id, *made.console, exec_id=made.id)
+            self._supervisor.resize(container.id, *made.console, exec_id=made.id)
         return started.fds
 
     def _finish(self, made: Exec) -> None:
@@ -196,7 +197,7 @@ class Execs:
             return
         made.exit_code = event.get("exit_code")
         self._finish(made)
-        container = self._engine.containers.find_id(made.container_id)
+        container = self._registry.find_id(made.container_id)
         if container is not None:
             self._tell(container, "exec_die", made, exitCode=str(made.exit_code))
 
@@ -209,7 +210,7 @@ class Execs:
                 self._finish(made)
 
     def _tell(self, container: Container, action: str, made: Exec, **more: str) -> None:
-        self._engine.events.publish("container", action, container.id, container.attributes(execID=made.id, **more))
+        self._events.publish("container", action, container.id, container.attributes(execID=made.id, **more))
 
     def inspect(self, id: str) -> dict[str, Any]:
         made = self.get(id)

@@ -10,23 +10,26 @@ import ipaddress
 import os
 import re
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...netlib.errors import InvalidArgument
-from ...runtime.spec import DEFAULT_CAPABILITIES
+from ...netlib.ports.portspec import PortBinding, parse_port_bindings
 from ..fields import Fields
+from .confinement import Confinement, confine
+
+
+class HostConfig(NamedTuple):
+    """A judged ``HostConfig``."""
+
+    config: dict[str, Any]
+    """Every key there, as inspect shows it."""
+    warnings: list[str]
+    confinement: Confinement
+
 
 MIN_MEMORY = 6 << 20
 RUNTIME = "pynet"
 RESTART_NAMES = ("no", "on-failure", "always", "unless-stopped")
-ALL_CAPABILITIES = (
-    *DEFAULT_CAPABILITIES, "DAC_READ_SEARCH", "LINUX_IMMUTABLE", "NET_BROADCAST", "NET_ADMIN", "IPC_LOCK", "IPC_OWNER",
-    "SYS_MODULE", "SYS_RAWIO", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME",
-    "SYS_TTY_CONFIG", "LEASE", "AUDIT_CONTROL", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND",
-    "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE",
-)  # fmt: skip
-"""capabilities(7), all 41."""
-
 _SYSCTL_NAMESPACED = re.compile(
     r"(net\..+|fs\.mqueue\..+|kernel\.(msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni|shm_rmid_forced|domainname))\Z"
 )
@@ -51,59 +54,13 @@ def restart_policy(fields: Fields, auto_remove: bool = False) -> dict[str, Any]:
     return {"Name": name, "MaximumRetryCount": retries}
 
 
-def _capability(text: str) -> str:
-    name = text.upper().removeprefix("CAP_")
-    if name != "ALL" and name not in ALL_CAPABILITIES:
-        raise InvalidArgument(f'invalid capability: "{text}"', hint="capabilities(7) lists them; ALL means all")
-    return name
-
-
-def capabilities(add: list[str], drop: list[str], privileged: bool = False) -> list[str]:
-    """The container's set, in the order of ALL_CAPABILITIES (moby, oci/caps TweakCapabilities)."""
-    if privileged:
-        return list(ALL_CAPABILITIES)
-    added, dropped = {_capability(text) for text in add}, {_capability(text) for text in drop}
-    base = set(ALL_CAPABILITIES if "ALL" in added else DEFAULT_CAPABILITIES)
-    if "ALL" in dropped:
-        base = set()
-    if "ALL" in added and "ALL" not in dropped:
-        chosen = base - dropped
-    else:
-        chosen = (base - dropped) | (added - {"ALL"})
-    return [name for name in ALL_CAPABILITIES if name in chosen]
-
-
-def security(options: list[str]) -> tuple[bool, str, list[str]]:
-    """``SecurityOpt`` to (no_new_privileges, seccomp, warnings)."""
-    no_new_privileges, seccomp, warnings = False, "default", list[str]()
-    for option in options:
-        key, separator, value = option.partition("=")
-        if not separator:
-            key, separator, value = option.partition(":")
-        if key == "no-new-privileges":
-            if value not in ("", "true", "false"):
-                raise InvalidArgument(
-                    f'invalid --security-opt 2: "{option}"',
-                    hint="no-new-privileges, seccomp=unconfined and seccomp=builtin are known",
-                )
-            no_new_privileges = value != "false"
-        elif key == "seccomp":
-            if value not in ("unconfined", "builtin", "default"):
-                raise InvalidArgument(
-                    "custom seccomp profiles are not supported; use unconfined or builtin",
-                    hint="seccomp=unconfined and seccomp=builtin are known",
-                )
-            seccomp = "unconfined" if value == "unconfined" else "default"
-        elif key in ("apparmor", "label", "systempaths", "writable-cgroups"):
-            if key == "systempaths" and value == "unconfined":
-                raise InvalidArgument("systempaths=unconfined is not supported; use --privileged")
-            warnings.append(f"security option {option} has no effect: {key} is not used by this engine")
-        else:
-            raise InvalidArgument(
-                f'invalid --security-opt 2: "{option}"',
-                hint="no-new-privileges, seccomp=unconfined and seccomp=builtin are known",
-            )
-    return no_new_privileges, seccomp, warnings
+def port_bindings(container_config: Mapping[str, Any], host_config: Mapping[str, Any]) -> list[PortBinding]:
+    """What to publish: PortBindings, and with PublishAllPorts an ephemeral port for each other exposed one."""
+    wanted: dict[str, object] = dict(host_config["PortBindings"])
+    if host_config["PublishAllPorts"]:
+        for key in container_config.get("ExposedPorts", {}):
+            wanted.setdefault(key, [{"HostIp": "", "HostPort": ""}])
+    return parse_port_bindings(wanted)
 
 
 def _addresses(name: str, values: list[str]) -> list[str]:
@@ -163,12 +120,15 @@ def _limits(host: Fields) -> dict[str, Any]:
     cpuset = host.text("CpusetCpus")
     if cpuset and not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", cpuset):
         raise InvalidArgument(f"Invalid value {cpuset} for cpuset cpus")
-    pids = host.integer("PidsLimit")
+    pids, oom = host.integer("PidsLimit"), host.integer("OomScoreAdj")
+    if not -1000 <= oom <= 1000:
+        raise InvalidArgument(f"Invalid value {oom}, range for oom score adj is [-1000, 1000]")
     return {
         "Memory": memory, "MemorySwap": swap, "MemoryReservation": host.integer("MemoryReservation"),
         "MemorySwappiness": host.body.get("MemorySwappiness"), "NanoCpus": nano, "CpuShares": host.integer("CpuShares"),
         "CpuPeriod": period, "CpuQuota": quota, "CpusetCpus": cpuset, "CpusetMems": host.text("CpusetMems"),
-        "PidsLimit": pids if pids > 0 else None,
+        "PidsLimit": pids if pids > 0 else None, "OomScoreAdj": oom, "OomKillDisable": False, "BlkioWeight": 0,
+        "Ulimits": _ulimits(host),
     }  # fmt: skip
 
 
@@ -184,19 +144,6 @@ def _ulimits(host: Fields) -> list[dict[str, Any]]:
     return limits
 
 
-def _devices(host: Fields) -> list[dict[str, str]]:
-    devices: list[dict[str, str]] = []
-    for device in host.objects("Devices"):
-        path, target = device.text("PathOnHost"), device.text("PathInContainer")
-        rights = device.text("CgroupPermissions") or "rwm"
-        if not (path.startswith("/") and (target or path).startswith("/")):
-            raise InvalidArgument(f"invalid device {path!r}: paths are absolute", hint="`ls -l /dev` shows the devices")
-        if not set(rights) <= set("rwm"):
-            raise InvalidArgument(f"invalid device mode: {rights}", hint="some of r, w and m (mknod)")
-        devices.append({"PathOnHost": path, "PathInContainer": target, "CgroupPermissions": rights})
-    return devices
-
-
 def network_mode(host: Fields) -> str:
     """ "default", "bridge", "host", "none", "container:REF" or a network's name or id."""
     mode = host.text("NetworkMode") or "default"
@@ -205,23 +152,51 @@ def network_mode(host: Fields) -> str:
     return "bridge" if mode == "default" else mode
 
 
-def complete_host_config(body: Any) -> tuple[dict[str, Any], list[str]]:
-    """The full ``HostConfig`` and the warnings that go with it."""
+def complete_host_config(body: Any) -> HostConfig:
+    """Everything that a create request says of the host, or InvalidArgument."""
     host = Fields(body, "HostConfig.")
-    auto_remove, privileged = host.boolean("AutoRemove"), host.boolean("Privileged")
-    log = host.object("LogConfig")
-    log_type = log.text("Type") or "json-file"
-    if log_type not in ("json-file", "none"):
-        raise InvalidArgument(
-            f"logger: no log driver named '{log_type}' is registered", hint="json-file and none are known"
-        )
+    confinement, warnings = confine(host)
+    config = {
+        **_isolation(host),
+        **_networking(host),
+        **_storage(host),
+        **_life(host),
+        **_limits(host),
+        **_devices(host),
+    }
+    return HostConfig(config, warnings, confinement)
+
+
+def _isolation(host: Fields) -> dict[str, Any]:
     runtime = host.text("Runtime") or RUNTIME
     if runtime not in (RUNTIME, "runc"):  # runc: what Docker's clients name when they mean the usual one
         raise InvalidArgument(f"unknown or invalid runtime name: {runtime}", hint="leave --runtime out")
-    _, _, warnings = security(host.strings("SecurityOpt"))
-    capabilities(host.strings("CapAdd"), host.strings("CapDrop"))
-    sysctls = host.string_map("Sysctls")
-    mode = network_mode(host)
+    cgroupns = host.text("CgroupnsMode") or "private"
+    if cgroupns not in ("private", "host"):
+        raise InvalidArgument(f"invalid CgroupnsMode: {cgroupns}")
+    found: dict[str, Any] = {
+        "CapAdd": host.strings("CapAdd") or None,
+        "CapDrop": host.strings("CapDrop") or None,
+        "SecurityOpt": host.strings("SecurityOpt") or None,
+        "Privileged": host.boolean("Privileged"),
+        "CgroupnsMode": cgroupns,
+        "IpcMode": _namespace(host, "IpcMode", ("", "private", "none", "shareable")) or "private",
+        "PidMode": _namespace(host, "PidMode", ("", "private")),
+        "UTSMode": _namespace(host, "UTSMode", ("",)),
+        "UsernsMode": _namespace(host, "UsernsMode", ("", "host")),
+        "GroupAdd": host.strings("GroupAdd") or None,
+        "Cgroup": "",
+        "CgroupParent": "",
+        "Runtime": RUNTIME,
+        "Isolation": "",
+        "MaskedPaths": host.strings("MaskedPaths") if host.has("MaskedPaths") else None,
+        "ReadonlyPaths": host.strings("ReadonlyPaths") if host.has("ReadonlyPaths") else None,
+    }
+    return found
+
+
+def _networking(host: Fields) -> dict[str, Any]:
+    mode, sysctls = network_mode(host), host.string_map("Sysctls")
     for key in sysctls:
         if not _SYSCTL_NAMESPACED.match(key):
             raise InvalidArgument(
@@ -233,69 +208,75 @@ def complete_host_config(body: Any) -> tuple[dict[str, Any], list[str]]:
                 f"sysctl '{key}' not allowed in host network namespace",
                 hint="set it for the whole host, with sysctl(8)",
             )
-    if host.object("DeviceRequests").body:
-        raise InvalidArgument("device requests are not supported")
-    oom = host.integer("OomScoreAdj")
-    if not -1000 <= oom <= 1000:
-        raise InvalidArgument(f"Invalid value {oom}, range for oom score adj is [-1000, 1000]")
-    shm = host.integer("ShmSize")
-    if shm < 0:
-        raise InvalidArgument("SHM size can not be less than 0")
-    config: dict[str, Any] = {
-        "Binds": host.strings("Binds") or None,
-        "ContainerIDFile": host.text("ContainerIDFile"),
-        "LogConfig": {"Type": log_type, "Config": log.string_map("Config")},
+    if host.strings("Links"):
+        raise InvalidArgument("links are not supported; put both containers on a network of their own")
+    found: dict[str, Any] = {
         "NetworkMode": mode,
         "PortBindings": dict(host.object("PortBindings").body),
-        "RestartPolicy": restart_policy(host.object("RestartPolicy"), auto_remove),
-        "AutoRemove": auto_remove,
-        "VolumeDriver": host.text("VolumeDriver"),
-        "VolumesFrom": host.strings("VolumesFrom") or None,
-        "ConsoleSize": [0, 0],
-        "CapAdd": host.strings("CapAdd") or None,
-        "CapDrop": host.strings("CapDrop") or None,
-        "CgroupnsMode": host.text("CgroupnsMode") or "private",
+        "PublishAllPorts": host.boolean("PublishAllPorts"),
         "Dns": _addresses("DNS address", host.strings("Dns")),
         "DnsOptions": host.strings("DnsOptions"),
         "DnsSearch": host.strings("DnsSearch"),
         "ExtraHosts": _extra_hosts(host.strings("ExtraHosts")) or None,
-        "GroupAdd": host.strings("GroupAdd") or None,
-        "IpcMode": _namespace(host, "IpcMode", ("", "private", "none", "shareable")) or "private",
-        "Cgroup": "",
-        "Links": host.strings("Links") or None,
-        "OomScoreAdj": oom,
-        "PidMode": _namespace(host, "PidMode", ("", "private")),
-        "Privileged": privileged,
-        "PublishAllPorts": host.boolean("PublishAllPorts"),
-        "ReadonlyRootfs": host.boolean("ReadonlyRootfs"),
-        "SecurityOpt": host.strings("SecurityOpt") or None,
-        "UTSMode": _namespace(host, "UTSMode", ("",)),
-        "UsernsMode": _namespace(host, "UsernsMode", ("", "host")),
-        "ShmSize": shm or 64 << 20,
-        "Runtime": RUNTIME,
-        "Isolation": "",
-        "CgroupParent": "",
-        "BlkioWeight": 0,
-        "Devices": _devices(host),
-        "DeviceCgroupRules": host.strings("DeviceCgroupRules") or None,
-        "DeviceRequests": None,
-        "OomKillDisable": False,
-        "Ulimits": _ulimits(host),
-        **_limits(host),
-    }  # fmt: skip
-    if config["VolumesFrom"]:
+        "Links": None,
+    }
+    return {**found, "Sysctls": sysctls} if sysctls else found
+
+
+def _storage(host: Fields) -> dict[str, Any]:
+    if host.strings("VolumesFrom"):
         raise InvalidArgument("volumes-from is not supported; name the volumes with -v")
-    if config["Links"]:
-        raise InvalidArgument("links are not supported; put both containers on a network of their own")
-    if config["CgroupnsMode"] not in ("private", "host"):
-        raise InvalidArgument(f"invalid CgroupnsMode: {config['CgroupnsMode']}")
-    for mount in ("Mounts", "Tmpfs", "Sysctls"):
-        if host.body.get(mount):
-            config[mount] = host.body[mount]
-    if host.body.get("Init") is not None:
-        config["Init"] = host.boolean("Init")
-    config |= {"MaskedPaths": None, "ReadonlyPaths": None}
-    return config, warnings
+    shm = host.integer("ShmSize")
+    if shm < 0:
+        raise InvalidArgument("SHM size can not be less than 0")
+    found: dict[str, Any] = {
+        "Binds": host.strings("Binds") or None,
+        "VolumeDriver": host.text("VolumeDriver"),
+        "VolumesFrom": None,
+        "ReadonlyRootfs": host.boolean("ReadonlyRootfs"),
+        "ShmSize": shm or 64 << 20,
+    }
+    for name in ("Mounts", "Tmpfs"):
+        if host.body.get(name):
+            found[name] = host.body[name]
+    return found
+
+
+def _life(host: Fields) -> dict[str, Any]:
+    log = host.object("LogConfig")
+    log_type, auto_remove = log.text("Type") or "json-file", host.boolean("AutoRemove")
+    if log_type not in ("json-file", "none"):
+        raise InvalidArgument(
+            f"logger: no log driver named '{log_type}' is registered", hint="json-file and none are known"
+        )
+    found: dict[str, Any] = {
+        "AutoRemove": auto_remove,
+        "RestartPolicy": restart_policy(host.object("RestartPolicy"), auto_remove),
+        "LogConfig": {"Type": log_type, "Config": log.string_map("Config")},
+        "ContainerIDFile": host.text("ContainerIDFile"),
+        "ConsoleSize": [0, 0],
+    }
+    return {**found, "Init": host.boolean("Init")} if host.has("Init") else found
+
+
+def _device(device: Fields) -> dict[str, str]:
+    path, target = device.text("PathOnHost"), device.text("PathInContainer")
+    rights = device.text("CgroupPermissions") or "rwm"
+    if not (path.startswith("/") and (target or path).startswith("/")):
+        raise InvalidArgument(f"invalid device {path!r}: paths are absolute", hint="`ls -l /dev` shows the devices")
+    if not set(rights) <= set("rwm"):
+        raise InvalidArgument(f"invalid device mode: {rights}", hint="some of r, w and m (mknod)")
+    return {"PathOnHost": path, "PathInContainer": target, "CgroupPermissions": rights}
+
+
+def _devices(host: Fields) -> dict[str, Any]:
+    if host.objects("DeviceRequests"):
+        raise InvalidArgument("device requests are not supported")
+    return {
+        "Devices": [_device(device) for device in host.objects("Devices")],
+        "DeviceRequests": None,
+        "DeviceCgroupRules": host.strings("DeviceCgroupRules") or None,
+    }  # fmt: skip
 
 
 def resource_update(body: Mapping[str, Any]) -> dict[str, Any]:

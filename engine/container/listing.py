@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from ...netlib.errors import InvalidArgument, NotFound
 from ...netlib.ports.portspec import parse_expose
-from ..api.shapes import exposed_ports
+from ...runtime.images.store import ImageStore
 from ..filters import Filters
 from .record import Container
-
-if TYPE_CHECKING:
-    from ..service import Engine
+from .registry import Registry
+from .shapes import exposed_ports
 
 LIST_FILTERS = frozenset(
     [
@@ -38,9 +37,17 @@ STATUSES = frozenset(["created", "restarting", "running", "removing", "paused", 
 class Listing:
     """The filters of one request, with what they refer to looked up once."""
 
-    def __init__(self, engine: Engine, filters: Filters, *, everything: bool) -> None:
-        self._engine = engine
+    def __init__(
+        self,
+        filters: Filters,
+        *,
+        everything: bool,
+        registry: Registry,
+        images: ImageStore,
+        published: Callable[[Container], set[str]],
+    ) -> None:
         self._filters = filters
+        self._published = published
         self._everything = everything or bool(filters.values("exited"))
         for status in filters.values("status"):
             if status not in STATUSES:
@@ -51,12 +58,12 @@ class Listing:
             raise InvalidArgument(
                 f"invalid filter 'exited={filters.values('exited')}'", hint="it is an exit code, as exited=0"
             ) from None
-        self._before = min((engine.containers.get(ref).created for ref in filters.values("before")), default=None)
-        self._since = max((engine.containers.get(ref).created for ref in filters.values("since")), default=None)
+        self._before = min((registry.get(ref).created for ref in filters.values("before")), default=None)
+        self._since = max((registry.get(ref).created for ref in filters.values("since")), default=None)
         self._images = set[str]()
         for ref in filters.values("ancestor"):
             try:
-                self._images.add(engine.images.store.get(ref).id)
+                self._images.add(images.get(ref).id)
             except (NotFound, InvalidArgument):
                 pass  # an image that is not there is nobody's ancestor
         self._ports = {
@@ -99,10 +106,7 @@ class Listing:
     def _has_ports(self, container: Container) -> bool:
         if self._ports["expose"] and not self._ports["expose"].intersection(exposed_ports(container)):
             return False
-        if self._ports["publish"]:
-            published = {f"{port}/{proto}" for proto, _, port, _ in self._engine.containers.look(container).ports}
-            return bool(self._ports["publish"] & published)
-        return True
+        return not self._ports["publish"] or bool(self._ports["publish"] & self._published(container))
 
 
 def _name_matches(value: str, name: str) -> bool:

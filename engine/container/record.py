@@ -6,7 +6,7 @@
                exited --> removing --> gone
 
 The record is the user's intent and the last state known; the truth about a process is the supervisor's and the truth about
-links and ports the controller's.  A start compares and follows them (``Containers.restore``).
+links and ports the controller's.  A start compares and follows them (recovery.py).
 
 Rule for locks: ``Container.lock`` is held by whoever changes the state, and never while waiting for the container to
 exit; what follows an exit takes it.  No two containers' locks are held at once.  A start may hold it for seconds, so
@@ -24,6 +24,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...netlib.ports.portspec import PortBinding
+from .confinement import Confinement
 from .mounts import MountPoint
 
 Body = dict[str, Any]
@@ -34,8 +36,14 @@ UNKNOWN_EXIT = 255
 """Exit code that is shown when nobody saw the process end (a kill -9 of everything at once)."""
 
 
-@dataclass
+def binding_body(binding: PortBinding) -> Body:
+    return {name: getattr(binding, name) for name in PortBinding.__slots__}
+
+
+@dataclass(frozen=True)
 class State:
+    """Replaced whole (``Container.change``), so that whoever reads it without the lock sees one moment."""
+
     status: str = "created"
     """"created", "running", "paused", "restarting", "exited" or "removing"."""
     pid: int = 0
@@ -66,6 +74,10 @@ class Container:
     rootfs: Body
     mounts: list[MountPoint]
     networks: dict[str, Body]
+    bindings: list[PortBinding] = field(default_factory=list)
+    """What is to be published, as it was read from ``host_config`` once."""
+    confinement: Confinement = field(default_factory=Confinement)
+    """What the process may do, as it was judged from ``host_config`` once."""
     state: State = field(default_factory=State)
 
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
@@ -86,6 +98,8 @@ class Container:
     def to_body(self) -> Body:
         body = {key: getattr(self, key) for key in self._SAVED}
         body["mounts"] = [point.to_body() for point in self.mounts]
+        body["bindings"] = [binding_body(binding) for binding in self.bindings]
+        body["confinement"] = dataclasses.asdict(self.confinement)
         body["state"] = dataclasses.asdict(self.state)
         return body
 
@@ -93,8 +107,17 @@ class Container:
     def from_body(cls, body: Mapping[str, Any]) -> Container:
         known = {f.name for f in dataclasses.fields(State)}
         state = State(**{key: value for key, value in body["state"].items() if key in known})
-        mounts = [MountPoint.from_body(point) for point in body["mounts"]]
-        return cls(**{key: body[key] for key in cls._SAVED}, mounts=mounts, state=state)
+        return cls(
+            **{key: body[key] for key in cls._SAVED},
+            mounts=[MountPoint.from_body(point) for point in body["mounts"]],
+            bindings=[PortBinding(**binding) for binding in body["bindings"]],
+            confinement=Confinement(**body["confinement"]),
+            state=state,
+        )
+
+    def change(self, **fields: Any) -> None:
+        """Put a new ``state`` in place of the old one.  Call under the lock."""
+        self.state = dataclasses.replace(self.state, **fields)
 
     # -- short views -----------------------------------------------------------------------------------------
 

@@ -8,26 +8,32 @@ it lived it applied them itself.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...netlib.errors import NotFound, PynetError
-from .lifecycle import SIGKILL
+from ..core import Core
+from .end import End
 from .record import RUNNING, Container
-
-if TYPE_CHECKING:
-    from ..service import Engine
+from .registry import Registry
+from .remove import Remove
+from .run import Run
+from .stop import SIGKILL
 
 log = logging.getLogger(__name__)
 
 
 class Recovery:
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, core: Core, registry: Registry, end: End, remove: Remove, run: Run) -> None:
+        self._core = core
+        self._registry = registry
+        self._end = end
+        self._remove = remove
+        self._run = run
 
     def follow_supervisor(self) -> None:
         """Compare with the supervisor's list: after our start, and whenever a new supervisor took over."""
-        states = {state["id"]: state for state in self._engine.supervisor.list()}
-        for container in self._engine.containers.all():
+        states = {state["id"]: state for state in self._core.supervisor.list()}
+        for container in self._registry.all():
             state = states.pop(container.id, None)
             with container.lock:
                 self._follow(container, state)
@@ -35,7 +41,7 @@ class Recovery:
             self._drop_stranger(id, state)
 
     def _follow(self, container: Container, found: dict[str, Any] | None) -> None:
-        engine, state = self._engine, container.state
+        state = container.state
         if (found is not None and found["status"] in RUNNING) != container.running:
             # the list may be older than an event or a start that came since; under the lock nothing overtakes us
             found = self._fresh(container.id)
@@ -50,52 +56,55 @@ class Recovery:
                 return
             if not container.running:
                 # we were killed between the supervisor's start and our record of it
-                state.error, state.exit_code = "", 0
-            state.status, state.pid = found["status"], found.get("pid") or 0
-            state.started = found.get("started") or state.started
-            state.restarts = found.get("restarts", state.restarts)
-            engine.containers.save(container)
+                container.change(error="", exit_code=0)
+            container.change(
+                status=found["status"],
+                pid=found.get("pid") or 0,
+                started=found.get("started") or state.started,
+                restarts=found.get("restarts", state.restarts),
+            )
+            self._registry.save(container)
         elif container.running:
-            engine.lifecycle.exited(container, found or {"error": "nobody saw the end of the process"})
+            self._end.exited(container, found or {"error": "nobody saw the end of the process"})
         else:
-            engine.lifecycle.network_down(container)
-            engine.lifecycle.forget(container)
+            self._end.network_down(container)
+            self._end.forget(container)
 
     def _fresh(self, id: str) -> dict[str, Any] | None:
         try:
-            return self._engine.supervisor.state(id)
+            return self._core.supervisor.state(id)
         except NotFound:
             return None
 
     def _has_network(self, container: Container) -> bool:
         shared = container.network_mode.startswith("container:")
-        return shared or container.id in self._engine.controller.registry.sandboxes
+        return shared or container.id in self._core.controller.registry.sandboxes
 
     def _drop_stranger(self, id: str, state: dict[str, Any]) -> None:
         """A container that no record names: its root file system is not ours to keep, so it ends."""
         log.warning("the supervisor holds container %s, which has no record: it is removed", id[:12])
         try:
             if state["status"] in RUNNING:
-                self._engine.supervisor.stop(id, SIGKILL, 0)
-            self._engine.supervisor.remove(id)
+                self._core.supervisor.stop(id, SIGKILL, 0)
+            self._core.supervisor.remove(id)
         except PynetError as error:
             log.warning("container %s: %s", id[:12], error)
 
     def finish_interrupted(self) -> None:
         """Removals that a kill interrupted, and --rm containers that ended while nobody looked."""
-        for container in self._engine.containers.all():
+        for container in self._registry.all():
             status = container.state.status
             try:
                 if status == "removing":
-                    self._engine.containers.finish_removal(container, volumes=container.auto_remove)
+                    self._remove.finish(container, volumes=container.auto_remove)
                 elif container.auto_remove and status == "exited":
-                    self._engine.containers.remove(container.id, volumes=True)
+                    self._remove.automatically(container)
             except PynetError as error:
                 log.error("removal of %s: %s", container.name, error)
 
     def apply_policies(self, was_running: set[str]) -> None:
         """After a full stop: start what ``always`` and ``unless-stopped`` (and a failed ``on-failure``) ask for."""
-        for container in self._engine.containers.all():
+        for container in self._registry.all():
             policy, state = container.host_config["RestartPolicy"]["Name"], container.state
             wanted = (
                 policy == "always"
@@ -105,6 +114,6 @@ class Recovery:
             if not wanted or container.running or state.status in ("created", "removing"):
                 continue
             try:
-                self._engine.lifecycle.start(container)
+                self._run.start(container)
             except PynetError as error:
                 log.error("container %s is not started again: %s", container.name, error)

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ...runtime.spec import MASKED_PATHS, READONLY_PATHS, ContainerSpec, Limits, Mount
+from ...runtime.spec import ContainerSpec, Limits, Mount
 from .config import command_line, parse_signal
-from .hostconfig import capabilities, security
 from .record import Container
 
 SIGTERM = 15
@@ -75,8 +74,7 @@ def build_spec(
     volume_path: Callable[[str], str],
 ) -> ContainerSpec:
     config, host = container.config, container.host_config
-    privileged = host["Privileged"]
-    no_new_privileges, seccomp, _ = security(host["SecurityOpt"] or [])
+    confinement = container.confinement
     policy = host["RestartPolicy"]
     timeout = config.get("StopTimeout")
     return {
@@ -98,12 +96,12 @@ def build_spec(
         "netns": netns,
         "limits": limits(host),
         "cgroup": f"{cgroup_parent}/{container.id}",
-        "capabilities": capabilities(host["CapAdd"] or [], host["CapDrop"] or [], privileged),
-        "privileged": privileged,
-        "no_new_privileges": no_new_privileges,
-        "seccomp": "unconfined" if privileged else seccomp,
-        "masked_paths": [] if privileged else list(MASKED_PATHS),
-        "readonly_paths": [] if privileged else list(READONLY_PATHS),
+        "capabilities": confinement.capabilities,
+        "privileged": host["Privileged"],
+        "no_new_privileges": confinement.no_new_privileges,
+        "seccomp": confinement.seccomp,
+        "masked_paths": confinement.masked_paths,
+        "readonly_paths": confinement.readonly_paths,
         "devices": [
             ":".join((d["PathOnHost"], d["PathInContainer"] or d["PathOnHost"], d["CgroupPermissions"]))
             for d in host["Devices"]

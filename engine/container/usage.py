@@ -9,15 +9,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...netlib.errors import InternalError, InvalidArgument, PynetError
-from ..system import memory_total
+from ...runtime.client import SupervisorClient
+from ..machine import memory_total
 from ..times import NEVER, rfc3339
 from .record import Container
-
-if TYPE_CHECKING:
-    from ..service import Engine
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -27,6 +25,8 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 def top(pids: Sequence[int], arguments: str) -> dict[str, Any]:
     """``{"Titles", "Processes"}``.  ``-ef`` (the default) is read from /proc; anything else is ps's work."""
+    if "\0" in arguments:
+        raise InvalidArgument("ps_args must not have NUL bytes")
     if arguments in ("", "-ef"):
         titles = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
         rows = [row for pid in sorted(pids) if (row := _process(pid)) is not None]
@@ -112,12 +112,12 @@ class Sample:
     interfaces: dict[str, dict[str, int]]
 
 
-def sample(engine: Engine, container: Container) -> Sample:
+def sample(supervisor: SupervisorClient, container: Container) -> Sample:
     usage: dict[str, Any] = {}
     interfaces: dict[str, dict[str, int]] = {}
     if container.running and container.state.pid:
         try:
-            usage = engine.supervisor.stats(container.id)
+            usage = supervisor.stats(container.id)
         except PynetError:
             pass  # it ended just now: zeros, as for any container that does not run
         try:

@@ -17,14 +17,8 @@ from pynet.engine.container.config import (
     merge_env,
     parse_signal,
 )
-from pynet.engine.container.hostconfig import (
-    ALL_CAPABILITIES,
-    capabilities,
-    complete_host_config,
-    resource_update,
-    restart_policy,
-    security,
-)
+from pynet.engine.container.confinement import ALL_CAPABILITIES, capabilities, security
+from pynet.engine.container.hostconfig import complete_host_config, port_bindings, resource_update, restart_policy
 from pynet.engine.container.mounts import MountPoint, inspect_mounts, parse_all, parse_bind, parse_mount
 from pynet.engine.container.names import random_name
 from pynet.engine.container.record import Container
@@ -129,7 +123,7 @@ def test_exposed_ports() -> None:
 
 
 def test_defaults_have_every_key_that_an_inspect_shows() -> None:
-    config, warnings = complete_host_config(None)
+    config, warnings, _ = complete_host_config(None)
     assert warnings == []
     assert config["NetworkMode"] == "bridge"
     assert config["RestartPolicy"] == {"Name": "no", "MaximumRetryCount": 0}
@@ -190,9 +184,9 @@ def test_capabilities() -> None:
 
 
 def test_security_options() -> None:
-    assert security(["no-new-privileges", "seccomp=unconfined"]) == (True, "unconfined", [])
+    assert security(["no-new-privileges", "seccomp=unconfined"]) == (True, "unconfined", False, [])
     assert security(["no-new-privileges:false"])[0] is False
-    assert "apparmor" in security(["apparmor=x"])[2][0]
+    assert "apparmor" in security(["apparmor=x"])[3][0]
 
 
 def test_an_update_takes_only_what_is_given() -> None:
@@ -308,14 +302,16 @@ def test_filters_that_are_none(text: str) -> None:
 
 
 def container(**host: Any) -> Container:
-    host_config, _ = complete_host_config(host)
+    judged = complete_host_config(host)
     return Container(
         id="ab" * 32,
         name="box",
         created=1.0,
         image_id="sha256:x",
         config=complete_config({"Tty": True, "StopTimeout": 3}, IMAGE, "abab"),
-        host_config=host_config,
+        host_config=judged.config,
+        bindings=port_bindings({}, judged.config),
+        confinement=judged.confinement,
         rootfs={"lower": ["/l"], "upper": "/u", "work": "/w", "readonly": False},
         mounts=[parse_bind("/a:/b:ro"), MountPoint("tmpfs", "/t", options="size=1m")],
         networks={},
@@ -352,7 +348,7 @@ def test_cpu_quota_and_nano_cpus_mean_the_same() -> None:
 
 def test_a_record_survives_the_store() -> None:
     made = container(AutoRemove=True)
-    made.state.status = "running"
+    made.change(status="running")
     again = Container.from_body(made.to_body())
     assert again == made
     assert spec_of(again) == spec_of(made)
@@ -388,7 +384,7 @@ def test_any_config_is_taken_or_refused(body: dict[str, Any]) -> None:
 @given(st.dictionaries(HOST_KEYS, JSON, max_size=4))
 def test_any_host_config_is_taken_or_refused(body: dict[str, Any]) -> None:
     try:
-        config, _ = complete_host_config(body)
+        config = complete_host_config(body).config
         parse_all(config["Binds"] or [], [], {}, [])
     except PynetError:
         return

@@ -8,8 +8,8 @@ ALL = ("cpu", "cpuset", "memory", "pids")
 
 
 def test_only_limits_that_were_asked_for_and_can_not_be_kept_are_told() -> None:
-    plain, _ = complete_host_config({})
-    limited, _ = complete_host_config({"Memory": 64 << 20, "NanoCpus": 500_000_000, "PidsLimit": 20})
+    plain = complete_host_config({}).config
+    limited = complete_host_config({"Memory": 64 << 20, "NanoCpus": 500_000_000, "PidsLimit": 20}).config
     assert discarded_limits(plain, ()) == []
     assert discarded_limits(limited, ALL) == []
     assert discarded_limits(limited, ("cpu", "pids")) == [

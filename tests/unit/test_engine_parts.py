@@ -16,23 +16,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pynet.engine.api.call import API_VERSION
 from pynet.engine.api.pipes import pump, write_all
 from pynet.engine.api.routes import ROUTES
 from pynet.engine.api.server import Router, negotiate
-from pynet.engine.api.shapes import Attachment, Look, network_settings, port_list, port_map, status_text
-from pynet.engine.api.shapes_network import create_arguments
 from pynet.engine.container import etc_render as hostfiles
 from pynet.engine.container.logs import LogFile, Selection, follow, frame, parse_line, send, tail_offset
 from pynet.engine.container.record import Container, State
+from pynet.engine.container.shapes import Look, NetworkLook, network_settings, port_list, port_map, status_text
 from pynet.engine.container.usage import parse_net_dev, select_rows
 from pynet.engine.events import EventBus
 from pynet.engine.filters import Filters
 from pynet.engine.grammar.detach import DetachScanner, parse_keys
 from pynet.engine.images import matches_reference
 from pynet.engine.inotify import Inotify
+from pynet.engine.network_shapes import create_arguments
 from pynet.engine.reserve import is_full
 from pynet.engine.times import NEVER, parse_age, parse_stamp, parse_time, rfc3339
+from pynet.engine.versions import API_VERSION
 from pynet.netlib.durations import human_duration
 from pynet.netlib.errors import Forbidden, InvalidArgument, MultipleErrors, NotFound
 
@@ -136,8 +136,8 @@ def test_ports() -> None:
 
 
 def test_the_old_top_level_addresses_are_those_of_the_default_bridge() -> None:
-    attachment = Attachment({}, "n" * 64, "e" * 64, "172.17.0.2/16", "", "172.17.0.1", "", "02:42:ac:11:00:02")
-    settings = network_settings(Look("s", "/ns", {"bridge": attachment, "mine": Attachment({})}), [])
+    attachment = NetworkLook({}, "n" * 64, "e" * 64, "172.17.0.2/16", "", "172.17.0.1", "", "02:42:ac:11:00:02")
+    settings = network_settings(Look("s", "/ns", {"bridge": attachment, "mine": NetworkLook({})}), [])
     assert (settings["IPAddress"], settings["IPPrefixLen"], settings["Gateway"]) == ("172.17.0.2", 16, "172.17.0.1")
     assert settings["Networks"]["mine"]["IPAddress"] == ""
     assert network_settings(Look(networks={"mine": attachment}), ["80/tcp"])["Ports"] == {}
@@ -447,7 +447,7 @@ def test_waiters_are_told_once_and_can_withdraw() -> None:
     made = Container("x", "box", 0, "", {}, {}, {}, [], {})
     first, second = made.expect("exit"), made.expect("exit")
     made.forget("exit", second)
-    made.state.exit_code = 7
+    made.change(exit_code=7)
     made.announce("exit")
     made.announce("exit")
     assert first.result(0) == 7

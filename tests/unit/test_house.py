@@ -56,15 +56,6 @@ TYPING_CIRCLES: dict[tuple[str, str], str] = {
     ("netlib.reconcile", "netlib.controller"): "to go",
     ("runtime.images.remove", "runtime.images.store"): "to go",
     ("runtime.supervisor.execs", "runtime.supervisor.container"): "to go",
-    ("engine.api.call", "engine.service"): "to go",
-    ("engine.container.containers", "engine.service"): "to go",
-    ("engine.container.etc_files", "engine.service"): "to go",
-    ("engine.container.execs", "engine.service"): "to go",
-    ("engine.container.lifecycle", "engine.service"): "to go",
-    ("engine.container.listing", "engine.service"): "to go",
-    ("engine.container.recovery", "engine.service"): "to go",
-    ("engine.images", "engine.service"): "to go",
-    ("engine.networks", "engine.service"): "to go",
 }
 """Imports for the type checkers alone that close a circle, and why each may stay."""
 
@@ -91,11 +82,6 @@ STILL: set[tuple[str, str]] = {
     ("netlib.kernel.host", "netlib.instance"),
     ("netlib.kernel.host", "netlib.proxying"),
     ("netlib.kernel.host", "netlib.resources"),
-    ("engine.container.containers", "engine.api.shapes"),
-    ("engine.container.listing", "engine.api.shapes"),
-    ("engine.networks", "engine.api.call"),
-    ("engine.networks", "engine.api.shapes_network"),
-    ("engine.system", "engine.api.call"),
 }
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ...netlib.errors import Forbidden, InvalidArgument
-from ...netlib.model import EndpointRecord, IpamConfig, NetworkRecord
-from ..fields import Fields
-from ..times import rfc3339
-
-if TYPE_CHECKING:
-    from .call import Version
+from ..netlib.errors import Forbidden, InvalidArgument
+from ..netlib.model import EndpointRecord, IpamConfig, NetworkRecord
+from .fields import Fields
+from .times import rfc3339
+from .versions import Version
 
 
 def network_shape(record: NetworkRecord) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From our objects to the Engine API's JSON: containers.  Pure; the networks' are in shapes_network.py.
+"""From our objects to the Engine API's JSON: containers.  Pure; the networks' are in network_shapes.py.
 
 Values are computed by the caller (a ``Look`` at the live part of a container), so these functions are tables, tested
 without a daemon.  Field names and the meaning of absent values are moby's (api/types/container).
@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...netlib.durations import human_duration
-from ..container.config import command_line
-from ..container.record import RUNNING, Container, State
 from ..times import rfc3339
+from .config import command_line
+from .record import RUNNING, Container, State
 
 Ports = dict[str, list[dict[str, str]] | None]
 
 
 @dataclass(frozen=True)
-class Attachment:
+class NetworkLook:
     """One network of a container as it is now; the texts are empty while it does not run."""
 
     settings: Mapping[str, Any]
@@ -39,7 +39,7 @@ class Look:
 
     sandbox_id: str = ""
     sandbox_key: str = ""
-    networks: Mapping[str, Attachment] = field(default_factory=dict)
+    networks: Mapping[str, NetworkLook] = field(default_factory=dict)
     ports: Sequence[tuple[str, str, int, int]] = ()
     """(proto, host_ip, host_port, container_port) of each published port."""
 
@@ -107,7 +107,7 @@ def _address(text: str) -> tuple[str, int]:
     return address, int(prefix or 0)
 
 
-def attachment_shape(attachment: Attachment) -> dict[str, Any]:
+def attachment_shape(attachment: NetworkLook) -> dict[str, Any]:
     settings = attachment.settings
     (ip, prefix), (ip6, prefix6) = _address(attachment.address), _address(attachment.address6)
     return {

@@ -1,0 +1,59 @@
+"""Handlers for networks."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from ...netlib.errors import NotFound
+from ..times import until
+from .call import Call
+from .server import Route
+
+
+async def list_networks(call: Call) -> web.StreamResponse:
+    return call.reply(await call.work(call.engine.networks.list, call.filters()))
+
+
+async def inspect_network(call: Call) -> web.StreamResponse:
+    scope = call.text("scope")
+    if scope and scope != "local":
+        raise NotFound(f"network {call['id']} not found")
+    return call.reply(await call.work(call.engine.networks.inspect, call["id"]))
+
+
+async def create_network(call: Call) -> web.StreamResponse:
+    body = await call.json()
+    return call.reply(await call.work(call.engine.networks.create, body, call.version), 201)
+
+
+async def connect(call: Call) -> web.StreamResponse:
+    body = await call.json()
+    await call.work(call.engine.networks.connect, call["id"], body)
+    return call.empty(200)
+
+
+async def disconnect(call: Call) -> web.StreamResponse:
+    body = await call.json()
+    await call.work(call.engine.networks.disconnect, call["id"], body)
+    return call.empty(200)
+
+
+async def remove_network(call: Call) -> web.StreamResponse:
+    await call.work(call.engine.networks.remove, call["id"])
+    return call.empty()
+
+
+async def prune_networks(call: Call) -> web.StreamResponse:
+    return call.reply(await call.wait(call.engine.networks.prune, call.filters(), until))
+
+
+ROUTES: list[Route] = [
+    ("GET", "/networks", list_networks),
+    ("GET", "/networks/", list_networks),
+    ("POST", "/networks/create", create_network),
+    ("POST", "/networks/prune", prune_networks),
+    ("GET", "/networks/{id}", inspect_network),
+    ("POST", "/networks/{id}/connect", connect),
+    ("POST", "/networks/{id}/disconnect", disconnect),
+    ("DELETE", "/networks/{id}", remove_network),
+]

@@ -1,0 +1,132 @@
+"""Making a container from a create request: judge all of it, take a name, make what it stands on, write it down.
+
+judge      the request becomes a ``Design``; nothing was made, so an error leaves nothing
+make       name -> volumes -> root file system -> record      a failure undoes what was done before it
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...netlib.errors import InvalidArgument, NotFound
+from ...netlib.ports.portspec import PortBinding
+from ...runtime.images.store import Image, ImageStore
+from ..core import Core
+from ..fields import Fields
+from ..volumes import Volumes
+from . import mounts as mounting
+from .attachment import requested_networks
+from .config import check_name, complete_config
+from .hostconfig import HostConfig, complete_host_config, discarded_limits, port_bindings
+from .mounts import MountPoint
+from .record import Body, Container
+from .registry import Registry
+from .remove import Remove
+from .sources import make_source
+
+
+@dataclass(frozen=True)
+class Design:
+    """A create request that makes sense."""
+
+    id: str
+    name: str
+    image: Image
+    config: Body
+    host: HostConfig
+    networks: dict[str, Body]
+    mounts: list[MountPoint]
+    bindings: list[PortBinding]
+
+
+class Create:
+    def __init__(self, core: Core, registry: Registry, images: ImageStore, volumes: Volumes, remove: Remove) -> None:
+        self._core = core
+        self._registry = registry
+        self._images = images
+        self._volumes = volumes
+        self._remove = remove
+
+    def create(self, name: str, body: Mapping[str, Any]) -> tuple[Container, list[str]]:
+        """Make a container; returns it and warnings."""
+        design = self._judge(check_name(name) if name else "", body)
+        container = self._make(design)
+        self._core.events.publish("container", "create", container.id, container.attributes())
+        return container, [*design.host.warnings, *self._discarded(design)]
+
+    def _judge(self, name: str, body: Mapping[str, Any]) -> Design:
+        reference = Fields(body).text("Image")
+        if not reference:
+            raise InvalidArgument("no image specified")
+        host = complete_host_config(body.get("HostConfig"))
+        image = self._images.get(reference)
+        id = secrets.token_hex(32)
+        mode = host.config["NetworkMode"] = self._network_mode(host.config["NetworkMode"])
+        config = complete_config(body, image.defaults, os.uname().nodename if mode == "host" else id[:12])
+        networks = requested_networks(mode, body.get("NetworkingConfig"), config.get("MacAddress", ""))
+        points = mounting.parse_all(
+            host.config["Binds"] or [],
+            Fields(host.config).objects("Mounts"),
+            Fields(host.config).string_map("Tmpfs"),
+            config["Volumes"] or {},
+        )
+        return Design(id, name, image, config, host, networks, points, port_bindings(config, host.config))
+
+    def _make(self, design: Design) -> Container:
+        name = self._registry.take_name(design.name, design.id)
+        points: list[MountPoint] = []
+        try:
+            for point in design.mounts:
+                points.append(make_source(point, self._volumes))
+            container = Container(
+                id=design.id,
+                name=name,
+                created=time.time(),
+                image_id=design.image.id,
+                config=design.config,
+                host_config=design.host.config,
+                rootfs=dict(self._images.rootfs(design.image, str(self._registry.path(design.id)))),
+                mounts=points,
+                networks={
+                    self._network_name(network): {"settings": settings, "network_id": "", "endpoint_id": ""}
+                    for network, settings in design.networks.items()
+                },
+                bindings=design.bindings,
+                confinement=design.host.confinement,
+            )
+            self._registry.add(container)
+        except BaseException:
+            self._remove.discard(design.id)
+            self._registry.drop_name(name, design.id)
+            for asked, made in zip(design.mounts, points):
+                if made.kind == "volume" and not asked.name:
+                    self._volumes.discard(made.name)
+            raise
+        return container
+
+    def _discarded(self, design: Design) -> list[str]:
+        """Docker's warnings for what is not kept: limits without a controller, ports without a namespace."""
+        warnings = discarded_limits(design.host.config, self._core.limit_controllers)
+        if design.host.config["NetworkMode"] == "host" and design.host.config["PortBindings"]:
+            warnings.append("Published ports are discarded when using host network mode")
+        return warnings
+
+    def _network_mode(self, mode: str) -> str:
+        if mode.startswith("container:"):
+            try:
+                return f"container:{self._registry.get(mode.partition(':')[2]).id}"
+            except NotFound:
+                pass  # told at the start, as for a network that is not there
+        return mode
+
+    def _network_name(self, ref: str) -> str:
+        """The name of a network that exists; a reference to none stays as it is until the start (Docker's way)."""
+        try:
+            return self._core.controller.network(ref).name
+        except NotFound:
+            return ref

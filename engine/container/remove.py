@@ -1,0 +1,156 @@
+"""Removing containers: by a user, by ``--rm``, by a prune, and after a kill in the middle of a removal.
+
+    record "removing" -> supervisor's record -> network -> directory to the trash -> anonymous volumes -> record gone
+
+Every step may be done again, and the record goes last.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ...netlib.errors import Conflict, MultipleErrors, NotFound, PynetError
+from ...netlib.kernel.tree import discard_tree, tree_size
+from ..core import Core
+from ..filters import Filters
+from ..reserve import is_full
+from ..volumes import Volumes
+from .attachment import ContainerNetworks
+from .end import End
+from .execs import Execs
+from .record import Container
+from .registry import Registry
+from .stop import Stop
+
+log = logging.getLogger(__name__)
+
+PRUNE_FILTERS = frozenset({"until", "label", "label!"})
+
+
+class Remove:
+    def __init__(
+        self,
+        core: Core,
+        registry: Registry,
+        *,
+        networks: ContainerNetworks,
+        volumes: Volumes,
+        execs: Execs,
+        end: End,
+        stop: Stop,
+    ) -> None:
+        self._core = core
+        self._registry = registry
+        self._networks = networks
+        self._volumes = volumes
+        self._execs = execs
+        self._end = end
+        self._stop = stop
+
+    def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove a container; a running one only with *force*, which kills it."""
+        container = self._registry.get(ref)
+        status = container.state.status
+        if container.running:
+            if not force:
+                advice = "unpause and then stop" if status == "paused" else "stop"
+                raise Conflict(
+                    f'cannot remove container "{container.name}": container is {status}: '
+                    f"{advice} the container before removing or force remove",
+                    hint="`pynet stop` it first, or use `pynet rm -f`",
+                )
+            self._stop.kill_and_wait(container)
+        with container.lock:
+            if container.running:
+                raise Conflict(
+                    f'cannot remove container "{container.name}": container was started again',
+                    hint="`pynet stop` it first, or use `pynet rm -f`",
+                )
+            if container.removal:
+                raise Conflict(f"removal of container {ref} is already in progress")
+            container.removal = True
+            container.change(status="removing")
+        try:
+            self._registry.save_end(container)
+            self.finish(container, volumes=volumes)
+        finally:
+            container.removal = False  # one that failed can be tried again
+
+    def finish(self, container: Container, *, volumes: bool = False) -> None:
+        """From "removing" to gone; may be done again after a crash."""
+        errors: list[PynetError | OSError] = []
+        steps: tuple[Callable[[Container], None], ...] = (self._end.forget, self._networks.detach)
+        for step in steps:
+            try:
+                self._core.reserve.spend(step, container)
+            except (PynetError, OSError) as error:
+                if isinstance(error, MultipleErrors) and is_full(error):
+                    raise  # not all could be written down: to be done again
+                errors.append(error)
+        self.discard(container.id)
+        if volumes:
+            for point in container.mounts:
+                if point.anonymous and not self._registry.volume_users(point.name, container.id):
+                    self._volumes.discard(point.name, but=container.id)
+        with container.lock:
+            self._registry.delete(container)
+            container.announce("exit")
+            container.announce("removed")
+        self._execs.drop(container.id)
+        self._core.events.publish("container", "destroy", container.id, container.attributes())
+        if errors:
+            raise errors[0]
+
+    def automatically(self, container: Container) -> None:
+        """``--rm``: by whoever saw the end.  Nothing happens when somebody else is at it."""
+        try:
+            self.remove(container.id, volumes=True)
+        except (NotFound, Conflict):
+            pass  # somebody removes it already, or started it again
+        except PynetError:
+            log.exception("removal of %s", container.name)
+
+    def prune(self, filters: Filters, until: Callable[[str], float]) -> dict[str, Any]:
+        """Remove every container that does not run."""
+        filters.allow(PRUNE_FILTERS)
+        before = min((until(text) for text in filters.values("until")), default=float("inf"))
+        removed: list[str] = []
+        space = 0
+        for container in self._registry.all():
+            if container.running or container.created > before:
+                continue
+            if filters.labels(container.labels) and filters.not_labels(container.labels):
+                written = tree_size(container.rootfs["upper"])
+                try:
+                    self.remove(container.id)
+                except (NotFound, Conflict):
+                    continue  # somebody else removed or started it meanwhile
+                removed.append(container.id)
+                space += written
+        return {"ContainersDeleted": removed or None, "SpaceReclaimed": space}
+
+    # -- directories -----------------------------------------------------------------------------------------
+
+    def discard(self, id: str) -> None:
+        """Take a container's directory away at once and delete it when nobody waits: overlayfs makes that slow."""
+        try:
+            target = self._registry.throw_away(id)
+        except FileNotFoundError:
+            return  # a removal that was interrupted got this far
+        except OSError as error:
+            if not is_full(error):
+                raise
+            discard_tree(self._registry.path(id), log.warning)
+            return
+        self._core.pools.submit(self._delete, target)
+
+    def _delete(self, target: Path) -> None:
+        discard_tree(target, log.warning)
+        self._core.reserve.make()
+
+    def empty_trash(self) -> None:
+        """What a kill left of removals."""
+        discard_tree(self._registry.trash, log.warning)

@@ -1,0 +1,35 @@
+"""A new name for a container: in memory, on record, in the files of those who know it by name."""
+
+from __future__ import annotations
+
+from ...netlib.errors import Conflict, InvalidArgument
+from ..core import Core
+from .config import check_name
+from .etc_files import HostFiles
+from .registry import Registry
+
+
+def rename(core: Core, registry: Registry, hosts: HostFiles, ref: str, new: str) -> None:
+    """Conflict when another container has the name, NotFound when this one is removed meanwhile."""
+    container = registry.get(ref)
+    if not new:
+        raise InvalidArgument("Neither old nor new names may be empty")
+    new = check_name(new)
+    with container.lock:
+        old = container.name
+        if new == old:
+            raise InvalidArgument("Renaming a container with the same name as its current name")
+        try:
+            registry.take_name(new, container.id)
+        except Conflict as error:
+            raise Conflict(f"Error when allocating new name: {error}", hint=error.hint) from None
+        container.name = new
+        try:
+            registry.save(container)
+        except BaseException:
+            container.name = old
+            registry.drop_name(new, container.id)
+            raise
+        registry.drop_name(old, container.id)
+    hosts.follow(container)
+    core.events.publish("container", "rename", container.id, container.attributes(oldName=f"/{old}"))

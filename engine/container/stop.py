@@ -1,0 +1,107 @@
+"""Ending containers: stop, kill, and the stop of everything.  What follows the end is end.py's."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotInTime
+
+from ...netlib.errors import Conflict, InternalError, NotFound, NotModified, PynetError
+from ..core import Core
+from .config import parse_signal
+from .record import Container
+from .registry import Registry
+from .specs import SIGTERM
+
+log = logging.getLogger(__name__)
+
+SIGKILL = 9
+KILL_PATIENCE = 10.0
+"""Seconds that a killed container's end is waited for; the kernel needs longer only when a process hangs in it."""
+
+
+def stop_signal(container: Container) -> int:
+    text = container.config.get("StopSignal")
+    return parse_signal(text) if text else SIGTERM
+
+
+class Stop:
+    def __init__(self, core: Core, registry: Registry) -> None:
+        self._core = core
+        self._registry = registry
+
+    def stop(
+        self, container: Container, *, signal: int | None = None, timeout: int | None = None, by_user: bool = True
+    ) -> None:
+        """Ask it to end, KILL it when it has not after *timeout* seconds (-1: never); returns when all is taken down.
+
+        NotModified when it does not run.  Not *by_user*: the whole engine stops, and policies start it again later.
+        """
+        with container.lock:
+            if not container.running:
+                raise NotModified("container is already stopped")
+            ended = container.expect("exit")
+            container.change(stopped_by_user=by_user)
+            self._registry.save_end(container)
+        if timeout is None:
+            timeout = container.config.get("StopTimeout")
+        self._tell(container, "kill", signal=str(signal or stop_signal(container)))
+        try:
+            self._core.supervisor.stop(container.id, signal, 10 if timeout is None else timeout)
+            self._wait(container, ended)
+        finally:
+            container.forget("exit", ended)
+        self._tell(container, "stop")
+
+    def kill(self, container: Container, signal: int = SIGKILL) -> None:
+        """Send a signal; Conflict when it does not run."""
+        with container.lock:
+            if not container.running:
+                raise Conflict(
+                    f"cannot kill container: {container.name}: container {container.id} is not running",
+                    hint="`pynet start` it first; `pynet ps -a` shows its state",
+                )
+            if signal in (SIGKILL, stop_signal(container)):
+                container.change(stopped_by_user=True)
+                self._registry.save_end(container)
+        if container.state.stopped_by_user:
+            self._core.supervisor.update_restart(container.id, {"name": "no", "max": 0})
+        self._core.supervisor.kill(container.id, signal)
+        self._tell(container, "kill", signal=str(signal))
+
+    def kill_and_wait(self, container: Container) -> None:
+        """For ``rm -f``: end it and wait until it is taken down; fine when it does not run (any more)."""
+        with container.lock:
+            if not container.running:
+                return
+            ended = container.expect("exit")
+            container.change(stopped_by_user=True)
+        try:
+            self._core.supervisor.stop(container.id, SIGKILL, 0)
+        except (NotFound, Conflict, NotModified):
+            pass  # it ended by itself just now; its event is on the way
+        try:
+            self._wait(container, ended)
+        finally:
+            container.forget("exit", ended)
+
+    def stop_all(self) -> None:
+        """Stop every container, all at once."""
+        running = [container for container in self._registry.all() if container.running]
+        stops = [self._core.pools.defer(self.stop, container, by_user=False) for container in running]
+        for container, stop in zip(running, stops):
+            try:
+                stop.result()
+            except PynetError as error:
+                log.warning("container %s: %s", container.name, error)
+
+    def _wait(self, container: Container, ended: Future[int]) -> None:
+        try:
+            ended.result(KILL_PATIENCE)
+        except NotInTime:
+            raise InternalError(
+                f"container {container.name} did not end within {KILL_PATIENCE:.0f} s after KILL"
+            ) from None
+
+    def _tell(self, container: Container, action: str, **more: str) -> None:
+        self._core.events.publish("container", action, container.id, container.attributes(**more))

@@ -1,0 +1,37 @@
+"""What every service of the engine stands on; it knows none of them (compose.py puts them together)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..netlib.controller import Controller
+from ..netlib.instance import Instance
+from ..netlib.store.sqlite import Store
+from ..runtime.client import SupervisorClient
+from .events import EventBus
+from .pools import Pools
+from .reserve import Reserve
+
+
+@dataclass(frozen=True, eq=False)
+class Core:
+    instance: Instance
+    controller: Controller
+    supervisor: SupervisorClient
+    reserve: Reserve
+    events: EventBus = field(default_factory=EventBus)
+    pools: Pools = field(default_factory=Pools)
+    warnings: list[str] = field(default_factory=list)
+    """What ``info`` tells about this engine's start; added to while it starts."""
+    limit_controllers: frozenset[str] = frozenset()
+    """cgroup controllers that containers can be limited by, as the supervisor found them."""
+
+    @property
+    def store(self) -> Store:
+        return self.controller.store
+
+    def publish_network(self, action: str, name: str, id: str, **more: str) -> None:
+        """Tell an event of a network, which may be gone already."""
+        record = self.controller.registry.networks.get(id)
+        kind = record.driver if record else "bridge"
+        self.events.publish("network", action, id, {"name": name, "type": kind, **more})
