@@ -28,7 +28,8 @@ from ..firewall.intents import FirewallBackend, NetworkRules, PortRule, check_ne
 from ..instance import Instance
 from ..proxying import Proxy, ServedPort
 from ..resources import Bridge, DefaultRoute, Netns, NetworkFirewall, PortForwards, ProxyPorts, Sysctl, Veth
-from . import conntrack, sysctl
+from . import sysctl
+from .conntrack import ANY, NETLINK_NETFILTER, Conntrack
 from .netlink import NetlinkError
 from .netns import NetnsThread, open_netns
 from .rtnetlink import Rtnetlink
@@ -54,6 +55,9 @@ class HostActions:
         self.rtnl = Rtnetlink()
         self.netns = NetnsThread()
         self._home = open_netns("/proc/thread-self/ns/net")
+        self.conntrack = Conntrack(
+            lambda: self.netns.socket(self._home, socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+        )
         self._reaping = threading.Condition()  # over the three below
         self._dying: list[int] = []
         self._closing = False
@@ -68,6 +72,7 @@ class HostActions:
             self._reaper.join()
         if self._backend is not None:
             self._backend.close()
+        self.conntrack.close()
         self.netns.close()
         os.close(self._home)
         self.rtnl.close()
@@ -363,9 +368,8 @@ class HostActions:
         self._forget_flows(resource)
 
     def _forget_flows(self, resource: PortForwards) -> None:
-        ports = {rule.host_port for rule in resource.rules if rule.proto == "udp"}
-        if ports:
-            self.netns.call(self._home, conntrack.flush_ports, socket.IPPROTO_UDP, ports)
+        published = {(r.host_ip or ANY[r.version], r.host_port) for r in resource.rules if r.proto == "udp"}
+        self.conntrack.flush_ports(socket.IPPROTO_UDP, published, local=self.rtnl.local)
 
     def add_proxy_ports(self, resource: ProxyPorts) -> None:
         if self._proxy is not None and resource.ports:

@@ -40,6 +40,8 @@ from .rtnl_messages import AddressInfo, LinkInfo, RouteInfo
 __all__ = ["AddressInfo", "LinkInfo", "NetlinkError", "RouteInfo", "Rtnetlink"]
 
 _GONE = (errno.ENODEV,)
+_NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES)
+"""What asking for a route may say where there is none, or one that forbids (net/ipv4/fib_semantics.c, fib_props)."""
 DELETED_AT_ONCE = 200
 """Links that one datagram deletes: should all be gone, the answers to them fit the receive buffer (net.core.rmem_default)."""
 
@@ -239,6 +241,13 @@ class Rtnetlink:
         family = socket.AF_INET6 if version == 6 else socket.AF_INET
         found = [messages.read_route(answer.body) for answer in self._netlink.dump(messages.get_routes(family))]
         return [route for route in found if route is not None and table in (None, route.table)]
+
+    def local(self, addresses: Iterable[str]) -> set[str]:
+        """Those of *addresses* that the host takes for its own, as a packet filter's "fib daddr type local" does."""
+        batch = [messages.get_route(address) for address in addresses]
+        answers = self._netlink.transact(batch, ignore=_NO_WAY)
+        ways = (messages.read_way(answer.body) for answer in answers)
+        return {address for address, kind in ways if kind == messages.RTN_LOCAL}
 
     def rules(self, version: int = 4) -> list[str]:
         """The routing rules, as texts that are equal for equal rules."""

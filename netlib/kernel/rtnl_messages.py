@@ -30,7 +30,7 @@ OPERSTATE_UP = 6  # RFC 2863 ifOperStatus, as if.h numbers it
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
 IFA_F_NODAD = 2
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_TABLE = 1, 4, 5, 6, 7, 15
-RT_TABLE_MAIN, RTPROT_STATIC, RTN_UNICAST, RTNH_F_ONLINK, RTM_F_CLONED = 254, 4, 1, 4, 0x200
+RT_TABLE_MAIN, RTPROT_STATIC, RTN_UNICAST, RTN_LOCAL, RTNH_F_ONLINK, RTM_F_CLONED = 254, 4, 1, 2, 4, 0x200
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
 LOOPBACK_INDEX = 1  # the loopback is registered first in every namespace (net/core/dev.c)
 
@@ -306,6 +306,13 @@ def get_routes(family: int) -> Message:
     return Message("list routes", RTM_GETROUTE, 0, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
 
 
+def get_route(address: str) -> Message:
+    """Which way packets to *address* would go: one route, or an error."""
+    family, raw = pack_address(address)
+    body = _RTMSG.pack(family, len(raw) * 8, 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_DST, raw)
+    return Message(f"look up the route to {address}", RTM_GETROUTE, 0, body)
+
+
 def get_rules(family: int) -> Message:
     return Message("list rules", RTM_GETRULE, 0, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
 
@@ -367,6 +374,12 @@ def read_route(body: bytes) -> RouteInfo | None:
         protocol=protocol,
         version=6 if family == socket.AF_INET6 else 4,
     )
+
+
+def read_way(body: bytes) -> tuple[str, int]:
+    """The address that was asked for with get_route, and the kind of its route (RTN_LOCAL: the host's own)."""
+    kind = _RTMSG.unpack_from(body)[7]
+    return _unpack_address(attributes(body, _RTMSG.size).get(RTA_DST, b"")), kind
 
 
 def read_rule(body: bytes) -> str:

@@ -339,6 +339,7 @@ def test_a_change_that_fails_half_way_leaves_nothing(controller: Controller, hos
     """Every step of every plan of a life is made to fail in turn."""
     working = controller.applier
     controller.actions.firewall.destroy()  # chosen here, so that its sockets are in the snapshot
+    controller.actions.conntrack.count()  # likewise
     clean = host.snapshot()
 
     def life() -> None:
