@@ -9,10 +9,9 @@ the container, for the engine may have gone away.
 
 from __future__ import annotations
 
-from ..netlib.errors import PynetError
 from .client import UPGRADE, Client, DaemonError, checked, upgraded
 from .failure import report
-from .streams import Impatient, Interrupted, Session, signal_name
+from .streams import Impatient, Interrupted, Session, resize, signal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,14 +72,6 @@ def status_of(exited: Response) -> int:
     if "StatusCode" not in answer:
         raise DaemonError(500, "it did not say how the container ended")
     return int(answer["StatusCode"])
-
-
-def resize(client: Client, where: str, height: int, width: int) -> None:
-    """Tell the engine the terminal's size.  What has just ended needs none; and if the engine went, the stream says so."""
-    try:
-        client.post(f"{where}/resize", {"h": height, "w": width})
-    except PynetError:
-        pass
 
 
 def proxy_signal(client: Client, where: str, number: int) -> None:

@@ -8,7 +8,8 @@ import sys
 from ..netlib.errors import PynetError
 from .client import Client, DaemonError
 from .failure import CANNOT
-from .options import BadOption, container_config, gather
+from .options import container_config, gather
+from .units import BadOption
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import sys
 
-from ..netlib.version import __version__
 from .failure import CANNOT, NO_READER, complain, report, usage
 
 TYPE_CHECKING = False  # as typing's, without importing it
@@ -206,6 +205,8 @@ def _dispatch(words: list[str]) -> int:
     while position < len(words) and words[position].startswith("-"):
         word, equals, value = words[position].partition("=")
         if word == "--version":
+            from ..netlib.version import __version__
+
             print(f"pynet version {__version__}")
             return 0
         if word in ("--help", "-h"):

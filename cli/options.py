@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 
-from ..netlib.errors import InvalidArgument
 from ..netlib.ports.portspec import format_port_bindings, parse_expose, parse_publish
+from .environment import gather_environment, settings_in
 from .mounts import binds_and_volumes, parse_mount, tmpfs_mounts
-from .units import InvalidValue, parse_cpus, parse_integer, parse_size
+from .units import BadOption, InvalidValue, parse_cpus, parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .parser import Arguments, Parser
-
-
-class BadOption(InvalidArgument):
-    """An option's value, or two options together, make no sense."""
-
-    exit_code = 125
 
 
 def declare(parser: Parser) -> None:
@@ -70,14 +64,14 @@ def declare(parser: Parser) -> None:
     repeated("--add-host", metavar="NAME:ADDRESS", help="one more line in /etc/hosts")
     option("--restart", metavar="POLICY", help="no, on-failure[:N], always or unless-stopped")
     option("--stop-signal", metavar="SIGNAL", help="signal that stops the container")
-    option("--stop-timeout", metavar="SECONDS", type=parse_integer, help="time between that signal and KILL")
+    option("--stop-timeout", metavar="SECONDS", type=int, help="time between that signal and KILL")
     option("-m", "--memory", metavar="SIZE", help="most memory")
     option("--memory-swap", metavar="SIZE", help="most memory and swap together; -1 for no limit")
     option("--memory-reservation", metavar="SIZE", help="memory that is kept for the container")
     option("--cpus", metavar="N", help="most CPUs, for example 1.5")
-    option("-c", "--cpu-shares", metavar="N", type=parse_integer, help="relative weight")
+    option("-c", "--cpu-shares", metavar="N", type=int, help="relative weight")
     option("--cpuset-cpus", metavar="LIST", help="CPUs to run on, for example 0-1")
-    option("--pids-limit", metavar="N", type=parse_integer, help="most processes; -1 for no limit")
+    option("--pids-limit", metavar="N", type=int, help="most processes; -1 for no limit")
     option("--shm-size", metavar="SIZE", help="size of /dev/shm")
     repeated("--ulimit", metavar="NAME=SOFT[:HARD]", help="resource limit")
     repeated("--cap-add", metavar="CAP", help="add a capability, or ALL")
@@ -85,7 +79,7 @@ def declare(parser: Parser) -> None:
     repeated("--security-opt", metavar="OPTION", help="seccomp=builtin|unconfined, no-new-privileges")
     repeated("--sysctl", metavar="NAME=VALUE", help="kernel parameter of the container's namespaces")
     repeated("--device", metavar="PATH[:TARGET[:rwm]]", help="add a host device")
-    option("--oom-score-adj", metavar="N", type=parse_integer, help="preference of the kernel's out-of-memory killer")
+    option("--oom-score-adj", metavar="N", type=int, help="preference of the kernel's out-of-memory killer")
     option("--ipc", metavar="MODE", help="ipc namespace: private or none")
     option("--userns", metavar="MODE", help="user namespace: host")
     option("--cgroup-parent", metavar="PATH", help="parent cgroup")
@@ -102,7 +96,7 @@ def declare(parser: Parser) -> None:
 def gather(args: Arguments, environ: Mapping[str, str] = os.environ) -> Arguments:
     """Read what lies outside the command line into *args*: files, variables that are passed on, relative paths."""
     args.env = gather_environment(args.env, args.env_file, environ)
-    args.label = [line for path in args.label_file for line in _lines(path, {})] + args.label
+    args.label = [line for path in args.label_file for line in settings_in(path, {})] + args.label
     args.env_file, args.label_file = [], []
     args.volume = [
         os.path.abspath(os.path.expanduser(word.split(":")[0])) + word[len(word.split(":")[0]) :]
@@ -111,13 +105,6 @@ def gather(args: Arguments, environ: Mapping[str, str] = os.environ) -> Argument
         for word in args.volume
     ]
     return args
-
-
-def gather_environment(words: list[str], files: list[str], environ: Mapping[str, str] = os.environ) -> list[str]:
-    """``-e`` and ``--env-file`` -> ["NAME=VALUE", ...]; what the options say outranks the files."""
-    return [line for path in files for line in _lines(path, environ)] + [
-        found for word in words if (found := _variable(word, environ)) is not None
-    ]
 
 
 def container_config(args: Arguments) -> dict[str, Any]:
@@ -267,7 +254,7 @@ def _network(word: str) -> tuple[str, dict[str, Any]]:
             option, text = _pair(value)
             settings.setdefault("DriverOpts", {})[option] = text
         elif key == "gw-priority":
-            settings["GwPriority"] = parse_integer(value)
+            settings["GwPriority"] = _integer(value)
         else:
             raise BadOption(
                 f"invalid field {key!r} in --network {word}",
@@ -283,6 +270,13 @@ def _pair(word: str) -> tuple[str, str]:
     if not key:
         raise BadOption(f"invalid value {word!r}: no name before =", hint="write NAME=VALUE")
     return key, value
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidValue("number", text, "write a whole number") from None
 
 
 def _host(word: str) -> str:
@@ -313,32 +307,3 @@ def _stream(word: str) -> str:
     if word.lower() not in ("stdin", "stdout", "stderr"):
         raise InvalidValue("stream", word, "valid streams are stdin, stdout and stderr")
     return word.lower()
-
-
-def _variable(word: str, environ: Mapping[str, str]) -> str | None:
-    """``NAME=VALUE`` as it is; ``NAME`` with this process's value, or None when it has none."""
-    if not word or word.startswith("="):
-        raise InvalidValue("environment variable", word, "write NAME=VALUE")
-    if "=" in word:
-        return word
-    return f"{word}={environ[word]}" if word in environ else None
-
-
-def _lines(path: str, environ: Mapping[str, str]) -> list[str]:
-    """The settings in an --env-file or --label-file: one a line; # comments and empty lines are skipped."""
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            lines = [line.lstrip() for line in file.read().splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        text = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise BadOption(f"cannot read {path}: {text}", hint="the file has one NAME=VALUE a line") from None
-    found: list[str] = []
-    for line in lines:
-        if not line or line.startswith("#"):
-            continue
-        if " " in line.partition("=")[0] or line.startswith("="):
-            raise BadOption(f"{path}: invalid line {line!r}", hint="the file has one NAME=VALUE a line")
-        value = _variable(line, environ)
-        if value is not None:
-            found.append(value)
-    return found

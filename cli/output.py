@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 
-from .format import table
 from .textjson import dumps
 
 TYPE_CHECKING = False
@@ -36,12 +35,12 @@ def add_listing(parser: Parser, what: str) -> None:
 
 def filters(words: list[str]) -> dict[str, list[str]]:
     """``-f`` values -> the filters parameter of the Engine API."""
-    from .units import InvalidValue
-
     found: dict[str, list[str]] = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or not name:
+            from .units import InvalidValue
+
             raise InvalidValue("filter", word, "write NAME=VALUE, for example status=exited")
         found.setdefault(name.strip().lower(), []).append(value.strip())
     return found
@@ -64,6 +63,8 @@ def show_rows(template: str | None, rows: list[Row], columns: list[tuple[str, st
     if template == "json":
         lines([{name: value for name, value in row.items() if not callable(value)} for row in rows])
         return
+    from .format import table
+
     if not template or template == "table":
         cells = [[str(row[field]) for field, _ in columns] for row in rows]
         print(table([heading for _, heading in columns], cells), end="")

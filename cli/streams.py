@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable
     from typing import Any
+
+    from .client import Client
 else:
     import _signal as signal  # the same functions and numbers, without the enums that cost 4 ms
 
@@ -62,6 +64,14 @@ def signal_name(number: int) -> str:
     """15 -> "SIGTERM"."""
     names = (name for name in dir(signal) if name.startswith("SIG") and "_" not in name)
     return next((name for name in names if getattr(signal, name) == number), str(number))
+
+
+def resize(client: Client, where: str, height: int, width: int) -> None:
+    """Tell the engine the terminal's size.  What has just ended needs none; and if the engine went, the stream says so."""
+    try:
+        client.post(f"{where}/resize", {"h": height, "w": width})
+    except PynetError:
+        pass
 
 
 class Session:

@@ -10,6 +10,12 @@ _SIZES = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
+class BadOption(InvalidArgument):
+    """An option's value, or two options together, make no sense."""
+
+    exit_code = 125
+
+
 class InvalidValue(InvalidArgument):
     """An option's value can not be read."""
 
@@ -67,11 +73,3 @@ def parse_moment(text: str, now: float | None = None) -> str:
             raise InvalidValue("time", text, "write for example 2026-01-31T12:00:00Z or 10m") from None
     moment = (time.time() if now is None else now) - parse_duration(text)
     return f"{moment:.9f}"
-
-
-def parse_integer(text: str) -> int:
-    """A decimal integer, perhaps negative."""
-    try:
-        return int(text)
-    except ValueError:
-        raise InvalidValue("number", text, "write a whole number") from None

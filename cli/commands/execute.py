@@ -6,9 +6,9 @@ import os
 
 from ...netlib.errors import InvalidArgument, PynetError, Unavailable
 from ..client import Client, DaemonError
+from ..environment import gather_environment
 from ..failure import report
 from ..objects import path
-from ..options import gather_environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,8 +71,7 @@ def run(args: Arguments) -> int:
 
 
 def _attached(client: Client, args: Arguments, where: str, start: dict[str, object]) -> int:
-    from ..attached import resize
-    from ..streams import Interrupted, Session
+    from ..streams import Interrupted, Session, resize
 
     session = Session(
         tty=args.tty,

@@ -75,6 +75,8 @@ def ipam_config(
     subnets: list[str], ranges: list[str], gateways: list[str], aux: dict[str, str]
 ) -> list[dict[str, Any]]:
     """Ranges, gateways and auxiliary addresses go to the subnet that they lie in, as in Docker's client."""
+    if not (subnets or ranges or gateways or aux):
+        return []
     import ipaddress
 
     pools: list[tuple[Any, dict[str, Any]]] = []

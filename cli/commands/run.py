@@ -8,7 +8,8 @@ from ...netlib.errors import PynetError
 from ..client import Client, DaemonError
 from ..creation import create, exit_code
 from ..failure import report
-from ..options import BadOption, declare
+from ..options import declare
+from ..units import BadOption
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

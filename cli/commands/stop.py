@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..objects import each, path
-from ..units import parse_integer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def restart(parser: Parser) -> Run:
 
 def _declare_stopping(parser: Parser) -> None:
     parser.option("-s", "--signal", metavar="SIGNAL", help="signal that asks it to stop (its stop signal)")
-    parser.option("-t", "--timeout", "--time", metavar="SECONDS", type=parse_integer, help="time before KILL (10)")
+    parser.option("-t", "--timeout", "--time", metavar="SECONDS", type=int, help="time before KILL (10)")
     parser.argument("container", count="+")
 
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pynet.cli import format as text
-from pynet.cli.commands import events, image, network, ps, stats
+from pynet.cli import shown
+from pynet.cli.commands import events, image, network, stats
 from pynet.cli.frames import Demultiplexer
 from pynet.cli.http1 import BadResponse
 from pynet.cli.output import filters
@@ -89,7 +90,7 @@ CONTAINER = {
 
 
 def test_a_container_as_a_row() -> None:
-    row = ps.row(CONTAINER, now=1180.0)
+    row = shown.row(CONTAINER, now=1180.0)
     assert row["ID"] == "0123456789ab"
     assert row["Names"] == "web"
     assert row["Command"] == '"httpd -f -p 80 -h /…"'
@@ -97,7 +98,7 @@ def test_a_container_as_a_row() -> None:
     assert row["Ports"] == "127.0.0.1:8080->80/tcp"
     assert row["Labels"] == "a=1,b=2"
     assert row["Networks"] == "bridge,web"
-    assert ps.row(CONTAINER, full=True)["Command"] == '"httpd -f -p 80 -h /www"'
+    assert shown.row(CONTAINER, full=True)["Command"] == '"httpd -f -p 80 -h /www"'
 
 
 def test_images_and_networks_as_rows() -> None:

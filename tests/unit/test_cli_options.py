@@ -170,7 +170,6 @@ def test_relative_volumes_are_of_this_directory(tmp_path: Path, monkeypatch: pyt
         ["-m", "-1m"],
         ["--cpus", "1e3"],
         ["--cpus", "1.1234567890"],
-        ["--cpu-shares", "x"],
         ["--ulimit", "nofile"],
         ["--ulimit", "nofile=a"],
         ["--mount", "type=bind,source=/a,target=/b,what=1"],
