@@ -202,11 +202,12 @@ class Service:
         if not self.crew.members:
             return None
         streams = [port.id for port in self._streams(ids)]
+        followed: Followed = None
         if len(streams) < len(ids):
             # an id that is a udp port now may have been another's
             known = set(streams)
-            self._crew_withdraws([name for name in ids if name not in known], None)
-        return self.crew.spread(lambda: self._listen_frames(streams)) if streams else None
+            followed = self._crew_withdraws([name for name in ids if name not in known], None)
+        return self.crew.spread(lambda: self._listen_frames(streams)) if streams else followed
 
     def _crew_withdraws(self, ids: list[str], drain: float | None) -> Followed:
         return self.crew.spread(lambda: [(messages.withdraw(ids, drain), [])])

@@ -380,6 +380,22 @@ async def test_prometheus_is_answered_where_it_was_asked_for(forwarder: Forwarde
         await scrape(elsewhere)
 
 
+async def test_an_end_with_a_scraper_connected_is_quiet(capfd: pytest.CaptureFixture[str]) -> None:
+    for move in (False, True):
+        async with Forwarder() as forwarder:
+            address = await forwarder.metrics((HOST, 0))
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(b"GET /metrics HTTP/1.1\r\n")
+            await scrape(address)  # whoever came before is being served by now
+            if move:
+                await forwarder.metrics(None)
+                assert await reader.read() == b""
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        writer.close()
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("request_", "status"),
     [

@@ -268,6 +268,8 @@ def test_the_answers_of_one_connection_come_in_order(run: Path) -> None:
     | st.builds(_frame, st.just(b"{}"), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
 )
 def test_garbage_costs_only_its_own_connection(run: Path, data: bytes) -> None:
+    other = ipc.connect(str(run / "forwarder.sock"), 20)
+    other.sock.sendall(b"\0\0\0\x0d\0\0\0\0")  # in the middle of a frame
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(20)
         sock.connect(str(run / "forwarder.sock"))
@@ -276,17 +278,28 @@ def test_garbage_costs_only_its_own_connection(run: Path, data: bytes) -> None:
             sock.shutdown(socket.SHUT_WR)
             while sock.recv(65536):
                 pass
+    other.sock.sendall(b'{"op":"ping"}')
+    assert other.receive() is not None
+    other.close()
 
 
-def test_a_peer_that_does_not_read_stops_nobody(run: Path, client: ForwarderClient) -> None:
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.connect(str(run / "forwarder.sock"))
-        sock.setblocking(False)
-        payload = b'{"op":"ping"}'
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):
-            for _ in range(50_000):
-                sock.send(_frame(payload))
-        assert client.ping()
+def test_a_peer_that_does_not_read_stops_nobody_and_is_dropped(run: Path, client: ForwarderClient) -> None:
+    """It asks for answers of a MiB each, and reads none of them."""
+    with bound() as listener:
+        client.listen([Listen("x" * 250, "tcp", HOST, 9, listener)])
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(20)
+            sock.connect(str(run / "forwarder.sock"))
+            payload = _frame(b'{"op":"ping","tag":"%s"}' % (b"x" * (1 << 20)))
+            sent = 0
+            with pytest.raises((BrokenPipeError, ConnectionResetError)):
+                while sent < 100:
+                    sock.sendall(payload)
+                    sent += 1
+                    assert client.ping()
+            assert 32 <= sent < 50  # MiB that wait, and what the sockets hold
+        assert list(client.stats()["ports"]) == ["x" * 250]
+        client.withdraw(["x" * 250])
 
 
 # -- the client ----------------------------------------------------------------------------------------------------
@@ -389,6 +402,33 @@ def test_what_is_watched_is_started_again_unless_it_said_goodbye(client: Forward
     assert _said(fifo) == b"killed\n"
     client.unwatch()
     os.close(fifo)
+
+
+def test_who_starts_others_keeps_the_limit_that_it_has_raised(tmp_path: Path) -> None:
+    """What it starts has the limit of open files that it was itself started with."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lower = min(soft, hard - 1, 512)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lower, hard))
+    try:
+        process = spawn(str(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert process is not None
+    client = ForwarderClient(str(tmp_path / "forwarder.sock"))
+    assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    os.mkfifo(tmp_path / "fifo")
+    fifo = os.open(tmp_path / "fifo", os.O_RDWR)
+    watched = subprocess.Popen(["/bin/sh", "-c", "read x"], stdin=subprocess.PIPE)
+    client.watch(watched.pid, ["/bin/sh", "-c", f"ulimit -n > {tmp_path}/fifo"])
+    watched.kill()
+    watched.communicate()
+    assert int(_said(fifo)) == lower
+    client.unwatch()
+    os.close(fifo)
+    assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    client.shutdown()
+    client.close()
+    assert process.wait(10) == 0
 
 
 def test_what_is_started_has_a_session_of_its_own(client: ForwarderClient, tmp_path: Path) -> None:

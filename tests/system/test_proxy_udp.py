@@ -222,3 +222,23 @@ def test_idle_clients_are_forgotten(tmp_path: Path, echo: tuple[str, int]) -> No
             assert _descriptors(proxy) == before
             client.send(b"again")
             assert client.recv(10) == b"again"
+
+
+def test_a_client_that_only_listens_is_not_forgotten_while_it_is_answered(tmp_path: Path) -> None:
+    """A subscription: one datagram asks, and answers come for many times the idle time."""
+    with _proxy(tmp_path, "--udp-idle", "0.2") as proxy, socket.socket(type=socket.SOCK_DGRAM) as server:
+        server.bind((HOST, 0))
+        server.settimeout(20)
+        port = publish(proxy, "stream", server.getsockname())
+        with connect(port) as client:
+            client.send(b"subscribe")
+            _, flow = server.recvfrom(100)
+            end = time.monotonic() + 1.0
+            count = 0
+            while time.monotonic() < end:
+                server.sendto(b"%d" % count, flow)
+                assert client.recv(100) == b"%d" % count
+                count += 1
+                select.select([], [], [], 0.02)
+            stats = proxy.stats()["ports"]["stream"]
+        assert (stats["connections"], stats["active"]) == (1, 1)
