@@ -5,14 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
-
-
-def architecture() -> str:
-    """The machine's name as OCI writes it."""
-    machine = os.uname().machine
-    return _ARCHITECTURES.get(machine, machine)
-
 
 def memory_total() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -11,11 +11,12 @@ import time
 from typing import Any
 
 from ..netlib.version import __version__
+from ..runtime.images.architecture import host_architecture
 from .container.registry import Registry
 from .container.view import View
 from .core import Core
 from .images import Images
-from .machine import architecture, cgroup_version, memory_total, operating_system, switch
+from .machine import cgroup_version, memory_total, operating_system, switch
 from .networks import Networks
 from .versions import API_VERSION, MIN_API_VERSION, version_text
 from .volumes import Volumes
@@ -27,7 +28,7 @@ def version() -> dict[str, Any]:
     python = platform.python_version()
     details = {
         "ApiVersion": api,
-        "Arch": architecture(),
+        "Arch": host_architecture(),
         "KernelVersion": kernel,
         "MinAPIVersion": minimum,
         "Os": "linux",
@@ -45,7 +46,7 @@ def version() -> dict[str, Any]:
         "GitCommit": "",
         "GoVersion": f"none (Python {python})",
         "Os": "linux",
-        "Arch": architecture(),
+        "Arch": host_architecture(),
         "KernelVersion": kernel,
         "BuildTime": "",
     }

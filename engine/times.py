@@ -6,37 +6,18 @@ what came ``since`` the last line it saw would lose or repeat lines.
 
 from __future__ import annotations
 
-import calendar
 import re
 import time
 
 from ..netlib.errors import InvalidArgument
+from ..netlib.timestamps import format_stamp, parse_stamp
 
 NEVER = "0001-01-01T00:00:00Z"
 """Go's zero time, which clients compare with."""
 
 _UNIX = re.compile(r"(-?\d{1,12})(?:\.(\d{1,9}))?\Z")
-_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-])(\d\d):(\d\d))\Z")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|us|ns|m|s)")
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-
-
-def _nanoseconds(fraction: str | None) -> int:
-    return int((fraction or "").ljust(9, "0"))
-
-
-def parse_stamp(text: str) -> int | None:
-    """RFC 3339 to nanoseconds; None when it is none."""
-    match = _RFC3339.match(text)
-    if match is None:
-        return None
-    try:
-        seconds = calendar.timegm(time.strptime(match[1].upper(), "%Y-%m-%dT%H:%M:%S"))
-    except ValueError:
-        return None
-    offset = (int(match[4]) * 60 + int(match[5])) * 60 if match[3] else 0
-    seconds -= -offset if match[3] == "-" else offset
-    return seconds * 1_000_000_000 + _nanoseconds(match[2])
 
 
 def parse_time(text: str) -> int | None:
@@ -45,7 +26,7 @@ def parse_time(text: str) -> int | None:
         return None
     match = _UNIX.match(text)
     if match is not None:
-        whole, fraction = int(match[1]) * 1_000_000_000, _nanoseconds(match[2])
+        whole, fraction = int(match[1]) * 1_000_000_000, int((match[2] or "").ljust(9, "0"))
         return whole - fraction if text.startswith("-") else whole + fraction
     moment = parse_stamp(text)
     if moment is None:
@@ -73,6 +54,5 @@ def rfc3339(moment: float, *, seconds: bool = False) -> str:
     """Unix seconds to UTC with nanoseconds' places, as Go writes it; 0 is "never"."""
     if moment <= 0:
         return NEVER
-    microseconds = round(moment * 1e6)
-    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(microseconds // 1_000_000))
-    return f"{text}Z" if seconds else f"{text}.{microseconds % 1_000_000:06d}000Z"
+    stamp = format_stamp(round(moment * 1e6) * 1000)
+    return f"{stamp[:19]}Z" if seconds else stamp

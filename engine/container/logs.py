@@ -19,8 +19,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ...netlib.timestamps import parse_stamp
 from ..inotify import Inotify
-from ..times import parse_stamp
 
 STDOUT, STDERR = 1, 2
 CHUNK = 64 << 10

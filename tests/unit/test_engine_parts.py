@@ -31,10 +31,11 @@ from pynet.engine.images import matches_reference
 from pynet.engine.inotify import Inotify
 from pynet.engine.network_shapes import create_arguments
 from pynet.engine.reserve import is_full
-from pynet.engine.times import NEVER, parse_age, parse_stamp, parse_time, rfc3339
+from pynet.engine.times import NEVER, parse_age, parse_time, rfc3339
 from pynet.engine.versions import API_VERSION
 from pynet.netlib.durations import human_duration
 from pynet.netlib.errors import Forbidden, InvalidArgument, MultipleErrors, NotFound
+from pynet.netlib.timestamps import parse_stamp
 
 # -- routes ------------------------------------------------------------------------------------------------------
 
