@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..netlib.errors import NotFound, NotSupported, PynetError
-from ..runtime.images.store import Image, ImageStore
+from ..runtime.images.model import Image
+from ..runtime.images.store import ImageStore
 from .events import EventBus
 from .filters import Filters
 from .times import rfc3339
 
+Shapes = list[dict[str, Any]]
 LIST_FILTERS = frozenset({"dangling", "label", "before", "since", "reference", "until"})
 PRUNE_FILTERS = frozenset({"dangling", "until", "label", "label!"})
 
@@ -174,15 +176,19 @@ class Images:
             raise PullNotSupported(reference) from None
         yield {"status": f"Status: Image is up to date for {reference}", "id": image.id[7:19]}
 
-    def import_rootfs(self, stream: Any, reference: str, changes: Iterable[str], message: str) -> dict[str, Any]:
-        image = self.store.import_rootfs(stream, reference, changes=list(changes), message=message)
+    def import_rootfs(self, stream: Any, reference: str, changes: Iterable[str], message: str) -> Shapes:
+        """The last line is the image's id, as scripts expect it; before it what could not be kept here."""
+        warnings: list[str] = []
+        image = self.store.import_rootfs(
+            stream, reference, changes=list(changes), message=message, tell=warnings.append
+        )
         self._tell("import", image.id, reference or image.id)
-        return {"status": image.id}
+        return [*({"status": f"Warning: {text}"} for text in warnings), {"status": image.id}]
 
     def load(self, stream: Any) -> list[dict[str, Any]]:
         lines: list[dict[str, Any]] = []
         known = {tag for image in self.store.list() for tag in image.repo_tags}
-        for image in self.store.load(stream):
+        for image in self.store.load(stream, tell=lambda text: lines.append({"stream": f"Warning: {text}\n"})):
             # an image that was here under other names keeps them, but they were not loaded
             loaded = tuple(tag for tag in image.repo_tags if tag not in known) or image.repo_tags
             for name in loaded or (image.id,):

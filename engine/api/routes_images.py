@@ -106,7 +106,7 @@ async def create(call: Call) -> web.StreamResponse:
     reference = f"{repo}:{mark}" if repo and mark else repo
     body = BodyReader(call.http.content)
     return await progress(
-        call, lambda: [images.import_rootfs(body, reference, call.texts("changes"), call.text("message"))]
+        call, lambda: images.import_rootfs(body, reference, call.texts("changes"), call.text("message"))
     )
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from ...netlib.errors import InvalidArgument, NotFound
 from ...netlib.ports.portspec import PortBinding
-from ...runtime.images.store import Image, ImageStore
+from ...runtime.images.model import Image
+from ...runtime.images.store import ImageStore
 from ..core import Core
 from ..fields import Fields
 from ..volumes import Volumes

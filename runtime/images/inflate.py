@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, Protocol
 
 from ...netlib.errors import NotSupported
 from .errors import InvalidArchive
+from .limits import Budget, Limits
 
 PIECE = 1 << 18
 HEAD = 6
@@ -44,8 +45,8 @@ class Inflated:
     compression (image-spec, layer.md: tar, tar+gzip, tar+zstd).
     """
 
-    def __init__(self, source: Readable, *, max_bytes: int = 1 << 62, copy: BinaryIO | None = None) -> None:
-        self._source, self._left, self._max = source, max_bytes, max_bytes
+    def __init__(self, source: Readable, *, budget: Budget | None = None, copy: BinaryIO | None = None) -> None:
+        self._source, self._budget = source, budget or Budget(Limits())
         self._raw, self._plain = hashlib.sha256(), hashlib.sha256()
         self._buffer, self._position = b"", 0
         head = b""
@@ -90,11 +91,9 @@ class Inflated:
                 raise  # the disk's, not the decompressor's (bz2 raises a bare OSError on bad data)
             raise InvalidArchive(f"corrupt {self.compression} stream: {error}") from error
         self._plain.update(piece)
+        self._budget.spend_bytes(len(piece))
         if self._copy_plain is not None:
             self._copy_plain.write(piece)
-        self._left -= len(piece)
-        if self._left < 0:
-            raise InvalidArchive(f"the archive is larger than {self._max} bytes when unpacked")
         self._buffer, self._position = piece, 0
         return bool(piece)
 
@@ -174,14 +173,44 @@ def _stream(make: Callable[[], Any]) -> Callable[[bytes, _More], Iterator[bytes]
     return pieces
 
 
+ZSTD_FED = 1 << 10
+"""Bytes given to zstandard at once, which has no bound on what it answers: a block of 4 bytes may stand for 128 KiB of one
+byte (RFC 8878, section 3.1.1.2.2), so this is at most 32 MiB.  Larger pieces are no faster."""
+ZSTD_WINDOW = 1 << 27
+"""Largest window, which is memory: what `zstd -d` takes without being asked for more."""
+
+
 def _zstd(data: bytes, more: _More) -> Iterator[bytes]:
+    """Frames may follow one another; those to be skipped (zstd:chunked has them) are frames without content."""
     try:
-        zstd: Any = importlib.import_module("compression.zstd")
+        zstandard: Any = importlib.import_module("zstandard")
+    except ImportError:
+        yield from _stream(_standard_zstd().ZstdDecompressor)(data, more)
+        return
+    context: Any = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
+    try:
+        while data:
+            decoder: Any = context.decompressobj()
+            while not decoder.eof:
+                if not data and not (data := more()):
+                    raise EOFError("it is truncated")
+                out: bytes = decoder.decompress(data[:ZSTD_FED])
+                data = decoder.unused_data + data[ZSTD_FED:] if decoder.eof else data[ZSTD_FED:]
+                for start in range(0, len(out), PIECE):
+                    yield out[start : start + PIECE]
+            data = data or more()
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from error
+
+
+def _standard_zstd() -> Any:
+    try:
+        return importlib.import_module("compression.zstd")
     except ImportError:
         raise NotSupported(
-            "this Python can not read zstd archives", hint="decompress it first (`zstd -d`), or use Python 3.14"
+            "zstd archives can not be read here: the Python package zstandard is not installed",
+            hint="pip install 'pynet[fast]' (or decompress it first: `zstd -d`)",
         ) from None
-    yield from _stream(zstd.ZstdDecompressor)(data, more)
 
 
 _DECODERS: dict[str, Callable[[bytes, _More], Iterator[bytes]]] = {

@@ -102,6 +102,12 @@ class Workspace:
         os.close(self._fd)
 
 
+def seal(unpacked: str, layer: Layer) -> None:
+    """Write what is known of the layer beside its ``diff``; it is complete after this."""
+    record = {"chain_id": layer.chain, "diff_id": layer.diff_id, "size": layer.size, "entries": layer.entries}
+    write_file(os.path.join(unpacked, "layer.json"), to_json(record))
+
+
 class LayerStore:
     def __init__(self, images: str, containers: str) -> None:
         self._layers = os.path.join(images, "layers")
@@ -136,11 +142,6 @@ class LayerStore:
         with open(os.path.join(self._path(chain), "layer.json"), "rb") as file:
             found = json.load(file)
         return Layer(found["chain_id"], found["diff_id"], found["size"], found["entries"])
-
-    def seal(self, unpacked: str, layer: Layer) -> None:
-        """Write what is known of the layer beside its ``diff``; it is complete after this."""
-        record = {"chain_id": layer.chain, "diff_id": layer.diff_id, "size": layer.size, "entries": layer.entries}
-        write_file(os.path.join(unpacked, "layer.json"), to_json(record))
 
     def adopt(self, unpacked: str, chain: str) -> None:
         """Give a sealed directory its name.  The lock is held; a layer that is there already stays."""

@@ -16,7 +16,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
-from typing import Any, TypedDict, cast
+from typing import Any, BinaryIO, TypedDict, cast
 
 from ...netlib.errors import InternalError, StateTooNew
 from .errors import InvalidArchive
@@ -74,6 +74,24 @@ def parse_json(data: bytes, what: str) -> Json:
     return cast(Json, value)
 
 
+def check_config(config: Json) -> Json:
+    """*config* when all that we show of it is of the type that image-spec, config.md, gives it; InvalidArchive otherwise.
+
+    What containers take from the inner object is judged when one is made (engine/container/config.py).
+    """
+    for name in ("created", "author", "architecture", "os"):
+        if not isinstance(config.get(name, ""), str | None):
+            raise InvalidArchive(f"invalid archive: {name} of an image configuration is not a string")
+    inner = config.get("config") or {}
+    labels = inner.get("Labels") or {} if isinstance(inner, dict) else None
+    if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
+        raise InvalidArchive("invalid archive: config or Labels of an image configuration is not an object of strings")
+    history = config.get("history") or []
+    if not isinstance(history, list) or not all(isinstance(step, dict) for step in history):
+        raise InvalidArchive("invalid archive: history of an image configuration is not a list of objects")
+    return config
+
+
 def layer_type(compression: str) -> str:
     return LAYER + (f"+{compression}" if compression else "")
 
@@ -84,7 +102,7 @@ def write_file(path: str, data: bytes, *, durable: bool = True) -> None:
     *durable* waits for the disk, so that it also holds when the machine dies.
     """
     temporary = f"{path}.{os.getpid()}.new"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         with open(fd, "wb") as file:
             file.write(data)
@@ -108,7 +126,7 @@ class Layout:
         self._parsed: dict[str, Json] = {}
 
     def create(self) -> None:
-        os.makedirs(self._blobs, mode=0o755, exist_ok=True)
+        os.makedirs(self._blobs, mode=0o700, exist_ok=True)
         marker = os.path.join(self.path, "oci-layout")
         if not os.path.exists(marker):
             write_file(marker, to_json({"imageLayoutVersion": "1.0.0"}))
@@ -160,6 +178,9 @@ class Layout:
     def blob(self, digest: str) -> str:
         """The path of a blob."""
         return os.path.join(self._blobs, digest.removeprefix("sha256:"))
+
+    def open(self, digest: str) -> BinaryIO:
+        return open(self.blob(digest), "rb")  # the caller's to close
 
     def adopt(self, temporary: str, digest: str) -> None:
         """Move a complete file of the same filesystem in as the blob *digest*; the same blob twice is one."""

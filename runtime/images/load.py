@@ -1,78 +1,89 @@
-"""Archives of images: what ``docker save`` writes and what OCI tools write, in and out.
+"""Archives of images, read: what ``docker save`` writes and what OCI tools write.
 
     docker   manifest.json [{"Config": path, "RepoTags": [...], "Layers": [path, ...]}]     any paths
     OCI      oci-layout, index.json -> manifests -> blobs/sha256/<hex>                      paths are digests
 
-Recent archives are both; then manifest.json is taken, which has the names as people gave them.  ``save`` writes both.
+Recent archives are both; then manifest.json is taken, which has the names as people gave them.
 
 Reading never unpacks the archive as files of its names: each member goes to a numbered file of the workspace and is
 found through a table; links between members (old archives share layers by them) are followed in that table.  Every
 digest that is stated is checked: of manifests and configurations, of blobs, and of each layer's content against the
-configuration.  All images of an archive are stored in one step, or none.
+configuration.  Nothing is read that the limits do not allow: an index may name an index, and one member may be named by
+all of them, so what is parsed is counted each time.
 """
 
 from __future__ import annotations
 
-import io
 import posixpath
-import tarfile
-from collections.abc import Sequence
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 from ...netlib.errors import InvalidArgument
+from .architecture import host_architecture
 from .errors import InvalidArchive
 from .inflate import Inflated, Readable
 from .layers import Workspace, chain_ids
-from .layout import INDEX, JSON_MAX, MANIFEST, NAME, TAG, Json, digest_of, is_digest, parse_json, to_json
-from .references import Reference, id_prefix
+from .layout import (
+    INDEX,
+    JSON_MAX,
+    MANIFEST,
+    NAME,
+    TAG,
+    Json,
+    check_config,
+    digest_of,
+    is_digest,
+    parse_json,
+)
+from .limits import Budget, Limits
+from .model import NewImage, PreparedLayer
+from .prepare import Prepare
+from .references import Reference
 from .tarstream import TarReader
 
-if TYPE_CHECKING:
-    from .store import Image, ImageStore, NewImage, PreparedLayer
-
-MEMBERS_MAX = 100_000
 _MANIFESTS = (MANIFEST, "application/vnd.docker.distribution.manifest.v2+json")
 _INDEXES = (INDEX, "application/vnd.docker.distribution.manifest.list.v2+json")
 _DEPTH_MAX = 4
 
 
-def load(store: ImageStore, stream: Readable) -> list[Image]:
-    with store.layers.workspace() as work:
-        members = _Members(stream, work, store.limits.bytes)
-        loader = _Loader(store, work, members)
-        if "manifest.json" in members:
-            loader.docker()
-        elif "index.json" in members:
-            loader.oci()
-        else:
-            raise InvalidArchive(
-                "invalid archive: it has neither manifest.json nor index.json",
-                hint="for the tar archive of a root file system use `pynet import`",
-            )
-        return store.commit(loader.images)
+def load(stream: Readable, work: Workspace, limits: Limits, prepare: Prepare) -> list[NewImage]:
+    """The images of an archive, their layers prepared in *work*; InvalidArchive, and then nothing of it counts."""
+    members = _Members(stream, work, Budget(limits))
+    loader = _Loader(members, prepare, Budget(limits))
+    if "manifest.json" in members:
+        loader.docker()
+    elif "index.json" in members:
+        loader.oci()
+    else:
+        raise InvalidArchive(
+            "invalid archive: it has neither manifest.json nor index.json",
+            hint="for the tar archive of a root file system use `pynet import`",
+        )
+    return loader.images
 
 
 class _Members:
     """The archive's files, each under its name."""
 
-    def __init__(self, stream: Readable, work: Workspace, max_bytes: int) -> None:
+    def __init__(self, stream: Readable, work: Workspace, budget: Budget) -> None:
         self._files: dict[str, str] = {}
         self._links: dict[str, str] = {}
-        inflated = Inflated(stream, max_bytes=max_bytes)
+        self._budget = budget
+        inflated = Inflated(stream, budget=budget)
         reader = TarReader(inflated)
         for count, entry in enumerate(reader):
-            if count >= MEMBERS_MAX:
-                raise InvalidArchive(f"the archive has more than {MEMBERS_MAX} members")
+            if count >= budget.limits.members:
+                raise InvalidArchive(f"the archive has more than {budget.limits.members} members")
+            budget.spend_name(len(entry.name) + len(entry.link))
             name = _normal(entry.name)
             if entry.kind == "file":
                 self._files[name] = work.name("member")
-                with open(self._files[name], "wb") as file:
+                with open(self._files[name], "xb") as file:
                     file.writelines(reader.data())
             elif entry.kind == "hardlink":
                 self._links[name] = _normal(entry.link)
             elif entry.kind == "symlink":
-                self._links[name] = _normal(posixpath.join(posixpath.dirname(name.encode()), entry.link))
+                self._links[name] = _normal(posixpath.join(posixpath.dirname(_raw(name)), entry.link))
         inflated.drain()
 
     def __contains__(self, name: str) -> bool:
@@ -80,18 +91,20 @@ class _Members:
 
     def path(self, name: str) -> str:
         """The workspace's file that holds the member *name*."""
-        wanted = _normal(name.encode())
+        wanted = _normal(_raw(name))
         for _ in range(_DEPTH_MAX):
             if wanted in self._files:
                 return self._files[wanted]
             wanted = self._links.get(wanted, "")
-        raise InvalidArchive(f"invalid archive: {name} is missing")
+        raise InvalidArchive(f"invalid archive: {_shown(name)} is missing")
 
-    def small(self, name: str) -> bytes:
+    def document(self, name: str) -> bytes:
+        """A manifest, index or configuration."""
         with open(self.path(name), "rb") as file:
             data = file.read(JSON_MAX + 1)
         if len(data) > JSON_MAX:
-            raise InvalidArchive(f"invalid archive: {name} is larger than {JSON_MAX} bytes")
+            raise InvalidArchive(f"invalid archive: {_shown(name)} is larger than {JSON_MAX} bytes")
+        self._budget.spend_document(len(data))
         return data
 
     def blob(self, digest: object) -> str:
@@ -101,7 +114,7 @@ class _Members:
         return f"blobs/sha256/{cast(str, digest).removeprefix('sha256:')}"
 
     def verified(self, digest: object) -> bytes:
-        data = self.small(self.blob(digest))
+        data = self.document(self.blob(digest))
         if digest_of(data) != digest:
             raise InvalidArchive(f"invalid archive: the content of {digest} has digest {digest_of(data)}")
         return data
@@ -112,37 +125,47 @@ def _normal(name: bytes) -> str:
     return posixpath.normpath("/" + name.decode("utf-8", "surrogateescape")).lstrip("/")
 
 
+def _raw(name: str) -> bytes:
+    """The bytes of a member's name; one from JSON may have halves of characters that no member can have."""
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise InvalidArchive(f"invalid archive: {_shown(name)} is missing") from None
+
+
+def _shown(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 class _Loader:
-    def __init__(self, store: ImageStore, work: Workspace, members: _Members) -> None:
-        self._store, self._work, self._members = store, work, members
+    def __init__(self, members: _Members, prepare: Prepare, budget: Budget) -> None:
+        self._members, self._prepare, self._budget = members, prepare, budget
+        self._names = budget.limits.images
         self._prepared: dict[str, PreparedLayer] = {}
         self.images: list[NewImage] = []
 
     def docker(self) -> None:
-        data = self._members.small("manifest.json")
+        data = self._members.document("manifest.json")
         for item in _objects(parse_json(b'{"images":%s}' % data, "manifest.json").get("images"), "manifest.json"):
             layers = _strings(item.get("Layers"), "Layers")
-            config = self._members.small(_string(item.get("Config"), "Config"))
+            config = self._members.document(_string(item.get("Config"), "Config"))
             names = [_name(text) for text in _strings(item.get("RepoTags"), "RepoTags")]
             self._add(config, [(name, "") for name in layers], names)
 
     def oci(self) -> None:
-        index = parse_json(self._members.small("index.json"), "index.json")
-        chosen = self._choose(_objects(index.get("manifests"), "manifests"), 0)
-        for descriptor, names in chosen:
+        index = parse_json(self._members.document("index.json"), "index.json")
+        for descriptor, names in self._choose(_objects(index.get("manifests"), "manifests"), 0):
             manifest = parse_json(self._members.verified(descriptor.get("digest")), "an image manifest")
             config = self._members.verified(_object(manifest.get("config"), "config").get("digest"))
             layers = _objects(manifest.get("layers"), "layers")
             blobs = [(self._members.blob(layer.get("digest")), str(layer["digest"])) for layer in layers]
             self._add(config, blobs, names)
 
-    def _choose(self, descriptors: Sequence[Json], depth: int) -> list[tuple[Json, list[str]]]:
-        """The manifests for this platform; of an index in the index, the one that fits."""
-        from .store import host_architecture
-
+    def _choose(self, descriptors: Sequence[Json], depth: int) -> Iterator[tuple[Json, list[str]]]:
+        """The manifests for this platform; of an index in the index, the first that fits."""
         if depth > _DEPTH_MAX:
             raise InvalidArchive("invalid archive: indexes are nested too deep")
-        chosen: list[tuple[Json, list[str]]] = []
+        found = False
         for descriptor in descriptors:
             names = _annotated(descriptor)
             platform = _object(descriptor.get("platform") or {}, "platform")
@@ -152,17 +175,22 @@ class _Loader:
                 continue
             kind = descriptor.get("mediaType", MANIFEST)
             if kind in _MANIFESTS:
-                chosen.append((descriptor, names))
+                found = True
+                yield descriptor, names
             elif kind in _INDEXES:
-                inner = parse_json(self._members.verified(descriptor.get("digest")), "an image index")
-                for found, inner_names in self._choose(_objects(inner.get("manifests"), "manifests"), depth + 1)[:1]:
-                    chosen.append((found, names + inner_names))
-        if not chosen:
+                index = parse_json(self._members.verified(descriptor.get("digest")), "an image index")
+                inner, inner_names = next(self._choose(_objects(index.get("manifests"), "manifests"), depth + 1))
+                found = True
+                yield inner, names + inner_names
+        if not found:
             raise InvalidArchive(f"the archive has no image for linux/{host_architecture()}")
-        return chosen
 
     def _add(self, config: bytes, layers: Sequence[tuple[str, str]], names: list[str]) -> None:
-        parsed = parse_json(config, "an image configuration")
+        limits = self._budget.limits
+        self._names -= len(names)
+        if len(self.images) >= limits.images or self._names < 0:
+            raise InvalidArchive(f"the archive has more than {limits.images} images, or names of images")
+        parsed = check_config(parse_json(config, "an image configuration"))
         system = parsed.get("os") or "linux"
         if system != "linux":
             raise InvalidArgument(f"cannot load {system} image on linux")
@@ -173,16 +201,16 @@ class _Loader:
             )
         if not layers or not all(map(is_digest, diff_ids)):
             raise InvalidArchive("invalid archive: an image has no layers, or a layer no sha256 diff id")
+        if len(layers) > limits.layers:
+            raise InvalidArchive(f"max depth exceeded: the image has {len(layers)} layers, {limits.layers} are allowed")
         below: list[PreparedLayer] = []
         for (member, digest), diff_id, chain in zip(layers, diff_ids, chain_ids(diff_ids)):
             layer = self._prepared.get(chain)
             if layer is None:
                 with open(self._members.path(member), "rb") as file:
-                    layer = self._store.prepare_layer(self._work, file, below=below, diff_id=diff_id, digest=digest)
+                    layer = self._prepare(file, below=below, diff_id=diff_id, digest=digest)
                 self._prepared[chain] = layer
             below.append(layer)
-        from .store import NewImage
-
         self.images.append(NewImage(config, tuple(below), tuple(names)))
 
 
@@ -227,64 +255,3 @@ def _strings(value: Any, what: str) -> list[str]:
         raise InvalidArchive(f"invalid archive: {what} is not a list")
     items: list[Any] = value
     return [_string(item, f"an item of {what}") for item in items]
-
-
-# -- out ---------------------------------------------------------------------------------------------------------
-
-
-def save(store: ImageStore, images: Sequence[tuple[str, Image]], stream: BinaryIO) -> None:
-    """Write *images*, each with the reference it was asked by, which is saved with it unless it is an id."""
-    tags: dict[str, list[str]] = {}
-    for reference, image in images:
-        names = tags.setdefault(image.manifest, [])
-        if not id_prefix(reference) or reference in image.repo_tags:
-            named = Reference.parse(reference).tagged()
-            if named.tag and str(named) not in names:
-                names.append(str(named))
-    with ExitStack() as opened:
-        blobs: dict[str, BinaryIO] = {}
-        docker: list[Json] = []
-        index: list[Json] = []
-        with store.layers.lock:  # opened under the lock, so a removal that follows does not matter
-            for manifest_digest, names in tags.items():
-                manifest = store.layout.json(manifest_digest)
-                layers = [layer["digest"] for layer in manifest["layers"]]
-                config = manifest["config"]["digest"]
-                for digest in (manifest_digest, config, *layers):
-                    if digest not in blobs:
-                        blobs[digest] = opened.enter_context(open(store.layout.blob(digest), "rb"))
-                docker.append(
-                    {
-                        "Config": _blob_name(config),
-                        "RepoTags": [Reference.parse(name).familiar for name in names] or None,
-                        "Layers": [_blob_name(digest) for digest in layers],
-                    }
-                )
-                size = len(to_json(manifest))
-                descriptor: Json = {"mediaType": MANIFEST, "digest": manifest_digest, "size": size}
-                named_entries = [
-                    {**descriptor, "annotations": {NAME: name, TAG: name.rpartition(":")[2]}} for name in names
-                ]
-                index += named_entries or [descriptor]
-        with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive:
-            for digest, file in blobs.items():
-                file.seek(0, io.SEEK_END)
-                _add_member(archive, _blob_name(digest), file, file.tell())
-            for name, value in (
-                ("oci-layout", {"imageLayoutVersion": "1.0.0"}),
-                ("index.json", {"schemaVersion": 2, "mediaType": INDEX, "manifests": index}),
-                ("manifest.json", docker),
-            ):
-                data = to_json(value)
-                _add_member(archive, name, io.BytesIO(data), len(data))
-
-
-def _blob_name(digest: str) -> str:
-    return f"blobs/sha256/{digest.removeprefix('sha256:')}"
-
-
-def _add_member(archive: tarfile.TarFile, name: str, file: BinaryIO, size: int) -> None:
-    info = tarfile.TarInfo(name)
-    info.size, info.mode = size, 0o644
-    file.seek(0)
-    archive.addfile(info, file)

@@ -1,4 +1,4 @@
-"""Removing an image: Docker's rules and texts (moby, daemon/images/image_delete.go).
+"""Removing an image: Docker's rules and texts (moby, daemon/images/image_delete.go).  Pure: what is there, what shall go.
 
     by name   the name goes; with its last name the image goes, unless a container uses it
     by id     all names of one repository go with it; names in several repositories need force
@@ -11,16 +11,25 @@ that a container still stands on stay until the container is gone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from .errors import ImageConflict
 from .layout import Named
+from .model import Image, ImageUser
 from .references import Reference
 
-if TYPE_CHECKING:
-    from .store import Image, ImageStore, ImageUser
-
 SHORT = 12
+
+
+class Removal(NamedTuple):
+    """What a removal comes to."""
+
+    left: list[Named]
+    """The index after it."""
+    untagged: list[str]
+    """Familiar names that go."""
+    deleted: bool
+    """Whether the image goes with them."""
 
 
 def short_id(identity: str) -> str:
@@ -31,32 +40,24 @@ def is_id_prefix(identity: str, text: str) -> bool:
     return bool(text) and (identity.startswith(text) or identity.removeprefix("sha256:").startswith(text))
 
 
-def remove(store: ImageStore, reference: str, *, force: bool, users: Sequence[ImageUser]) -> list[dict[str, str]]:
-    with store.layers.lock:
-        image = store.get(reference)
-        using = [user for user in users if user.image == image.id]
-        names = [named for named in store.layout.read() if named.manifest == image.manifest and named.name]
-        records: list[dict[str, str]] = []
-        by_name = not is_id_prefix(image.id, reference)
-        if by_name:
-            if using and not force and _single_repository(names):
-                raise ImageConflict(
-                    f'conflict: unable to remove repository reference "{reference}" (must force) - container '
-                    f"{short_id(using[0].container)} is using its referenced image {short_id(image.id)}",
-                    hint=f"remove the container first (`pynet rm {short_id(using[0].container)}`)",
-                )
-            going = _named_by(names, reference)
-            if len(going) < len(names):
-                return _untag(store, going)
-            if any(user.running for user in using):
-                return _untag(store, going)  # forced: the image stays for its container
-        else:
-            _check(image, using, names, force=force)
-        records += [{"Untagged": Reference.parse(named.name).familiar} for named in names]
-        store.layout.write([named for named in store.layout.read() if named.manifest != image.manifest])
-        records.append({"Deleted": image.id})
-        records += [{"Deleted": chain} for chain in store._prune()]
-        return records
+def decide(index: Sequence[Named], image: Image, reference: str, *, force: bool, users: Sequence[ImageUser]) -> Removal:
+    """Remove what *reference* names of *image*; raises ImageConflict."""
+    using = [user for user in users if user.image == image.id]
+    names = [named for named in index if named.manifest == image.manifest and named.name]
+    if not is_id_prefix(image.id, reference):
+        if using and not force and _single_repository(names):
+            raise ImageConflict(
+                f'conflict: unable to remove repository reference "{reference}" (must force) - container '
+                f"{short_id(using[0].container)} is using its referenced image {short_id(image.id)}",
+                hint=f"remove the container first (`pynet rm {short_id(using[0].container)}`)",
+            )
+        going = _named_by(names, reference)
+        if len(going) < len(names) or any(user.running for user in using):
+            return _untag(index, going)  # forced, where a container runs: the image stays for it
+    else:
+        _check(image, using, names, force=force)
+    rest = [named for named in index if named.manifest != image.manifest]
+    return Removal(rest, _familiar(names), deleted=True)
 
 
 def _named_by(names: Sequence[Named], reference: str) -> list[Named]:
@@ -66,13 +67,15 @@ def _named_by(names: Sequence[Named], reference: str) -> list[Named]:
     return [named for named in names if named.name == str(parsed)]
 
 
-def _untag(store: ImageStore, going: Sequence[Named]) -> list[dict[str, str]]:
-    before = store.layout.read()
-    after = [named for named in before if named not in going]
+def _untag(index: Sequence[Named], going: Sequence[Named]) -> Removal:
+    after = [named for named in index if named not in going]
     present = {named.manifest for named in after}
     after += [Named(named.manifest, named.size, "") for named in going[:1] if named.manifest not in present]
-    store.layout.write(after)
-    return [{"Untagged": Reference.parse(named.name).familiar} for named in going]
+    return Removal(after, _familiar(going), deleted=False)
+
+
+def _familiar(names: Sequence[Named]) -> list[str]:
+    return [Reference.parse(named.name).familiar for named in names]
 
 
 def _check(image: Image, using: Sequence[ImageUser], names: Sequence[Named], *, force: bool) -> None:

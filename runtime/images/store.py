@@ -1,9 +1,9 @@
 """Images: names, configurations and layers, kept so that any process may be killed at any moment.
 
-    stream --> workspace: blob, both digests, unpacked layer
+    stream --> workspace: blob, both digests, unpacked layer        prepare.py, load.py
                    |  one hold of the store's lock
                    v
-               layers/<chain>  blobs/sha256/<hex>  index.json      rename, rename, rename
+               layers/<chain>  blobs/sha256/<hex>  index.json       rename, rename, rename
 
 Everything that takes time happens in a workspace of its own (layers.py), unlocked.  Then, under one hold of the lock,
 layers and blobs get their names and last the index is replaced: an image is there wholly or not at all.  What a kill
@@ -18,113 +18,43 @@ from __future__ import annotations
 import io
 import logging
 import os
-import platform
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, BinaryIO, NamedTuple, cast
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, BinaryIO, cast
 
-from ...netlib.errors import InternalError, InvalidArgument
+from ...netlib.errors import InternalError
+from ...netlib.timestamps import format_stamp
 from ..spec import RootFS
 from . import bootstrap as image_bootstrap
+from .architecture import host_architecture
 from .changes import apply_changes
-from .errors import InvalidArchive, InvalidReference, NoSuchImage, disk_errors
-from .inflate import Inflated, Readable
-from .layers import Layer, LayerStore, Workspace, chain_ids
-from .layout import CONFIG, MANIFEST, Descriptor, Layout, Named, layer_type, to_json
+from .errors import InvalidReference, NoSuchImage, disk_errors
+from .inflate import Readable
+from .layers import LayerStore, chain_ids
+from .layout import CONFIG, MANIFEST, Layout, Named, to_json
+from .limits import Budget, Limits
+from .load import load
+from .model import Image, ImageUser, NewImage, PreparedLayer
+from .names import named as with_names
+from .names import new_name
+from .prepare import prepare_layer
 from .references import Reference, id_prefix
-from .unpack import Limits, unpack
+from .remove import decide
+from .save import Saving
 
 log = logging.getLogger(__name__)
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386"}
-
-
-def host_architecture() -> str:
-    """As GOARCH names it, which OCI prescribes."""
-    machine = platform.machine()
-    return _ARCHITECTURES.get(machine, machine)
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """What the store knows of an image; a snapshot."""
-
-    id: str
-    """sha256:<hex> of the configuration."""
-    repo_tags: tuple[str, ...]
-    """Familiar names with tags, as people write them."""
-    repo_digests: tuple[str, ...]
-    created: str
-    """RFC 3339; "" when the image does not say."""
-    size: int
-    """Sum of the unpacked layers' file sizes, in bytes."""
-    config: dict[str, Any]
-    """The whole OCI image configuration: "config", "rootfs", "history", ..."""
-    architecture: str
-    os: str
-    layers: tuple[str, ...]
-    """Chain ids, lowest first."""
-    manifest: str
-    """Digest of the manifest."""
-
-    @property
-    def defaults(self) -> dict[str, Any]:
-        """What containers start from: Cmd, Env, Entrypoint, ... (the configuration's inner object)."""
-        return cast(dict[str, Any], self.config.get("config") or {})
-
-    @property
-    def created_unix(self) -> int:
-        """Seconds; 0 when the image does not say."""
-        return parse_time(self.created)
-
 
 # the class below has a method ``list``, which hides the type
 Images = list[Image]
 Removed = list[dict[str, str]]
 Chains = list[str]
+Tell = Callable[[str], object]
+"""Gets a line about what could not be kept of a layer."""
 
 
-class ImageUser(NamedTuple):
-    """A container, to whoever wants to remove its image."""
-
-    container: str
-    image: str
-    """The image's id."""
-    running: bool
-
-
-def parse_time(text: str) -> int:
-    """RFC 3339 with up to nine digits of fraction, to seconds."""
-    try:
-        return int(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp())
-    except ValueError:
-        return 0
-
-
-def now() -> str:
-    moment = time.time_ns()
-    return datetime.fromtimestamp(moment // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment % 10**9:09d}Z"
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedLayer:
-    """A layer in a workspace, ready for its name."""
-
-    chain: str
-    unpacked: str
-    blob: str
-    descriptor: Descriptor
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class NewImage:
-    """An image that is ready to be stored: configuration, layers lowest first, canonical names."""
-
-    config: bytes
-    layers: tuple[PreparedLayer, ...]
-    names: tuple[str, ...]
+def _nobody(_: str) -> None:
+    pass
 
 
 class ImageStore:
@@ -143,79 +73,59 @@ class ImageStore:
                 self.layers.sweep()
                 try:
                     self._prune()
-                except (
-                    InternalError,
-                    OSError,
-                ) as error:  # a blob that can not be read must not keep the engine from starting
+                except (InternalError, OSError) as error:  # a blob that is lost keeps nobody from starting
                     log.warning("what no image names is kept: %s", error)
 
     # -- making images -------------------------------------------------------------------------------------------
 
     def bootstrap(self, reference: str = "busybox:latest") -> Image:
         """Make an image from the host's static busybox; the same binary gives the same id."""
-        name = _new_name(reference)
+        name = new_name(reference)
         busybox = image_bootstrap.find_busybox()
         with disk_errors(self.path), self.layers.workspace() as work:
-            layer = self.prepare_layer(work, io.BytesIO(image_bootstrap.make_layer(busybox)))
+            layer = prepare_layer(work, Budget(self.limits), io.BytesIO(image_bootstrap.make_layer(busybox)))
             return self._finish(image_bootstrap.make_config(busybox), layer, name)
 
     def import_rootfs(
-        self, stream: Readable, reference: str = "", *, changes: Sequence[str] = (), message: str = ""
+        self,
+        stream: Readable,
+        reference: str = "",
+        *,
+        changes: Sequence[str] = (),
+        message: str = "",
+        tell: Tell = _nobody,
     ) -> Image:
         """An image of one layer from a tar archive of a root file system, compressed or not.
 
         *changes* are Dockerfile instructions; *reference* may be empty: then the image has only its id.
         """
-        name = _new_name(reference) if reference else ""
+        name = new_name(reference) if reference else ""
         config = apply_changes({}, changes)
         with disk_errors(self.path), self.layers.workspace() as work:
-            layer = self.prepare_layer(work, stream)
-            created = now()
+            layer = prepare_layer(work, Budget(self.limits), stream)
+            created = format_stamp(time.time_ns())
             history = [{"created": created, "comment": message or "Imported from -"}]
-            return self._finish({"created": created, "config": config, "history": history}, layer, name)
+            image = self._finish({"created": created, "config": config, "history": history}, layer, name)
+        for warning in layer.warnings:
+            tell(warning)
+        return image
 
-    def load(self, stream: Readable) -> Images:
-        """Images from an archive of ``docker save`` or of an OCI layout, compressed or not."""
-        from .archive import load
-
-        with disk_errors(self.path):
-            return load(self, stream)
+    def load(self, stream: Readable, *, tell: Tell = _nobody) -> Images:
+        """Images from an archive of ``docker save`` or of an OCI layout, compressed or not: all of them, or none."""
+        with disk_errors(self.path), self.layers.workspace() as work:
+            prepare = partial(prepare_layer, work, Budget(self.limits))
+            found = load(stream, work, self.limits, prepare)
+            images = self.commit(found)
+        for warning in dict.fromkeys(line for image in found for layer in image.layers for line in layer.warnings):
+            tell(warning)
+        return images
 
     def save(self, references: Sequence[str], stream: BinaryIO) -> None:
         """Write images as an archive that ``docker load`` and OCI tools read."""
-        from .archive import save
-
-        save(self, [(reference, self.get(reference)) for reference in references], stream)
-
-    def prepare_layer(
-        self,
-        work: Workspace,
-        source: Readable,
-        *,
-        below: Sequence[PreparedLayer] = (),
-        diff_id: str = "",
-        digest: str = "",
-    ) -> PreparedLayer:
-        """Store and unpack one layer in *work*, over the layers *below* (lowest first); check digests when given."""
-        blob, unpacked = work.name("blob"), work.name("layer")
-        diff = os.path.join(unpacked, "diff")
-        os.makedirs(diff, mode=0o700)
-        lower = [os.path.join(layer.unpacked, "diff") for layer in reversed(below)]
-        with open(blob, "wb") as file:
-            stream = Inflated(source, max_bytes=self.limits.bytes, copy=file)
-            result = unpack(stream, diff, lower=lower, limits=self.limits)
-        if digest and stream.digest != digest:
-            raise InvalidArchive(f"layer {len(below)}: the content of {digest} has digest {stream.digest}")
-        if diff_id and stream.diff_id != diff_id:
-            raise InvalidArchive(f'invalid diffID for layer {len(below)}: expected "{diff_id}", got "{stream.diff_id}"')
-        chain = chain_ids([*([below[-1].chain] if below else []), stream.diff_id])[-1]
-        self.layers.seal(unpacked, Layer(chain, stream.diff_id, result.size, result.entries))
-        descriptor: Descriptor = {
-            "mediaType": layer_type(stream.copy_compression),
-            "digest": stream.copy_digest,
-            "size": os.path.getsize(blob),
-        }
-        return PreparedLayer(chain, unpacked, blob, descriptor, tuple(result.warnings))
+        with self.layers.lock:
+            saving = Saving(self.layout, [(reference, self.get(reference)) for reference in references])
+        with saving:
+            saving.write(stream)
 
     def _finish(self, base: dict[str, Any], layer: PreparedLayer, name: str) -> Image:
         rootfs = {"type": "layers", "diff_ids": [layer.chain]}
@@ -225,16 +135,9 @@ class ImageStore:
     def commit(self, images: Sequence[NewImage]) -> Images:
         """Give prepared layers their names and the images theirs: all of it, or nothing that counts."""
         with self.layers.lock:
-            before = self.layout.read()
-            index = before
-            manifests = [self._adopt(image) for image in images]
-            for image, manifest in zip(images, manifests):
-                index = _with(index, manifest)
-                for name in image.names:
-                    index = [named for named in index if named.name != name]
-                    index = _with(index, Named(manifest.manifest, manifest.size, name))
-            self.layout.write(_keep_nameless(before, index))
-            return [self._image(manifest) for manifest in dict.fromkeys(found.manifest for found in manifests)]
+            stored = [(self._adopt(image), image.names) for image in images]
+            self.layout.write(with_names(self.layout.read(), stored))
+            return [self._image(manifest) for manifest in dict.fromkeys(found.manifest for found, _ in stored)]
 
     def _adopt(self, image: NewImage) -> Named:
         """Layers, blobs, configuration and manifest into their places; what is there already stays."""
@@ -319,13 +222,12 @@ class ImageStore:
 
     def tag(self, reference: str, new: str) -> Image:
         """Give an image one more name; the name leaves the image that had it."""
-        name = _new_name(new)
+        name = new_name(new)
         with self.layers.lock:
             manifest = self._find(reference)
             before = self.layout.read()
-            size = next(named.size for named in before if named.manifest == manifest)
-            index = [named for named in before if named.name != name]
-            self.layout.write(_keep_nameless(before, _with(index, Named(manifest, size, name))))
+            image = next(named for named in before if named.manifest == manifest)
+            self.layout.write(with_names(before, [(image, [name])]))
             return self._image(manifest)
 
     def remove(self, reference: str, *, force: bool = False, in_use: Iterable[tuple[str, str, bool]] = ()) -> Removed:
@@ -333,9 +235,16 @@ class ImageStore:
 
         *in_use* are the containers there are, as ImageUser (container id, image id, running).
         """
-        from .remove import remove
-
-        return remove(self, reference, force=force, users=[ImageUser(*user) for user in in_use])
+        with self.layers.lock:
+            image = self.get(reference)
+            users = [ImageUser(*user) for user in in_use]
+            removal = decide(self.layout.read(), image, reference, force=force, users=users)
+            self.layout.write(removal.left)
+            records = [{"Untagged": name} for name in removal.untagged]
+            if removal.deleted:
+                records.append({"Deleted": image.id})
+                records += [{"Deleted": chain} for chain in self._prune()]
+            return records
 
     def _prune(self) -> Chains:
         """Remove layers and blobs that nothing names; the chain ids.  The lock is held."""
@@ -369,41 +278,6 @@ class ImageStore:
             self.layers.pin(container_dir, image.layers)
             os.makedirs(work, mode=0o700, exist_ok=True)
             if not os.path.isdir(upper):
-                os.mkdir(upper, 0o755)
-                _copy_owner(lower[0], upper)
+                os.mkdir(upper)
+                os.chmod(upper, 0o755)  # overlayfs shows its mode as that of "/"; mkdir's is subject to the umask
         return {"lower": lower, "upper": upper, "work": work, "readonly": False}
-
-
-def _copy_owner(source: str, target: str) -> None:
-    """overlayfs shows the upper directory's owner and mode as those of "/"."""
-    status = os.stat(source)
-    try:
-        os.chown(target, status.st_uid, status.st_gid)
-    except PermissionError:
-        pass  # without root everything belongs to us anyway
-    os.chmod(target, status.st_mode & 0o7777)
-
-
-def _new_name(reference: str) -> str:
-    """The canonical form of a name to be given."""
-    parsed = Reference.parse(reference)
-    if parsed.digest:
-        raise InvalidArgument("refusing to create a tag with a digest reference")
-    if parsed.familiar_name == "sha256":
-        raise InvalidArgument("refusing to create an ambiguous tag using digest algorithm as name")
-    return str(parsed.tagged())
-
-
-def _with(index: Sequence[Named], new: Named) -> list[Named]:
-    """*index* and *new*; an image has a line for each name, or one without a name."""
-    if not new.name and any(named.manifest == new.manifest for named in index):
-        return list(index)
-    kept = [named for named in index if named != new and (named.name or named.manifest != new.manifest)]
-    return [*kept, new]
-
-
-def _keep_nameless(before: Iterable[Named], after: list[Named]) -> list[Named]:
-    """An image whose last name went to another stays, without a name (Docker: <none>)."""
-    present = {named.manifest for named in after}
-    lost = {named.manifest: named for named in before if named.manifest not in present}
-    return after + [Named(named.manifest, named.size, "") for named in lost.values()]

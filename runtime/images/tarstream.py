@@ -21,7 +21,14 @@ from .errors import InvalidArchive
 
 BLOCK = 512
 META_MAX = 8 << 20
-"""Largest pax or long-name record: an attribute is at most 64 KiB (xattr(7)), a path 4 KiB."""
+"""Bytes of extended headers that one entry may have, and of the records that hold for all: an attribute is at most 64 KiB
+(xattr(7)), a path 4 KiB."""
+HEADERS_MAX = 16
+"""Extended headers of one entry: pax, two long names and a global one are what tools write."""
+RECORDS_MAX = 1000
+"""Pax records that hold for one entry, and for all: what we use, that is attributes and a handful of others."""
+PATH_MAX = 4096
+"""Of a name or a link's target, with a zero byte at the end (limits.h)."""
 
 Kind = Literal["file", "directory", "symlink", "hardlink", "fifo", "character", "block"]
 _KINDS: dict[bytes, Kind] = {
@@ -30,6 +37,8 @@ _KINDS: dict[bytes, Kind] = {
 }  # fmt: skip
 _REFUSED = {b"S": "sparse file", b"M": "multi-volume part", b"D": "GNU dump directory", b"N": "old GNU long name"}
 _XATTR = b"SCHILY.xattr."
+_SPARSE = b"GNU.sparse"
+_USED = frozenset({b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"})
 _TIME_MAX = 1 << 33
 
 
@@ -66,6 +75,7 @@ class TarReader:
 
     def __iter__(self) -> Iterator[Entry]:
         records: dict[bytes, bytes] = {}
+        headers = meta = 0
         while True:
             self._skip()
             header = self._stream.read(BLOCK)
@@ -81,11 +91,16 @@ class TarReader:
             if size < 0:
                 raise InvalidArchive("corrupt tar header: negative size")
             if kind in b"xgXLKV":
+                headers, meta = headers + 1, meta + size
+                if headers > HEADERS_MAX or meta > META_MAX:
+                    raise InvalidArchive(
+                        f"corrupt tar archive: {headers} extended headers of {meta} bytes for one entry"
+                    )
                 data = self._meta(size, kind)
                 if kind in b"xX":
-                    records.update(_pax_records(data))
+                    _update(records, data)
                 elif kind == b"g":
-                    self._global.update(_pax_records(data))
+                    _update(self._global, data)
                 elif kind == b"L":
                     records.setdefault(b"path", data.split(b"\0", 1)[0])
                 elif kind == b"K":
@@ -93,6 +108,7 @@ class TarReader:
                 continue
             entry = _entry(header, size, {**self._global, **records} if self._global else records)
             records = {}
+            headers = meta = 0
             self._unread, self._padding = entry.size, -entry.size % BLOCK
             yield entry
 
@@ -114,8 +130,6 @@ class TarReader:
         self._padding = 0
 
     def _meta(self, size: int, kind: bytes) -> bytes:
-        if size > META_MAX:
-            raise InvalidArchive(f"corrupt tar archive: extended header of {size} bytes")
         self._unread, self._padding = size, -size % BLOCK
         data = b"".join(self.data())
         return data if kind != b"V" else b""  # a volume label says nothing about entries
@@ -143,9 +157,19 @@ def _number(raw: bytes) -> int:
         raise InvalidArchive(f"corrupt tar header: {raw!r} is no number") from None
 
 
-def _pax_records(data: bytes) -> dict[bytes, bytes]:
+def _update(records: dict[bytes, bytes], data: bytes) -> None:
+    """Put the records of a pax header that mean something here into *records*."""
+    for key, value in _pax_records(data):
+        if key in _USED or key.startswith((_XATTR, _SPARSE)):
+            records[key] = value
+            if len(records) > RECORDS_MAX:
+                raise InvalidArchive(f"corrupt pax header: more than {RECORDS_MAX} records")
+    if sum(len(key) + len(value) for key, value in records.items()) > META_MAX:
+        raise InvalidArchive(f"corrupt pax header: records of more than {META_MAX} bytes")
+
+
+def _pax_records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """``"%d %s=%s\\n"`` records, the length counting itself."""
-    records: dict[bytes, bytes] = {}
     position = 0
     while position < len(data):
         space = data.find(b" ", position, position + 20)
@@ -154,9 +178,8 @@ def _pax_records(data: bytes) -> dict[bytes, bytes]:
         key, equals, value = record.partition(b"=")
         if length <= 0 or position + length > len(data) or not equals or not value.endswith(b"\n"):
             raise InvalidArchive("corrupt pax header")
-        records[key] = value[:-1]
+        yield key, value[:-1]
         position += length
-    return records
 
 
 def _decimal(raw: bytes) -> int:
@@ -182,9 +205,11 @@ def _entry(header: bytes, size: int, pax: dict[bytes, bytes]) -> Entry:
     name = pax.get(b"path", name)
     link = pax.get(b"linkpath", header[157:257].split(b"\0", 1)[0])
     shown = name.decode("utf-8", "backslashreplace")
-    if kind_byte in _REFUSED or any(key.startswith(b"GNU.sparse") for key in pax):
+    if kind_byte in _REFUSED or any(key.startswith(_SPARSE) for key in pax):
         what = _REFUSED.get(kind_byte, "sparse file")
         raise InvalidArchive(f"{shown}: a {what} is not supported in an archive", hint="make it without `--sparse`")
+    if len(name) >= PATH_MAX or len(link) >= PATH_MAX:
+        raise InvalidArchive(f"{shown[:80]}...: a name is too long")
     kind = _KINDS.get(kind_byte)
     if kind is None:
         raise InvalidArchive(f"{shown}: unknown tar entry type {kind_byte!r}")

@@ -14,8 +14,9 @@ the attribute ``trusted.overlay.opaque`` - in a user namespace ``user.overlay.op
 mounted with ``userxattr``.  They hide only what lower layers hold: a whiteout beside a directory of the same layer
 makes that directory opaque.  ``.wh.`` before "", "." or ".." is refused (it would remove the parent).
 
-A parent that the archive does not mention takes its mode and owner from the lower layers, else is root's 0755; so does
-the layer's root, which overlayfs shows as the container's "/".
+A parent that the archive does not mention takes its mode and owner from the lower layers, else is root's 0755.  The
+layer's root, the container's "/", is root's 0755 whatever its entry says: archives of a directory that mktemp(1) made say
+0700, and nobody but root could enter (moby, pkg/archive: an entry "." is passed over).
 
 *Rootless* (no root, or a user namespace that maps few ids): an owner that can not be set is left as it is, set-id bits
 that would then belong to another user are dropped, device nodes are skipped; each with a warning.
@@ -27,18 +28,17 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from ...netlib.kernel.syscall import openat2
 from ...netlib.kernel.tree import remove_tree
+from .attributes import Attributes, is_rootless
+from .directories import DIRECTORY, Directories
 from .errors import InvalidArchive
 from .inflate import Inflated
+from .limits import Budget, Limits
 from .tarstream import Entry, TarReader
 
 WHITEOUT, OPAQUE, AUFS = b".wh.", b".wh..wh..opq", b".wh..wh."
-CACHED_DIRECTORIES = 512
-MAX_WARNINGS = 20
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NODES = {"fifo": stat.S_IFIFO, "character": stat.S_IFCHR, "block": stat.S_IFBLK}
 # what a hostile or broken archive can make the kernel say
@@ -51,38 +51,18 @@ _ARCHIVE_ERRNOS = {
     errno.EISDIR: "a directory is in the way",
     errno.EINVAL: "a name or number is not valid here",
     errno.EMLINK: "too many links",
+    errno.E2BIG: "an extended attribute is too large",
+    errno.ERANGE: "the name of an extended attribute is too long",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds against archives made to fill the disk."""
-
-    entries: int = 2_000_000
-    bytes: int = 64 << 30
-
-
-@dataclass(slots=True)
 class Unpacked:
-    entries: int = 0
-    size: int = 0
+    entries: int
+    size: int
     """Sum of the files' sizes."""
-    warnings: list[str] = field(default_factory=list[str])
-
-    def warn(self, text: str) -> None:
-        if len(self.warnings) < MAX_WARNINGS:
-            self.warnings.append(text)
-
-
-def is_rootless() -> bool:
-    """True unless we are root with every uid: only then can owners and device nodes be made."""
-    if os.geteuid() != 0:
-        return True
-    try:
-        with open("/proc/self/uid_map") as uid_map:
-            return int(uid_map.readline().split()[2]) < 65536
-    except (OSError, IndexError, ValueError):
-        return False
+    warnings: list[str]
+    """What could not be kept here: one line each, the first few."""
 
 
 def unpack(
@@ -90,15 +70,18 @@ def unpack(
     destination: str,
     *,
     lower: Sequence[str] = (),
-    limits: Limits | None = None,
+    budget: Budget | None = None,
     rootless: bool | None = None,
 ) -> Unpacked:
     """Unpack *stream* into the empty directory *destination*; *lower* are the layers below, topmost first.
 
     Reads the stream to its end.  On any error the destination holds a part of the layer; the caller removes it.
     """
-    unpacker = _Unpacker(destination, lower, limits or Limits(), is_rootless() if rootless is None else rootless)
+    budget = budget or Budget(Limits())
+    attributes = Attributes(is_rootless() if rootless is None else rootless)
+    directories = Directories(destination, lower, attributes, budget)
     try:
+        unpacker = _Unpacker(directories, attributes, budget)
         reader = TarReader(stream)
         for entry in reader:
             try:
@@ -108,103 +91,31 @@ def unpack(
                 if reason is None:
                     raise
                 raise InvalidArchive(f"can not unpack {entry.shown}: {reason}") from error
-        unpacker.finish()
+        directories.finish()
         stream.drain()
     finally:
-        unpacker.close()
-    return unpacker.result
+        directories.close()
+    return Unpacked(unpacker.entries, unpacker.size, attributes.warnings)
 
 
 class _Unpacker:
-    def __init__(self, destination: str, lower: Sequence[str], limits: Limits, rootless: bool) -> None:
-        self.result = Unpacked()
-        self._limits, self._rootless = limits, rootless
-        self._lower: list[int] = []
-        self._directories: dict[bytes, int] = {b"": os.open(destination, _DIRECTORY)}
-        self._late: dict[bytes, tuple[int, int]] = {}
-        for path in lower:
-            self._lower.append(os.open(path, _DIRECTORY))
-        if self._lower:
-            self._copy_from_lower(b"", self._directories[b""])
-        else:
-            os.fchmod(self._directories[b""], 0o755)
-
-    def close(self) -> None:
-        for fd in (*self._directories.values(), *self._lower):
-            os.close(fd)
-        self._directories.clear()
-        self._lower.clear()
-
-    # -- parents -------------------------------------------------------------------------------------------------
-
-    def _directory(self, path: bytes) -> int:
-        """A descriptor of the directory *path* (relative, no ``..``), made with its parents when missing."""
-        fd = self._directories.get(path)
-        if fd is None:
-            fd = self._directories[path] = self._open_directory(path)
-        return fd
-
-    def _open_directory(self, path: bytes) -> int:
-        root = self._directories[b""]
-        missing: list[bytes] = []
-        there, fd = path, -1
-        while fd < 0:
-            try:
-                fd = openat2(root, there or b".", _DIRECTORY)
-            except FileNotFoundError:
-                there, _, base = there.rpartition(b"/")
-                missing.append(base)
-        try:
-            for base in reversed(missing):
-                os.mkdir(base, 0o755, dir_fd=fd)
-                made = os.open(base, _DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
-                os.close(fd)
-                fd = made
-                there = there + b"/" + base if there else base
-                self._copy_from_lower(there, fd)
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
-
-    def _forget_directories(self, kept: int = -1) -> None:
-        for path, fd in list(self._directories.items()):
-            if path and fd != kept:
-                os.close(self._directories.pop(path))
-
-    def _copy_from_lower(self, path: bytes, fd: int) -> None:
-        """overlayfs shows the topmost directory's owner and mode, so an unmentioned parent must have the lower's."""
-        for lower in self._lower:
-            try:
-                found = openat2(lower, path or b".", _DIRECTORY)
-            except OSError:
-                continue  # not in this layer; whatever is wrong there is not this archive's fault
-            try:
-                status = os.fstat(found)
-            finally:
-                os.close(found)
-            self._own(status.st_uid, status.st_gid, fd)
-            self._late[path] = (stat.S_IMODE(status.st_mode), status.st_mtime_ns)
-            return
-        if path:
-            os.fchmod(fd, 0o755)  # mkdir's was subject to the umask
+    def __init__(self, directories: Directories, attributes: Attributes, budget: Budget) -> None:
+        self._directories, self._attributes, self._budget = directories, attributes, budget
+        self.entries = self.size = 0
 
     # -- entries -------------------------------------------------------------------------------------------------
 
     def add(self, entry: Entry, reader: TarReader) -> None:
-        self.result.entries += 1
-        if self.result.entries > self._limits.entries:
-            raise InvalidArchive(f"the archive has more than {self._limits.entries} entries")
+        self.entries += 1
+        self._budget.spend_entry()
         parts = _parts(entry, entry.name)
         if not parts:
             if entry.kind != "directory":
                 raise InvalidArchive(f"the archive's root is a {entry.kind}")
-            self._finish_directory(entry, b"", self._directories[b""])
             return
-        if len(self._directories) > CACHED_DIRECTORIES:  # only here: below, descriptors of the cache are in use
-            self._forget_directories()
+        self._directories.trim()
         *above, base = parts
-        parent = self._directory(b"/".join(above))
+        parent = self._directories.open(b"/".join(above))
         if base.startswith(WHITEOUT):
             self._whiteout(entry, parent, base)
             return
@@ -231,9 +142,11 @@ class _Unpacker:
                 written = os.write(fd, piece)
                 while written < len(piece):
                     written += os.write(fd, piece[written:])
-            self.result.size += entry.size
-            os.fchmod(fd, self._mode(entry, self._own(entry.uid, entry.gid, fd)))  # chown clears set-id bits
-            self._xattrs(entry, fd)  # after chown, which removes security.capability
+            self.size += entry.size
+            os.fchmod(
+                fd, self._attributes.mode(entry, self._attributes.own(entry.uid, entry.gid, fd))
+            )  # chown clears set-id bits
+            self._attributes.set_xattrs(entry, fd)  # after chown, which removes security.capability
             os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
         finally:
             os.close(fd)
@@ -250,15 +163,15 @@ class _Unpacker:
                 self._remove(parent, base)
                 os.mkdir(base, 0o700, dir_fd=parent)
         path = b"/".join(parts)
-        fd = self._directory(path)
+        fd = self._directories.open(path)
         if opaque:
-            self._make_opaque(fd)
+            self._attributes.make_opaque(fd)
         self._finish_directory(entry, path, fd)
 
     def _finish_directory(self, entry: Entry, path: bytes, fd: int) -> None:
-        owned = self._own(entry.uid, entry.gid, fd)
-        self._xattrs(entry, fd)
-        self._late[path] = (self._mode(entry, owned), entry.mtime_ns)
+        owned = self._attributes.own(entry.uid, entry.gid, fd)
+        self._attributes.set_xattrs(entry, fd)
+        self._directories.finish_later(path, self._attributes.mode(entry, owned), entry.mtime_ns)
 
     def _add_hardlink(self, entry: Entry, parent: int, parts: list[bytes]) -> None:
         target = _parts(entry, entry.link)
@@ -267,7 +180,7 @@ class _Unpacker:
         if target == parts:
             return
         self._remove(parent, parts[-1])
-        above = self._directory(b"/".join(target[:-1]))
+        above = self._directories.open(b"/".join(target[:-1]))
         status = os.stat(target[-1], dir_fd=above, follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):
             raise InvalidArchive(f"{entry.shown}: hard link to a directory")
@@ -278,7 +191,7 @@ class _Unpacker:
             raise InvalidArchive(f"{entry.shown}: its target has a zero byte")
         self._remove(parent, base)
         os.symlink(entry.link, base, dir_fd=parent)
-        self._own(entry.uid, entry.gid, base, parent)
+        self._attributes.own(entry.uid, entry.gid, base, parent)
         os.utime(base, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
 
     def _add_node(self, entry: Entry, parent: int, base: bytes, kind: int) -> None:
@@ -288,12 +201,12 @@ class _Unpacker:
         try:
             os.mknod(base, kind | 0o600, os.makedev(*entry.device), dir_fd=parent)
         except PermissionError:
-            self.result.warn(f"{entry.shown}: device node skipped: not permitted here")
+            self._attributes.warn(f"{entry.shown}: device node skipped: not permitted here")
             return
         except OverflowError as error:
             raise InvalidArchive(f"{entry.shown}: no such device number: {entry.device}") from error
-        owned = self._own(entry.uid, entry.gid, base, parent)
-        os.chmod(base, self._mode(entry, owned), dir_fd=parent)
+        owned = self._attributes.own(entry.uid, entry.gid, base, parent)
+        os.chmod(base, self._attributes.mode(entry, owned), dir_fd=parent)
         os.utime(base, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
 
     # -- whiteouts -----------------------------------------------------------------------------------------------
@@ -302,10 +215,10 @@ class _Unpacker:
         hidden = base[len(WHITEOUT) :]
         if hidden in (b"", b".", b".."):
             raise InvalidArchive(f"{entry.shown}: whiteout of {hidden.decode() or 'nothing'!r}")
-        if not self._lower:
+        if not self._directories.has_lower:
             return  # nothing is below; a stray whiteout in the lowest layer would be seen as a device
         if base == OPAQUE:
-            self._make_opaque(parent)
+            self._attributes.make_opaque(parent)
         elif base.startswith(AUFS):
             return  # metadata of aufs (.wh..wh.plnk, .wh..wh.orph), means nothing here
         else:
@@ -315,57 +228,11 @@ class _Unpacker:
                 os.mknod(hidden, stat.S_IFCHR, 0, dir_fd=parent)  # 0:0 needs no privilege since Linux 5.8
                 return
             if stat.S_ISDIR(status.st_mode):
-                fd = os.open(hidden, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+                fd = os.open(hidden, DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
                 try:
-                    self._make_opaque(fd)
+                    self._attributes.make_opaque(fd)
                 finally:
                     os.close(fd)
-
-    def _make_opaque(self, fd: int) -> None:
-        if not self._rootless:
-            try:
-                os.setxattr(fd, "trusted.overlay.opaque", b"y")
-            except PermissionError:
-                pass  # no CAP_SYS_ADMIN in the initial user namespace; the overlay is mounted with userxattr then
-            else:
-                return
-        os.setxattr(fd, "user.overlay.opaque", b"y")
-
-    # -- attributes ----------------------------------------------------------------------------------------------
-
-    def _own(self, uid: int, gid: int, what: int | bytes, parent: int | None = None) -> bool:
-        """Set the owner; False when that is not possible here (rootless only)."""
-        if (uid, gid) == (0, 0) and os.geteuid() == 0:
-            return True
-        try:
-            if isinstance(what, int):
-                os.fchown(what, uid, gid)
-            else:
-                os.chown(what, uid, gid, dir_fd=parent, follow_symlinks=False)
-        except OverflowError as error:
-            raise InvalidArchive(f"owner {uid}:{gid} is out of range") from error
-        except OSError as error:
-            # EINVAL: the id has no mapping in this user namespace (user_namespaces(7)); EPERM: not root at all
-            if not self._rootless or error.errno not in (errno.EINVAL, errno.EPERM):
-                raise
-            self.result.warn(f"owners other than {os.geteuid()} are not kept: only one user id is available")
-            return False
-        return True
-
-    def _mode(self, entry: Entry, owned: bool) -> int:
-        return entry.mode if owned else entry.mode & ~(stat.S_ISUID | stat.S_ISGID)
-
-    def _xattrs(self, entry: Entry, fd: int) -> None:
-        for name, value in entry.xattrs.items():
-            allowed = name == "security.capability" or name.startswith("user.")
-            if not allowed or name.startswith("user.overlay."):
-                continue  # trusted.* and user.overlay.* would steer overlayfs; labels are the host's
-            try:
-                os.setxattr(fd, name, value)
-            except OSError as error:
-                if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EINVAL):
-                    raise
-                self.result.warn(f"{entry.shown}: attribute {name} was not kept: {error.strerror}")
 
     def _remove(self, parent: int, base: bytes) -> None:
         """Make way for an entry: a later one of the same name replaces the earlier."""
@@ -378,29 +245,7 @@ class _Unpacker:
         else:
             os.unlink(base, dir_fd=parent)
         if stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode):
-            self._forget_directories(kept=parent)  # cached paths may have led through what was removed
-
-    def finish(self) -> None:
-        """Modes and times of directories, innermost first: a parent's time changes with its children."""
-        for path in sorted(self._late, key=lambda path: path.count(b"/"), reverse=True):
-            mode, mtime_ns = self._late[path]
-            if not path:
-                continue
-            try:
-                fd = openat2(self._directories[b""], path, _DIRECTORY | os.O_NOFOLLOW)
-            except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                    raise
-                continue  # a later entry replaced it
-            try:
-                os.fchmod(fd, mode)
-                os.utime(fd, ns=(mtime_ns, mtime_ns))
-            finally:
-                os.close(fd)
-        if b"" in self._late:
-            mode, mtime_ns = self._late[b""]
-            os.fchmod(self._directories[b""], mode)
-            os.utime(self._directories[b""], ns=(mtime_ns, mtime_ns))
+            self._directories.forget(but=parent)  # cached paths may have led through what was removed
 
 
 def _parts(entry: Entry, name: bytes) -> list[bytes]:

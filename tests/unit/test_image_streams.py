@@ -5,10 +5,12 @@ from __future__ import annotations
 import bz2
 import gzip
 import hashlib
+import importlib.util
 import io
 import lzma
 import sys
 import tarfile
+import tracemalloc
 import zlib
 from collections.abc import Callable
 
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 from pynet.netlib.errors import NotSupported
 from pynet.runtime.images.errors import InvalidArchive
 from pynet.runtime.images.inflate import PIECE, Inflated
+from pynet.runtime.images.limits import Budget, Limits
 from pynet.runtime.images.tarstream import Entry, TarReader
 
 DATA = bytes(range(256)) * 5000 + b"\0" * 3_000_000
@@ -50,6 +53,13 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "bzip2": bz2.compress,
     "none": bytes,
 }
+if importlib.util.find_spec("zstandard"):
+    import zstandard
+
+    PACKERS["zstd"] = zstandard.ZstdCompressor(write_checksum=True).compress
+    PACKERS["zstd frames"] = lambda data: b"".join(
+        map(zstandard.ZstdCompressor(write_checksum=True).compress, (data[:9], data[9:]))
+    )
 
 
 @pytest.fixture(params=["isal", "zlib"])
@@ -72,10 +82,10 @@ def test_both_digests_and_the_bytes(kind: str, step: int, engine: str) -> None:
     assert max(map(len, pieces)) <= PIECE
     stream.drain()
     assert (stream.digest, stream.diff_id) == (sha(raw), sha(DATA))
-    assert sha(copy.getvalue()) == stream.copy_digest == sha(raw if "gzip" in kind else DATA)
+    assert sha(copy.getvalue()) == stream.copy_digest == sha(raw if kind.startswith(("gzip", "zstd")) else DATA)
 
 
-@pytest.mark.parametrize("kind", ["gzip", "gzip members", "xz", "bzip2"])
+@pytest.mark.parametrize("kind", [kind for kind in PACKERS if kind != "none"])
 def test_a_stream_cut_short_is_an_error(kind: str, engine: str) -> None:
     raw = PACKERS[kind](DATA)
     stream = Inflated(io.BytesIO(raw[: len(raw) * 2 // 3]))
@@ -83,7 +93,7 @@ def test_a_stream_cut_short_is_an_error(kind: str, engine: str) -> None:
         stream.drain()
 
 
-@pytest.mark.parametrize("kind", ["gzip", "xz", "bzip2"])
+@pytest.mark.parametrize("kind", [kind for kind in PACKERS if " " not in kind and kind != "none"])
 def test_a_flipped_byte_is_an_error(kind: str, engine: str) -> None:
     raw = bytearray(PACKERS[kind](DATA))
     raw[len(raw) // 2] ^= 0x55
@@ -99,7 +109,7 @@ def test_garbage_behind_a_gzip_member_is_an_error(engine: str) -> None:
 def test_a_bomb_is_bounded_in_size_and_in_memory(engine: str) -> None:
     packer = zlib.compressobj(9, wbits=31)
     bomb = b"".join(packer.compress(b"\0" * (1 << 20)) for _ in range(64)) + packer.flush()
-    stream = Inflated(io.BytesIO(bomb), max_bytes=8 << 20)
+    stream = Inflated(io.BytesIO(bomb), budget=Budget(Limits(bytes=8 << 20)))
     got = 0
     with pytest.raises(InvalidArchive, match="larger than 8388608 bytes when unpacked"):
         for piece in stream.pieces(1 << 40):
@@ -108,11 +118,46 @@ def test_a_bomb_is_bounded_in_size_and_in_memory(engine: str) -> None:
     assert got <= 8 << 20
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 14), reason="this Python reads zstd")
-def test_zstd_is_refused_with_what_to_do() -> None:
-    with pytest.raises(NotSupported) as caught:
+def test_a_zstd_bomb_is_bounded_in_size_and_in_memory() -> None:
+    zstandard = pytest.importorskip("zstandard")
+    bomb = zstandard.ZstdCompressor().compress(b"\0" * (256 << 20))
+    assert len(bomb) < 10_000
+    tracemalloc.start()
+    try:
+        stream = Inflated(io.BytesIO(bomb), budget=Budget(Limits(bytes=200 << 20)))
+        with pytest.raises(InvalidArchive, match="larger than 209715200 bytes when unpacked"):
+            for piece in stream.pieces(1 << 40):
+                assert len(piece) <= PIECE
+        assert tracemalloc.get_traced_memory()[1] < 70 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_zstd_window_that_takes_more_memory_than_zstd_itself_gives_is_refused() -> None:
+    zstandard = pytest.importorskip("zstandard")
+    parameters = zstandard.ZstdCompressionParameters(window_log=29)
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    with pytest.raises(InvalidArchive, match="corrupt zstd stream"):
+        Inflated(io.BytesIO(packer.compress(DATA) + packer.flush())).drain()
+
+
+def test_frames_of_zstd_that_are_to_be_skipped() -> None:
+    """As zstd:chunked has them at its end (RFC 8878, section 3.1.2)."""
+    zstandard = pytest.importorskip("zstandard")
+    skipped = b"\x50\x2a\x4d\x18" + (3000).to_bytes(4, "little") + b"x" * 3000
+    raw = zstandard.ZstdCompressor().compress(b"hello") + skipped
+    stream = Inflated(Dribble(raw, 100))
+    assert b"".join(stream.pieces(100)) == b"hello"
+    stream.drain()
+    assert stream.digest == sha(raw)
+
+
+def test_zstd_without_its_library_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    monkeypatch.setitem(sys.modules, "compression.zstd", None)
+    with pytest.raises(NotSupported, match="zstandard is not installed") as caught:
         Inflated(io.BytesIO(b"\x28\xb5\x2f\xfd" + b"\0" * 100)).read(1)
-    assert "zstd -d" in caught.value.hint
+    assert "pynet[fast]" in caught.value.hint and "zstd -d" in caught.value.hint
 
 
 # -- tar ---------------------------------------------------------------------------------------------------------

@@ -15,10 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pynet.netlib.kernel.tree import remove_tree, tree_size
+from pynet.runtime.images.attributes import is_rootless
 from pynet.runtime.images.errors import InvalidArchive
 from pynet.runtime.images.inflate import Inflated
+from pynet.runtime.images.limits import Limits
 from pynet.runtime.images.store import ImageStore
-from pynet.runtime.images.unpack import Limits, Unpacked, is_rootless, unpack
+from pynet.runtime.images.unpack import Unpacked, unpack
 
 Item = tuple[str, dict[str, Any]]
 
@@ -163,9 +165,9 @@ def test_modes_times_and_attributes(tmp_path: Path) -> None:
         return stat.S_IMODE((layer / name).stat().st_mode)
 
     assert [mode(n) for n in (".", "ro", "ro/suid", "tmp", "p", "implicit")] == [
-        0o711, 0o555, 0o4755, 0o1777, 0o622, 0o755,
+        0o755, 0o555, 0o4755, 0o1777, 0o622, 0o755,
     ]  # fmt: skip
-    assert [os.lstat(layer / n).st_mtime for n in (".", "ro", "ro/suid", "ro/l")] == [5, 7, 9, 11]
+    assert [os.lstat(layer / n).st_mtime for n in ("ro", "ro/suid", "ro/l")] == [7, 9, 11]
     assert os.getxattr(layer / "ro/suid", "user.k") == b"v"
     assert os.listxattr(layer / "evil") == [] == os.listxattr(layer / "implicit/f")
 
@@ -194,10 +196,43 @@ def test_whiteouts_become_those_of_overlayfs(tmp_path: Path) -> None:
     assert (top / "g").read_bytes() == b"kept"
 
 
-def test_the_root_looks_as_it_does_below(tmp_path: Path) -> None:
-    open_layer(tmp_path / "base", folder(".", 0o700))
-    open_layer(tmp_path / "top", entry("a", b"x"), lower=(tmp_path / "base",))
-    assert stat.S_IMODE((tmp_path / "top").stat().st_mode) == 0o700
+@pytest.mark.parametrize("name", [".", "./", "/", "a/..", "/./"])
+def test_the_root_is_everybodys_to_enter_whatever_its_entry_says(tmp_path: Path, name: str) -> None:
+    """`tar -C "$(mktemp -d)" .` says 0700, and no user of a container but root could do anything."""
+    data = {"SCHILY.xattr.user.k": "v"}
+    root = entry(name, type=tarfile.DIRTYPE, mode=0o700, mtime=5, uid=1234, gid=1234, pax_headers=data)
+    if name == "a/..":
+        with pytest.raises(InvalidArchive, match="leads out"):
+            open_layer(tmp_path / "layer", root)
+        return
+    open_layer(tmp_path / "layer", root, entry("a", b"x"))
+    status = (tmp_path / "layer").stat()
+    assert stat.S_IMODE(status.st_mode) == 0o755 and (status.st_uid, status.st_mtime != 5) == (os.getuid(), True)
+    assert os.listxattr(tmp_path / "layer") == []
+
+
+def test_the_root_of_a_container_is_everybodys_to_enter_also_of_an_image_of_before(tmp_path: Path) -> None:
+    store = ImageStore(str(tmp_path))
+    image = store.import_rootfs(io.BytesIO(tar_of(entry("a", b"x"))), "old")
+    os.chmod(store.layers.diff(image.layers[0]), 0o700)  # as older ones unpacked "./" of 0700
+    old = os.umask(0o077)
+    try:
+        root = store.rootfs(image, str(tmp_path / "containers/c"))
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(os.stat(root["upper"]).st_mode) == 0o755
+
+
+def test_a_link_that_is_replaced_leads_where_it_says_now(tmp_path: Path) -> None:
+    """Directories are kept open by the path that they were reached by: the path of a link must be forgotten with it."""
+    open_layer(
+        tmp_path / "layer",
+        folder("a"), folder("b"),
+        symlink("l", "a"), entry("l/first", b"x"),
+        symlink("l", "b"), entry("l/second", b"x"),
+        folder("l"), entry("l/third", b"x"),
+    )  # fmt: skip
+    assert tree(tmp_path / "layer") == {"a", "a/first", "b", "b/second", "l", "l/third"}
 
 
 def test_rootless_owners_and_devices_are_left_out_with_a_warning(tmp_path: Path) -> None:
