@@ -364,6 +364,40 @@ def test_what_is_not_ours_is_left_to_the_host(firewall: FirewallBackend, world: 
     assert world.ask(world.lan, "tcp", world.address("b1", 4), SERVED).startswith("b1")
 
 
+def test_a_network_of_ipv6_alone(firewall: FirewallBackend, world: World) -> None:
+    """It has every promise of its family, and IPv4 is none of its business."""
+    world.servers.serve("lan", world.lan, 5000)
+    only6 = rules("a", subnets=("fd77:1::/64",), source=("2001:db8::1",))
+    ports = [world.port(proto, "a1", 6, 8080) for proto in ("tcp", "udp")]
+    ports += [world.port("tcp", "a1", 6, 8081, HOST[6]), world.port("tcp", "a1", 6, 8082, "::1")]
+    firewall.replace([only6, rules("b")], ports)
+    assert same(firewall.state(), [only6, rules("b")], ports)
+    world.route_lan_to_containers()
+    for proto in ("tcp", "udp"):
+        assert world.ask(world.lan, proto, HOST[6], 8080) == f"a1 {LAN[6]}"
+        assert world.ask(world.containers["a1"], proto, HOST[6], 8080).startswith("a1 "), "hairpin"
+        assert not world.ask(world.lan, proto, HOST[4], 8080, silent=True)
+        assert world.ask(world.containers["a1"], proto, LAN[6], 5000) == f"lan {HOST[6]}"
+        assert world.ask(world.containers["a1"], proto, LAN[4], 5000) == f"lan {world.address('a1', 4)}"
+        assert not world.ask(world.lan, proto, world.address("a1", 6), SERVED, silent=True)
+    assert world.ask(world.lan, "tcp", HOST[6], 8081).startswith("a1")
+    firewall.remove_ports(ports[:1])
+    assert same(firewall.state(), [only6, rules("b")], ports[1:])
+    firewall.remove_network("pba")
+    assert same(firewall.state(), [rules("b")], ports[1:])
+
+
+def test_one_port_of_two_families_leads_two_ways(firewall: FirewallBackend, world: World) -> None:
+    four, six = (world.port("tcp", name, version, 8080) for name, version in (("a1", 4), ("a2", 6)))
+    firewall.add_ports([four, six])
+    assert world.ask(world.lan, "tcp", HOST[4], 8080) == f"a1 {LAN[4]}"
+    assert world.ask(world.lan, "tcp", HOST[6], 8080) == f"a2 {LAN[6]}"
+    firewall.remove_ports([four])
+    assert not world.ask(world.lan, "tcp", HOST[4], 8080, silent=True)
+    assert world.ask(world.lan, "tcp", HOST[6], 8080) == f"a2 {LAN[6]}"
+    assert same(firewall.state(), [rules("a"), rules("b")], [six])
+
+
 # -- the user and others ------------------------------------------------------------------------------------------------
 
 
@@ -389,6 +423,24 @@ def test_the_users_chain_has_the_first_word_and_stays(
     restarted.add_network(rules("b"))
     assert not world.ask(world.lan, "tcp", HOST[4], 8080, silent=True)
     assert world.ask(world.host, "tcp", HOST[4], 8080)
+
+
+def test_the_users_chain_has_the_first_word_on_connections_that_are_there(
+    firewall: FirewallBackend, world: World
+) -> None:
+    """Before "established" is accepted: who is forbidden at last is cut off, and not only kept from coming again."""
+    firewall.add_ports([replace(world.port("tcp", "a1", 4, 8080), target_port=9000)])
+    listener = world.containers["a1"].listen((world.address("a1", 4), 9000))
+    with listener, world.lan.connect((HOST[4], 8080)) as client:
+        server, _ = listener.accept()
+        with server:
+            server.settimeout(SILENCE)
+            client.send(b"before")
+            assert server.recv(16) == b"before"
+            user_rule(firewall)
+            client.send(b"after")
+            with pytest.raises(TimeoutError):
+                server.recv(16)
 
 
 DROPPING = {

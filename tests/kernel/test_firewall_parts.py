@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,16 @@ import pytest
 from pynet.netlib.errors import NotSupported
 from pynet.netlib.firewall import detect as firewall_detect
 from pynet.netlib.firewall.choice import select_backend
+from pynet.netlib.firewall.coexist import Coexistence
 from pynet.netlib.firewall.intents import NetworkRules, PortRule
+from pynet.netlib.firewall.iptables import process
+from pynet.netlib.firewall.iptables import render as ipt_render
+from pynet.netlib.firewall.iptables.backend import IptablesBackend
 from pynet.netlib.firewall.iptables.process import IptablesError, LegacyTables, check_installed
 from pynet.netlib.firewall.iptables.render import Rule
 from pynet.netlib.firewall.nftables import render as nft_render
 from pynet.netlib.firewall.nftables.backend import NftablesBackend
+from pynet.netlib.ipc import Channel
 from pynet.netlib.kernel import libnftables
 from pynet.netlib.kernel.libnftables import Nft, NftError
 from pynet.plugins.testhost import Host
@@ -158,16 +164,175 @@ def test_one_back_end_serves_many_threads(host: Host) -> None:
         backend.close()
 
 
+@pytest.mark.parametrize("name", ["nftables", "iptables"])
+def test_a_change_that_fails_in_the_chains_of_others_leaves_nothing(
+    host: Host, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        backend = select_backend(name)
+    except NotSupported as error:
+        pytest.skip(str(error))
+    second = NetworkRules("pbb", ("10.77.2.0/24", "fd77:2::/64"))
+    other = PortRule("tcp", "", 8081, "10.77.1.2", 80, "pba")
+    sync = Coexistence.sync
+
+    def failing(self: Coexistence, bridges: Iterable[str]) -> None:
+        bridges = list(bridges)
+        sync(self, bridges)
+        if bridges != ["pba"]:
+            raise OSError(errno.ENOMEM, "no memory")
+
+    try:
+        backend.replace([NETWORK], [PORT])
+        monkeypatch.setattr(Coexistence, "sync", failing)
+        changes: list[Callable[[], None]] = [
+            lambda: backend.add_network(second),
+            lambda: backend.remove_network("pba"),
+            lambda: backend.replace([NETWORK, second], [PORT, other]),
+            lambda: backend.replace([], []),
+        ]
+        for change in changes:
+            with pytest.raises(OSError, match="no memory"):
+                change()
+            assert backend.state() == ([NETWORK], [PORT])
+            backend.add_ports([other])
+            assert backend.state()[0] == [NETWORK]
+            backend.remove_ports([other])
+            assert backend.state() == ([NETWORK], [PORT]), "what follows starts from there"
+    finally:
+        monkeypatch.undo()
+        backend.destroy()
+        backend.close()
+
+
+def test_a_change_in_pieces_that_fails_in_the_middle_leaves_nothing(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = NftablesBackend()
+    ports = [PortRule("tcp", "", port, "10.77.1.2", 80, "pba") for port in range(10000, 14000)]
+    act = Nft.run
+    refused = False
+
+    def run_pieces(self: Nft, commands: str, *, check: bool = False) -> None:
+        nonlocal refused
+        if commands.count("\n") > 1 and "element" in commands:
+            raise NftError(errno.EMSGSIZE, "too large")  # what the kernel says to an unprivileged socket
+        if "13500" in commands and not refused:
+            refused = True
+            raise NftError(errno.ENOMEM, "no memory")
+        act(self, commands, check=check)
+
+    try:
+        backend.replace([NETWORK], [PORT])
+        monkeypatch.setattr(Nft, "run", run_pieces)
+        with pytest.raises(NftError, match="no memory"):
+            backend.add_ports(ports)
+        assert backend.state() == ([NETWORK], [PORT])
+        refused = False
+        with pytest.raises(NftError, match="no memory"):
+            backend.replace([NETWORK], ports)
+        assert backend.state() == ([NETWORK], [PORT])
+        backend.add_ports(ports)
+        assert len(backend.state()[1]) == 4001
+    finally:
+        monkeypatch.undo()
+        backend.destroy()
+        backend.close()
+
+
 # -- legacy tables ------------------------------------------------------------------------------------------------------
 
 
 def test_a_killed_process_is_started_again(legacy: LegacyTables) -> None:
     legacy.apply(4, add=[RULE])
-    (process,) = (p for p in legacy._processes.values())
-    os.kill(process.popen.pid, signal.SIGKILL)
-    process.popen.wait()
+    (running,) = (p for p in legacy._processes.values())
+    os.kill(running.popen.pid, signal.SIGKILL)
+    running.popen.wait()
     assert legacy.save(4).count(RULE) == 1
     legacy.apply(4, delete=[RULE])
+    assert legacy.save(4).count(RULE) == 0
+
+
+def lose_answers(legacy: LegacyTables, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """The next *count* answers arrive and are lost, as those of a process that is killed right after its work."""
+    receive = Channel.receive
+    left = itertools.count(count, -1)
+
+    def losing(self: Channel) -> object:
+        answer = receive(self)
+        if next(left) > 0:
+            raise TimeoutError("lost")
+        return answer
+
+    legacy.save(4)
+    monkeypatch.setattr(Channel, "receive", losing)
+
+
+def test_a_change_without_an_answer_is_not_made_twice(legacy: LegacyTables, monkeypatch: pytest.MonkeyPatch) -> None:
+    lose_answers(legacy, monkeypatch, 1)
+    with pytest.raises(process.Unanswered):
+        legacy.apply(4, add=[RULE])
+    lose_answers(legacy, monkeypatch, 1)
+    assert legacy.save(4).count(RULE) == 1, "to look may be asked for twice"
+    lose_answers(legacy, monkeypatch, 1)
+    with pytest.raises(process.Unanswered):
+        legacy.restore(4, ipt_render.edit([RULE], ()))
+    assert legacy.save(4).count(RULE) == 2
+    legacy.apply(4, delete=[RULE, RULE])
+
+
+def test_the_back_end_looks_again_and_the_change_is_there_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        backend = IptablesBackend()
+    except NotSupported as error:
+        pytest.skip(str(error))
+    try:
+        backend.replace([NETWORK], [])
+        lose_answers(backend._tables, monkeypatch, 1)
+        backend.add_ports([PORT])
+        assert backend.state() == ([NETWORK], [PORT])
+        assert run("iptables-legacy-save").count("--dport 8080") == 1
+        lose_answers(backend._tables, monkeypatch, 1)
+        backend.remove_ports([PORT])
+        assert backend.state() == ([NETWORK], [])
+    finally:
+        backend.destroy()
+        backend.close()
+
+
+def test_hooks_that_stand_there_twice_become_one(host: Host) -> None:
+    try:
+        backend = IptablesBackend()
+    except NotSupported as error:
+        pytest.skip(str(error))
+    try:
+        backend.replace([NETWORK], [PORT])
+        run("iptables-legacy", "-I", "FORWARD", "-j", "PYNET-FWD")
+        assert backend.state() == ([], [])
+        backend.add_ports([PORT])
+        assert backend.state() == ([NETWORK], [PORT])
+    finally:
+        backend.destroy()
+        backend.close()
+
+
+def test_a_silent_process_ends_with_the_program_that_it_waits_for(
+    legacy: LegacyTables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """iptables-restore, left alone, would commit when it gets the lock: after the next change."""
+    monkeypatch.setattr(process, "ANSWER_TIMEOUT", 0.5)
+    fd = os.open(tmp_path / "lock", os.O_CREAT | os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        with pytest.raises(process.Unanswered):
+            legacy.restore(4, ipt_render.edit([RULE], ()))
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        # who holds the lock from here on has it because no iptables-restore waits for it any more
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        fcntl.flock(fd, fcntl.LOCK_UN)
+    finally:
+        os.close(fd)
+    monkeypatch.setattr(process, "ANSWER_TIMEOUT", 60.0)
     assert legacy.save(4).count(RULE) == 0
 
 
@@ -210,8 +375,6 @@ def test_changes_wait_for_whoever_holds_the_lock(legacy: LegacyTables, tmp_path:
 
 def test_both_ways_of_writing_make_the_same_rule(legacy: LegacyTables) -> None:
     """What iptables-restore wrote, python-iptables must find, and the other way round."""
-    from pynet.netlib.firewall.iptables import render as ipt_render
-
     names = ipt_render.Names("")
     network = NetworkRules("pba", ("10.77.1.0/24",), icc=False, loopback=True, source=("192.0.2.1",))
     guarded = PortRule("udp", "127.0.0.1", 53, "10.77.1.2", 53, "pba")

@@ -1,19 +1,20 @@
 """The iptables back end: legacy tables, for hosts whose kernel lacks nf_tables.
 
-What ipt_render.py makes of the intents is carried out by two processes (iptables_process.py): a few rules through
+What render.py makes of the intents is carried out by two processes (process.py): a few rules through
 python-iptables, many through iptables-restore, whose cost is one commit for all.  A commit is a transaction of one
 table of one family; a change that is refused half-way is put right by writing all that was there before.
 
-As in nftables.py there is a mirror of what is in the kernel, read by ``ensure``: rules have no identity in the
-kernel, so only the mirror can tell what to remove, and adding twice would be two rules.
+As in nftables/backend.py there is a mirror of what is in the kernel, read by ``ensure``: rules have no identity in the
+kernel, so only the mirror can tell what to remove, and adding twice would be two rules.  For the same reason an edit that
+was sent and never answered (the process was killed) is not sent again: all is written anew, which can not do it twice.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import threading
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 
 from ...errors import NotSupported, PynetError
 from ...ifname import check_ifname
@@ -21,7 +22,7 @@ from ...kernel.libnftables import Nft
 from ..coexist import Coexistence
 from ..intents import NetworkRules, PortKey, PortRule, check_instance, check_network, check_port
 from . import render
-from .process import LegacyTables, check_installed
+from .process import LegacyTables, Unanswered, check_installed
 
 BULK = 8
 """From this many ports on, iptables-restore is cheaper than python-iptables (bench/bench_firewall.py)."""
@@ -78,7 +79,7 @@ class IptablesBackend:
             dumps = self._dumps()
             networks, ports = self._parse(dumps)
             if not all(self._complete(version, dump) for version, dump in dumps.items()):
-                self._write(networks, ports, dumps)
+                self._put(networks, ports)
             self._networks, self._ports, self._ready, self._stale = networks, ports, True, False
             self._others.sync(networks)
 
@@ -92,7 +93,6 @@ class IptablesBackend:
                 self._check_hooks()
             elif old is not None or any(port.bridge == rules.bridge for port in self._ports.values()):
                 self._write(networks, self._ports)
-                self._networks = networks
             else:
                 self._change({v: list(self._names.network(rules, v)) for v in self._versions}, {}, networks)
 
@@ -127,11 +127,12 @@ class IptablesBackend:
                 self._change({}, self._port_rules(gone.values()), None, ports)
 
     def replace(self, networks: Iterable[NetworkRules], ports: Iterable[PortRule]) -> None:
+        wanted = {rules.bridge: rules for rules in map(check_network, networks)}
+        published = {rule.key: rule for rule in map(check_port, ports)}
         with self._lock:
-            wanted = {rules.bridge: rules for rules in map(check_network, networks)}
-            published = {rule.key: rule for rule in map(check_port, ports)}
+            if not self._ready:
+                self.ensure()
             self._write(wanted, published)
-            self._networks, self._ports, self._ready = wanted, published, True
 
     def destroy(self) -> None:
         with self._lock:
@@ -212,13 +213,15 @@ class IptablesBackend:
                 else:
                     self._tables.apply(version, add=new, delete=old, require=self._hooks_of(version, [*new, *old]))
         except (OSError, PynetError) as error:
-            if not isinstance(error, OSError) or error.errno != errno.ENOENT:
-                with contextlib.suppress(OSError, PynetError):  # the first error is the one to tell
-                    self._write(self._networks, self._ports)
+            altered = isinstance(error, OSError) and error.errno == errno.ENOENT
+            if altered or isinstance(error, Unanswered):
+                self._write(networks, ports)
+                return
+            with self._as_before():
                 raise
-            self._write(networks, ports)
         if networks is not self._networks:
-            self._others.sync(networks)
+            with self._as_before():
+                self._others.sync(networks)
         self._networks, self._ports = networks, ports
 
     def _hooks_of(self, version: int, rules: Iterable[render.Rule]) -> list[render.Rule]:
@@ -226,25 +229,48 @@ class IptablesBackend:
         tables = {rule.table for rule in rules}
         return [hook for hook in self._names.hooks(version) if hook.table in tables]
 
-    def _write(
-        self,
-        networks: dict[str, NetworkRules],
-        ports: dict[PortKey, PortRule],
-        dumps: dict[int, render.Dump] | None = None,
-    ) -> None:
-        """Make exactly this be there: one iptables-restore a family."""
+    def _write(self, networks: dict[str, NetworkRules], ports: dict[PortKey, PortRule]) -> None:
+        """Make exactly this be there, or leave all as it was."""
+        with self._as_before():
+            self._put(networks, ports)
+            self._others.sync(networks)
+        self._networks, self._ports = networks, ports
+
+    def _put(self, networks: dict[str, NetworkRules], ports: dict[PortKey, PortRule]) -> None:
+        """One iptables-restore a family."""
         published = self._port_rules(ports.values(), networks)
         for version in self._versions:
-            dump = (dumps or {}).get(version) or self._tables.save(version)
-            declare = [(table, self._names.chain(short)) for table, shorts in render.TABLES.items() for short in shorts]
-            if ("filter", self._names.user) not in dump.chains:
-                declare.append(("filter", self._names.user))
-            hooks = [hook for hook in self._names.hooks(version) if not dump.count(hook)]
-            rules = [*self._names.fixed(), *hooks]
-            rules += [rule for network in networks.values() for rule in self._names.network(network, version)]
-            self._tables.restore(version, render.edit([*rules, *published[version]], (), declare))
+            rules = [rule for network in networks.values() for rule in self._names.network(network, version)]
+            try:
+                self._restore(version, [*rules, *published[version]])
+            except Unanswered:
+                self._restore(version, [*rules, *published[version]])
         self._stale = False
-        self._others.sync(networks)
+
+    def _restore(self, version: int, rules: list[render.Rule]) -> None:
+        """Empty our chains and fill them anew; what others did to them, and what is there already, does not matter."""
+        dump = self._tables.save(version)
+        declare = [(table, self._names.chain(short)) for table, shorts in render.TABLES.items() for short in shorts]
+        if ("filter", self._names.user) not in dump.chains:
+            declare.append(("filter", self._names.user))
+        hooks = self._names.hooks(version)
+        missing = [hook for hook in hooks if not dump.count(hook)]
+        surplus = [hook for hook in hooks for _ in range(dump.count(hook) - 1)]
+        self._tables.restore(version, render.edit([*self._names.fixed(), *missing, *rules], surplus, declare))
+
+    @contextmanager
+    def _as_before(self) -> Generator[None]:
+        """When the block fails, have the kernel hold again what the mirror says, our ACCEPTs elsewhere included."""
+        try:
+            yield
+        except BaseException as error:
+            self._stale = True  # should it fail: the next change writes all anew
+            try:
+                self._put(self._networks, self._ports)
+                self._others.sync(self._networks)
+            except (OSError, PynetError) as problem:
+                error.add_note(f"while putting the rules back: {problem}")
+            raise
 
 
 _Rules = dict[int, list[render.Rule]]

@@ -1,7 +1,10 @@
-"""The two processes that edit legacy iptables (iptables_helper.py), as seen from the back end.
+"""The two processes that edit legacy iptables (helper.py), as seen from the back end.
 
-Each is started on first use inside the namespace of the thread that made ``LegacyTables``, started again once when it
+Each is started on first use inside the namespace of the thread that made ``LegacyTables``, started again when it
 is found dead or silent, and ended with its socket.  Not thread-safe: the back end has the lock.
+
+A request that the process can not have read is sent again to the next one, and so is a ``save``, which changes nothing.
+Any other that stays without an answer may have been carried out or not: that is ``Unanswered``, and who asked has to look.
 """
 
 from __future__ import annotations
@@ -9,10 +12,12 @@ from __future__ import annotations
 import errno
 import importlib.util
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ...errors import NotSupported, Unavailable
@@ -29,10 +34,20 @@ class IptablesError(OSError):
     """A change that iptables refused."""
 
 
+class Unanswered(Unavailable):
+    """The process ended, or said nothing for ANSWER_TIMEOUT, while it had a change in hand."""
+
+
 @dataclass
 class _Process:
     popen: subprocess.Popen[bytes]
     channel: Channel
+
+    def kill(self) -> None:
+        """With the program that it may be waiting for: a later commit of that one would come as a surprise."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        self.end()
 
     def end(self) -> None:
         self.channel.close()
@@ -95,23 +110,11 @@ class LegacyTables:
             self._ask(version, message)
 
     def _ask(self, version: int, message: Message) -> Message:
-        for last in (False, True):
-            process = self._processes.get(version) or self._start(version)
-            try:
-                process.channel.send(message)
-                frame = process.channel.receive()
-            except (OSError, ProtocolError):
-                frame = None
-            if frame is not None:
-                break
-            process.popen.kill()
-            process.end()
-            del self._processes[version]
-            if last:
-                raise Unavailable("the process that edits iptables died twice", hint="see its last words on stderr")
-        else:  # pragma: no cover (the loop breaks or raises)
-            raise AssertionError
-        answer = frame[0]
+        answer = self._exchange(version, message)
+        if answer is None:
+            answer = self._exchange(version, message)
+        if answer is None:
+            raise Unavailable("the process that edits iptables died twice", hint="see its last words on stderr")
         if "error" in answer:
             number = int(answer.get("errno") or errno.EINVAL)
             if number == errno.EOPNOTSUPP:
@@ -121,6 +124,26 @@ class LegacyTables:
                 )
             raise IptablesError(number, f"iptables: {answer['error']}")
         return answer
+
+    def _exchange(self, version: int, message: Message) -> Message | None:
+        """The answer; None, and no process, if there is none and the request may be sent again."""
+        process = self._processes.get(version) or self._start(version)
+        sent = False
+        try:
+            process.channel.send(message)
+            sent = True
+            frame = process.channel.receive()
+        except (OSError, ProtocolError):
+            frame = None
+        if frame is not None:
+            return frame[0]
+        process.kill()
+        del self._processes[version]
+        if sent and message["op"] != "save":
+            raise Unanswered(
+                "the process that edits iptables ended in the middle of a change", hint="see its last words on stderr"
+            )
+        return None
 
     def _start(self, version: int) -> _Process:
         if self._netns < 0:

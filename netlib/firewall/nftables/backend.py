@@ -4,15 +4,20 @@ The text is nft_render.py's.  This module keeps a mirror of what it put into the
 target changes is deleted and added in one transaction (an element's data can not be changed in place), and when the
 kernel refuses a change because somebody flushed or altered our table, the whole table is written anew from the mirror
 with the change in it.  The mirror is read from the kernel by ``ensure``.
+
+A change may be more than one transaction: pieces, where the kernel takes no larger ones, and the ACCEPTs in the chains
+of others (coexist.py).  When a later one fails, what came before is put right from the mirror, which learns of a change
+last; should even that fail, the next change does it.
 """
 
 from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 
-from ...errors import NotSupported
+from ...errors import NotSupported, PynetError
 from ...ifname import check_ifname
 from ...kernel.libnftables import Nft, NftError
 from ..coexist import Coexistence
@@ -119,11 +124,12 @@ class NftablesBackend:
                 self._change(text, ports=dict.fromkeys(gone))
 
     def replace(self, networks: Iterable[NetworkRules], ports: Iterable[PortRule]) -> None:
+        wanted = {rules.bridge: rules for rules in map(check_network, networks)}
+        published = {rule.key: rule for rule in map(check_port, ports)}
         with self._lock:
-            self._write(
-                {rules.bridge: rules for rules in map(check_network, networks)},
-                {rule.key: rule for rule in map(check_port, ports)},
-            )
+            if not self._ready:
+                self.ensure()
+            self._write(wanted, published)
 
     def destroy(self) -> None:
         with self._lock:
@@ -160,19 +166,14 @@ class NftablesBackend:
         elif self._stale:
             self._write(self._networks, self._ports)
 
-    def _loopback(self, bridge: str) -> bool:
-        network = self._networks.get(bridge)
-        return network is not None and network.loopback
-
     def _changes_ports(self, rules: NetworkRules) -> bool:
         """Whether ports that are there already are written differently with this network."""
-        return rules.loopback != self._loopback(rules.bridge) and any(
+        return rules.loopback != _loopback(self._networks, rules.bridge) and any(
             port.bridge == rules.bridge for port in self._ports.values()
         )
 
     def _port_elements(self, rules: Iterable[PortRule]) -> Iterable[render.Element]:
-        for rule in rules:
-            yield from render.port_elements(rule, loopback=self._loopback(rule.bridge))
+        return _elements(self._networks, rules)
 
     def _change(
         self,
@@ -189,14 +190,18 @@ class NftablesBackend:
             self._run(text)
         except NftError as error:
             if error.errno not in (errno.ENOENT, errno.EEXIST, errno.EBUSY):
+                if self._stale:  # pieces of it are in
+                    with self._as_before():
+                        raise
                 raise
             merged = {**self._ports, **(ports or {})}
             kept = {key: rule for key, rule in merged.items() if rule is not None}
             self._write(self._networks if networks is None else networks, kept)
             return
         if networks is not None:
+            with self._as_before():
+                self._others.sync(networks)
             self._networks = networks
-            self._others.sync(networks)
         for key, rule in (ports or {}).items():
             if rule is None:
                 self._ports.pop(key, None)
@@ -214,17 +219,44 @@ class NftablesBackend:
         except NftError as error:
             if error.errno != errno.EMSGSIZE:
                 raise
+            self._stale = True  # until the last piece is in
             for part in render.parts(text):
                 self._nft.run(part)
+            self._stale = False
 
     def _write(self, networks: dict[str, NetworkRules], ports: dict[PortKey, PortRule]) -> None:
-        before, self._networks = self._networks, networks
+        """Make exactly this be there, or leave all as it was."""
+        with self._as_before():
+            self._put(networks, ports)
+            self._others.sync(networks)
+        self._networks, self._ports = networks, ports
+
+    def _put(self, networks: dict[str, NetworkRules], ports: dict[PortKey, PortRule]) -> None:
+        elements = [element for rules in networks.values() for element in render.network_elements(rules)]
+        elements += _elements(networks, ports.values())
+        self._run(render.base(self.table) + render.flush(self.table) + render.add(self.table, elements))
+        self._stale = False
+
+    @contextmanager
+    def _as_before(self) -> Generator[None]:
+        """When the block fails, have the kernel hold again what the mirror says, our ACCEPTs elsewhere included."""
         try:
-            elements = [element for rules in networks.values() for element in render.network_elements(rules)]
-            elements += self._port_elements(ports.values())
-            self._run(render.base(self.table) + render.flush(self.table) + render.add(self.table, elements))
-        except BaseException:
-            self._networks = before
+            yield
+        except BaseException as error:
+            self._stale = True  # should it fail: the next change writes all anew
+            try:
+                self._put(self._networks, self._ports)
+                self._others.sync(self._networks)
+            except (OSError, PynetError) as problem:
+                error.add_note(f"while putting the rules back: {problem}")
             raise
-        self._ports, self._ready, self._stale = ports, True, False
-        self._others.sync(networks)
+
+
+def _loopback(networks: Mapping[str, NetworkRules], bridge: str) -> bool:
+    network = networks.get(bridge)
+    return network is not None and network.loopback
+
+
+def _elements(networks: Mapping[str, NetworkRules], rules: Iterable[PortRule]) -> Iterable[render.Element]:
+    for rule in rules:
+        yield from render.port_elements(rule, loopback=_loopback(networks, rule.bridge))
