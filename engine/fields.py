@@ -38,7 +38,7 @@ class Fields:
             raise self._wrong(name, "a string without NUL bytes")
         return value
 
-    def integer(self, name: str, default: int = 0) -> int:
+    def integer(self, name: str, default: int = 0, *, least: int = -(1 << 63), most: int = (1 << 63) - 1) -> int:
         value = self.body.get(name)
         if value is None:
             return default
@@ -46,6 +46,8 @@ class Fields:
             raise self._wrong(name, "a whole number")
         if not -(1 << 63) <= value < 1 << 63:
             raise self._wrong(name, "a number of 64 bits")
+        if not least <= value <= most:
+            raise self._wrong(name, f"from {least} to {most}")
         return value
 
     def boolean(self, name: str, default: bool = False) -> bool:

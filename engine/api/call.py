@@ -8,6 +8,7 @@ is an empty object.  Every mistake of the client is an InvalidArgument, never a 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 MAX_JSON = 4 << 20
 """Largest JSON body in bytes; the largest real ones (a compose project's create) are some kilobytes."""
 
+MAX_INT = (1 << 31) - 1
+"""Largest number in a query that means something to us: seconds, entries, rows."""
 T = TypeVar("T")
 
 
@@ -51,6 +54,25 @@ def json_response(value: Any, status: int = 200) -> web.Response:
     return web.Response(body=body, status=status, headers=base_headers(), content_type="application/json")
 
 
+def _clean(name: str, value: str) -> str:
+    if "\0" in value:
+        raise InvalidArgument(f"invalid value for {name}: it has NUL bytes")
+    return value
+
+
+def quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def whole_number(text: str, *, least: int, most: int, prefix: str) -> int:
+    """Strictly digits and a sign: int() would take "1_000", blanks and digits of other scripts, too."""
+    if not re.fullmatch(r"[+-]?[0-9]+", text):
+        raise InvalidArgument(f"{prefix}invalid syntax", hint="give a whole number")
+    if len(text) > 20 or not least <= int(text) <= most:
+        raise InvalidArgument(f"{prefix}value out of range", hint=f"give a whole number from {least} to {most}")
+    return int(text)
+
+
 class Call:
     """A request on its way through a handler."""
 
@@ -66,10 +88,10 @@ class Call:
     # -- query -----------------------------------------------------------------------------------------------
 
     def text(self, name: str, default: str = "") -> str:
-        return self.http.query.get(name, default)
+        return _clean(name, self.http.query.get(name, default))
 
     def texts(self, name: str) -> list[str]:
-        return self.http.query.getall(name, [])
+        return [_clean(name, value) for value in self.http.query.getall(name, [])]
 
     def flag(self, name: str, default: bool = False) -> bool:
         """httputils.BoolValueOrDefault."""
@@ -78,15 +100,12 @@ class Call:
             return default
         return value.strip().lower() not in ("", "0", "no", "false", "none")
 
-    def integer(self, name: str) -> int | None:
-        """A whole number, or None when the parameter is absent or empty."""
-        value = self.http.query.get(name, "")
-        if not value:
+    def integer(self, name: str, *, most: int = MAX_INT, least: int = -MAX_INT) -> int | None:
+        """A whole number, or None when the parameter is absent or empty; the words of a refusal are Go's."""
+        text = self.text(name)
+        if not text:
             return None
-        try:
-            return int(value)
-        except ValueError:
-            raise InvalidArgument(f"invalid value for {name}: {value!r} is not a whole number") from None
+        return whole_number(text, least=least, most=most, prefix=f"strconv.Atoi: parsing {quoted(text)}: ")
 
     def filters(self) -> Filters:
         return Filters.parse(self.http.query.get("filters", ""))
@@ -106,6 +125,9 @@ class Call:
         body = await self.raw_body()
         if not body.strip():
             return {}
+        encoding = self.http.headers.get("Content-Encoding", "identity")
+        if encoding.lower() != "identity":
+            raise InvalidArgument(f"unsupported Content-Encoding header ({encoding})", hint="send the body as it is")
         kind = self.http.headers.get("Content-Type", "")
         if kind.partition(";")[0].strip().lower() != "application/json":
             raise InvalidArgument(f"unsupported Content-Type header ({kind}): must be 'application/json'")

@@ -17,7 +17,7 @@ from ..container.run import exec_error
 from ..fields import Fields
 from ..grammar.detach import parse_keys
 from ..times import parse_time
-from .call import Call
+from .call import Call, quoted, whole_number
 from .exec_streams import ExecStreams
 from .hijack import MULTIPLEXED, RAW, Hijacked, Stream, take_over
 from .pipes import forward_input, until_first
@@ -208,10 +208,12 @@ async def exec_inspect(call: Call) -> web.StreamResponse:
 
 
 def _size(call: Call) -> tuple[int, int]:
-    height, width = call.integer("h"), call.integer("w")
-    if height is None or width is None or not (0 <= height < 65536 and 0 <= width < 65536):
-        raise InvalidArgument("invalid resize: h and w must be numbers from 0 to 65535")
-    return height, width
+    """winsize of ioctl_tty(2) has 16 bits for each; the words are moby's."""
+    found: list[int] = []
+    for name, what in (("h", "height"), ("w", "width")):
+        prefix = f"invalid resize {what} {quoted(call.text(name))}: "
+        found.append(whole_number(call.text(name), least=0, most=65535, prefix=prefix))
+    return found[0], found[1]
 
 
 async def exec_resize(call: Call) -> web.StreamResponse:

@@ -155,6 +155,7 @@ class Server:
             "access_log": None,
             "keepalive_timeout": 300,
             "tcp_keepalive": False,
+            "auto_decompress": False,  # as Docker's server: a small body can not become a large one
             "max_line_size": 64 << 10,
             "max_field_size": 64 << 10,
         }

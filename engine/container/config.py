@@ -18,6 +18,8 @@ from ..fields import Fields
 _HOSTNAME = re.compile(r"(?!-)[A-Za-z0-9_.-]{1,63}(?<!-)\Z")
 _NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
 
+MAX_STOP_TIMEOUT = (1 << 31) - 1
+"""Seconds; a negative one waits for ever."""
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -120,7 +122,7 @@ def complete_config(body: Mapping[str, Any], image: Mapping[str, Any], hostname:
     if stop_signal:
         config["StopSignal"] = stop_signal
     if own.has("StopTimeout"):
-        config["StopTimeout"] = own.integer("StopTimeout")
+        config["StopTimeout"] = own.integer("StopTimeout", least=-MAX_STOP_TIMEOUT, most=MAX_STOP_TIMEOUT)
     if own.has("MacAddress"):
         config["MacAddress"] = own.text("MacAddress")
     command_line(config)

@@ -83,7 +83,7 @@ def test_ping(daemon: Daemon, prefix: str) -> None:
         ("/exec/nosuch/json", 404, "No such exec instance: nosuch"),
         ("/containers/json?filters=nonsense", 400, "invalid filters: 'nonsense' is not JSON"),
         ("/containers/json?filters=%7B%22x%22%3A%5B%22y%22%5D%7D", 400, "invalid filter 'x'"),
-        ("/containers/json?limit=many", 400, "invalid value for limit: 'many' is not a whole number"),
+        ("/containers/json?limit=many", 400, 'strconv.Atoi: parsing "many": invalid syntax'),
         ("/events?since=yesterday", 400, "invalid time 'yesterday': must be Unix seconds or RFC 3339"),
         ("/swarm", 503, "This node is not a swarm manager."),
     ],
@@ -486,3 +486,56 @@ def test_volumes(daemon: Daemon) -> None:
     daemon.delete("/containers/box")
     assert daemon.delete("/volumes/data").status == 204
     assert daemon.delete("/volumes/data", force=1).status == 204
+
+
+# -- numbers and bytes that make no sense ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (
+            "/containers/box/stop?t=9223372036854775807",
+            'strconv.Atoi: parsing "9223372036854775807": value out of range',
+        ),
+        ("/containers/box/restart?t=" + "9" * 5000, "strconv.Atoi: parsing"),
+        ("/containers/box/stop?t=1_0", 'strconv.Atoi: parsing "1_0": invalid syntax'),
+        ("/containers/box/stop?t=%D9%A3", 'strconv.Atoi: parsing "٣": invalid syntax'),
+        ("/containers/box/resize?h=65536&w=1", 'invalid resize height "65536": value out of range'),
+        ("/containers/box/resize?h=1&w=-1", 'invalid resize width "-1": value out of range'),
+        ("/containers/box/resize?h=x&w=1", 'invalid resize height "x": invalid syntax'),
+        ("/containers/box/resize", 'invalid resize height "": invalid syntax'),
+        ("/containers/box/kill?signal=%00", "invalid value for signal: it has NUL bytes"),
+        ("/containers/box/rename?name=a%00b", "invalid value for name: it has NUL bytes"),
+    ],
+)
+def test_parameters_out_of_bounds(daemon: Daemon, path: str, message: str) -> None:
+    started(daemon, "box")
+    reply = daemon.post(path)
+    assert reply.status == 400, reply
+    assert reply.body["message"].startswith(message)
+    assert daemon.get("/containers/box/json").body["State"]["Running"]
+
+
+def test_a_long_patience_is_no_accident(daemon: Daemon) -> None:
+    """More milliseconds than an int has."""
+    started(daemon, "box", Cmd=["sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.05; done"])
+    assert daemon.post("/containers/box/stop", t=2_000_000_000).status == 204
+    assert daemon.get("/containers/box/json").body["State"]["ExitCode"] == 3
+    refused = create(daemon, StopTimeout=1 << 40)
+    assert (refused.status, refused.body["message"]) == (
+        400,
+        "invalid JSON: StopTimeout must be from -2147483647 to 2147483647",
+    )
+
+
+def test_bytes_that_are_not_what_they_are_called(daemon: Daemon) -> None:
+    started(daemon, "box")
+    for encoding in ("gzip", "deflate", "br"):
+        headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
+        reply = daemon.request("POST", "/networks/create", b'{"Name": "mine"}', headers=headers)
+        assert reply.status == 400, (encoding, reply)
+    reply = daemon.get("/containers/box/top?ps_args=%00")
+    assert (reply.status, reply.body["message"]) == (400, "invalid value for ps_args: it has NUL bytes")
+    assert create(daemon, "fine", HostConfig={"DeviceRequests": []}).status == 201
+    assert "Traceback" not in daemon.log()
