@@ -63,8 +63,6 @@ def ipam_configs(ipam: Fields) -> list[IpamConfig]:
     driver = ipam.text("Driver")
     if driver not in ("", "default"):
         raise InvalidArgument(f"could not find plugin {driver} in v1 plugin registry: plugin not found")
-    if ipam.string_map("Options"):
-        raise InvalidArgument("the default IPAM driver takes no options")
     return [
         IpamConfig(
             subnet=config.text("Subnet"),
@@ -82,10 +80,6 @@ def create_arguments(body: Mapping[str, Any], version: Version) -> tuple[str, di
     name = fields.text("Name")
     if not name.strip():
         raise InvalidArgument("invalid network name: name is empty")
-    if fields.boolean("ConfigOnly") or fields.object("ConfigFrom").text("Network"):
-        raise InvalidArgument("configuration-only networks are not supported")
-    if fields.boolean("Ingress"):
-        raise Forbidden("cannot create an ingress network when swarm is not active")
     scope = fields.text("Scope")
     if scope not in ("", "local"):
         raise Forbidden(f"cannot create a {scope} scoped network when swarm is not active")

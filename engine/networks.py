@@ -15,6 +15,7 @@ from .core import Core
 from .fields import Fields
 from .filters import Filters
 from .network_shapes import containers_shape, create_arguments, network_shape
+from .options import judge
 from .versions import Version
 
 LIST_FILTERS = frozenset({"dangling", "driver", "id", "label", "name", "scope", "type"})
@@ -77,6 +78,7 @@ class Networks:
     # -- changing --------------------------------------------------------------------------------------------
 
     def create(self, body: Mapping[str, Any], version: Version) -> dict[str, str]:
+        warnings = judge(Fields(body), "Network")
         name, arguments = create_arguments(body, version)
         if name in UNSEEN:
             raise Forbidden(
@@ -85,7 +87,7 @@ class Networks:
             )
         network = self._controller.create_network(name, **arguments)
         self._core.publish_network("create", network.name, network.id)
-        return {"Id": network.id, "Warning": ""}
+        return {"Id": network.id, "Warning": "; ".join(warnings)}
 
     def remove(self, ref: str) -> None:
         network = self._controller.network(ref)
@@ -98,6 +100,7 @@ class Networks:
         self._core.publish_network("destroy", name, id)
 
     def connect(self, ref: str, body: Mapping[str, Any]) -> None:
+        judge(Fields(body), "Connect", warn=False)
         container = self._registry.get(self._container_ref(body))
         network = self._controller.network(ref)
         settings = endpoint_settings(body.get("EndpointConfig"))
@@ -112,6 +115,7 @@ class Networks:
             self._core.publish_network("connect", network.name, network.id, container=container.id)
 
     def disconnect(self, ref: str, body: Mapping[str, Any]) -> None:
+        judge(Fields(body), "Disconnect", warn=False)
         force = Fields(body).boolean("Force")
         container = self._registry.get(self._container_ref(body))
         name, id = self._name_for(ref)

@@ -130,9 +130,12 @@ async def wait(call: Call) -> web.StreamResponse:
 
 
 async def update(call: Call) -> web.StreamResponse:
-    changes = resource_update(await call.json())
-    await call.work(call.engine.run.update, find(call), changes)
-    return call.reply({"Warnings": None})
+    changes, warnings = resource_update(await call.json())
+    container = find(call)
+    await call.work(call.engine.run.update, container, changes)
+    if container.running and changes.keys() - {"RestartPolicy"}:
+        warnings.append("The new limits take effect at the container's next start.")
+    return call.reply({"Warnings": warnings or None})
 
 
 async def prune(call: Call) -> web.StreamResponse:

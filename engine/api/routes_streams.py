@@ -10,12 +10,14 @@ from aiohttp import web
 
 from ...netlib.errors import Conflict, InvalidArgument, PynetError
 from ...runtime.client import StartFailed
-from ..container.execs import Exec, console_size
+from ..container.execs import Exec
+from ..container.hostconfig import console_size
 from ..container.logs import STDOUT, LogFile, Selection, frame, send
 from ..container.record import Container
 from ..container.run import exec_error
 from ..fields import Fields
 from ..grammar.detach import parse_keys
+from ..options import judge
 from ..times import parse_time
 from .call import Call, quoted, whole_number
 from .exec_streams import ExecStreams
@@ -159,6 +161,7 @@ async def _start(call: Call, made: Exec) -> ExecStreams:
 
 async def exec_start(call: Call) -> web.StreamResponse:
     body = Fields(await call.json())
+    judge(body, "ExecStart", warn=False)
     made = call.engine.execs.get(call["id"])
     if console_size(body.body.get("ConsoleSize")):
         made.console = console_size(body.body["ConsoleSize"])

@@ -52,7 +52,7 @@ def endpoint_settings(body: Any) -> dict[str, Any]:
     ipam = fields.object("IPAMConfig")
     settings: dict[str, Any] = {
         "IPAMConfig": None,
-        "Links": fields.strings("Links") or None,
+        "Links": None,
         "Aliases": list(dict.fromkeys(fields.strings("Aliases"))) or None,
         "MacAddress": fields.text("MacAddress"),
         "DriverOpts": fields.string_map("DriverOpts") or None,
@@ -62,10 +62,6 @@ def endpoint_settings(body: Any) -> dict[str, Any]:
         settings["IPAMConfig"] = {
             key: ipam.text(key) for key in ("IPv4Address", "IPv6Address") if ipam.text(key)
         } or {}  # fmt: skip
-        if ipam.strings("LinkLocalIPs"):
-            raise InvalidArgument("link-local addresses are not supported")
-    if settings["Links"]:
-        raise InvalidArgument("links are not supported; put both containers on a network of their own")
     return settings
 
 

@@ -125,6 +125,12 @@ def complete_config(body: Mapping[str, Any], image: Mapping[str, Any], hostname:
         config["StopTimeout"] = own.integer("StopTimeout", least=-MAX_STOP_TIMEOUT, most=MAX_STOP_TIMEOUT)
     if own.has("MacAddress"):
         config["MacAddress"] = own.text("MacAddress")
+    for name in ("OnBuild", "Shell"):
+        if own.strings(name):
+            config[name] = own.strings(name)
+    health = own.object("Healthcheck").body or base.object("Healthcheck").body
+    if health:
+        config["Healthcheck"] = dict(health)
     command_line(config)
     return config
 

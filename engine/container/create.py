@@ -19,6 +19,7 @@ from ...runtime.images.model import Image
 from ...runtime.images.store import ImageStore
 from ..core import Core
 from ..fields import Fields
+from ..options import judge
 from ..volumes import Volumes
 from . import mounts as mounting
 from .attachment import requested_networks
@@ -29,6 +30,7 @@ from .record import Body, Container
 from .registry import Registry
 from .remove import Remove
 from .sources import make_source
+from .specs import keeps_output
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Design:
     networks: dict[str, Body]
     mounts: list[MountPoint]
     bindings: list[PortBinding]
+    warnings: list[str]
 
 
 class Create:
@@ -58,15 +61,20 @@ class Create:
         design = self._judge(check_name(name) if name else "", body)
         container = self._make(design)
         self._core.events.publish("container", "create", container.id, container.attributes())
-        return container, [*design.host.warnings, *self._discarded(design)]
+        return container, [*design.warnings, *self._discarded(design)]
 
     def _judge(self, name: str, body: Mapping[str, Any]) -> Design:
         reference = Fields(body).text("Image")
         if not reference:
             raise InvalidArgument("no image specified")
+        warnings = judge(Fields({name: value for name, value in body.items() if name != "HostConfig"}), "Config")
         host = complete_host_config(body.get("HostConfig"))
         image = self._images.get(reference)
         id = secrets.token_hex(32)
+        if not Fields(body).object("Healthcheck").body:
+            warnings += judge(Fields({"Healthcheck": image.defaults.get("Healthcheck")}, "the image's "), "Config")
+        if Fields(body).boolean("NetworkDisabled"):
+            host.config["NetworkMode"] = "none"
         mode = host.config["NetworkMode"] = self._network_mode(host.config["NetworkMode"])
         config = complete_config(body, image.defaults, os.uname().nodename if mode == "host" else id[:12])
         networks = requested_networks(mode, body.get("NetworkingConfig"), config.get("MacAddress", ""))
@@ -76,7 +84,8 @@ class Create:
             Fields(host.config).string_map("Tmpfs"),
             config["Volumes"] or {},
         )
-        return Design(id, name, image, config, host, networks, points, port_bindings(config, host.config))
+        warnings += host.warnings
+        return Design(id, name, image, config, host, networks, points, port_bindings(config, host.config), warnings)
 
     def _make(self, design: Design) -> Container:
         name = self._registry.take_name(design.name, design.id)
@@ -111,10 +120,16 @@ class Create:
         return container
 
     def _discarded(self, design: Design) -> list[str]:
-        """Docker's warnings for what is not kept: limits without a controller, ports without a namespace."""
+        """Warnings for what this host or this container can not keep: limits without a controller, say."""
         warnings = discarded_limits(design.host.config, self._core.limit_controllers)
         if design.host.config["NetworkMode"] == "host" and design.host.config["PortBindings"]:
             warnings.append("Published ports are discarded when using host network mode")
+        if design.host.config["LogConfig"]["Type"] == "none":
+            warnings.append(
+                "Log driver none: the output is written all the same, since attach reads it; logs does not show it"
+                if keeps_output(design.config, design.host.config)
+                else "Log driver none: attach shows no output, since it reads what is written"
+            )
         return warnings
 
     def _network_mode(self, mode: str) -> str:

@@ -18,6 +18,8 @@ from ...netlib.errors import Conflict, InvalidArgument, NotFound
 from ...runtime.client import StartFailed
 from ..core import Core
 from ..fields import Fields
+from ..options import judge
+from .hostconfig import console_size
 from .record import Container
 from .registry import Registry
 from .specs import environment
@@ -63,6 +65,7 @@ class Exec:
 
 def parse_exec(body: Mapping[str, Any], container: Container) -> Exec:
     fields = Fields(body)
+    judge(fields, "Exec", warn=False)
     args = fields.command("Cmd")
     if not args:
         raise InvalidArgument("No exec command specified")
@@ -88,13 +91,6 @@ def parse_exec(body: Mapping[str, Any], container: Container) -> Exec:
         detach_keys=fields.text("DetachKeys"),
         console=console_size(size),
     )
-
-
-def console_size(size: Any) -> tuple[int, int] | None:
-    """``[height, width]``, or None when absent or nonsense."""
-    if isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) and 0 < n < 65536 for n in size):
-        return size[0], size[1]
-    return None
 
 
 class Execs:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ...netlib.errors import InvalidArgument
 from ...netlib.ports.portspec import PortBinding, parse_port_bindings
 from ..fields import Fields
+from ..options import judge
 from .confinement import Confinement, confine
 
 
@@ -29,6 +30,9 @@ class HostConfig(NamedTuple):
 
 MIN_MEMORY = 6 << 20
 RUNTIME = "pynet"
+UPDATABLE = frozenset(
+    {"Memory", "MemorySwap", "NanoCpus", "CpuShares", "CpuPeriod", "CpuQuota", "CpusetCpus", "PidsLimit"}
+)
 RESTART_NAMES = ("no", "on-failure", "always", "unless-stopped")
 _SYSCTL_NAMESPACED = re.compile(
     r"(net\..+|fs\.mqueue\..+|kernel\.(msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni|shm_rmid_forced|domainname))\Z"
@@ -155,7 +159,8 @@ def network_mode(host: Fields) -> str:
 def complete_host_config(body: Any) -> HostConfig:
     """Everything that a create request says of the host, or InvalidArgument."""
     host = Fields(body, "HostConfig.")
-    confinement, warnings = confine(host)
+    warnings = judge(host, "HostConfig")
+    confinement, more = confine(host)
     config = {
         **_isolation(host),
         **_networking(host),
@@ -164,22 +169,21 @@ def complete_host_config(body: Any) -> HostConfig:
         **_limits(host),
         **_devices(host),
     }
-    return HostConfig(config, warnings, confinement)
+    config["MaskedPaths"] = confinement.masked_paths or None
+    config["ReadonlyPaths"] = confinement.readonly_paths or None
+    return HostConfig(config, [*warnings, *more], confinement)
 
 
 def _isolation(host: Fields) -> dict[str, Any]:
     runtime = host.text("Runtime") or RUNTIME
     if runtime not in (RUNTIME, "runc"):  # runc: what Docker's clients name when they mean the usual one
         raise InvalidArgument(f"unknown or invalid runtime name: {runtime}", hint="leave --runtime out")
-    cgroupns = host.text("CgroupnsMode") or "private"
-    if cgroupns not in ("private", "host"):
-        raise InvalidArgument(f"invalid CgroupnsMode: {cgroupns}")
     found: dict[str, Any] = {
         "CapAdd": host.strings("CapAdd") or None,
         "CapDrop": host.strings("CapDrop") or None,
         "SecurityOpt": host.strings("SecurityOpt") or None,
         "Privileged": host.boolean("Privileged"),
-        "CgroupnsMode": cgroupns,
+        "CgroupnsMode": host.text("CgroupnsMode") or "private",
         "IpcMode": _namespace(host, "IpcMode", ("", "private", "none", "shareable")) or "private",
         "PidMode": _namespace(host, "PidMode", ("", "private")),
         "UTSMode": _namespace(host, "UTSMode", ("",)),
@@ -187,10 +191,8 @@ def _isolation(host: Fields) -> dict[str, Any]:
         "GroupAdd": host.strings("GroupAdd") or None,
         "Cgroup": "",
         "CgroupParent": "",
-        "Runtime": RUNTIME,
-        "Isolation": "",
-        "MaskedPaths": host.strings("MaskedPaths") if host.has("MaskedPaths") else None,
-        "ReadonlyPaths": host.strings("ReadonlyPaths") if host.has("ReadonlyPaths") else None,
+        "Runtime": runtime,
+        "Isolation": host.text("Isolation"),
     }
     return found
 
@@ -208,8 +210,6 @@ def _networking(host: Fields) -> dict[str, Any]:
                 f"sysctl '{key}' not allowed in host network namespace",
                 hint="set it for the whole host, with sysctl(8)",
             )
-    if host.strings("Links"):
-        raise InvalidArgument("links are not supported; put both containers on a network of their own")
     found: dict[str, Any] = {
         "NetworkMode": mode,
         "PortBindings": dict(host.object("PortBindings").body),
@@ -224,8 +224,6 @@ def _networking(host: Fields) -> dict[str, Any]:
 
 
 def _storage(host: Fields) -> dict[str, Any]:
-    if host.strings("VolumesFrom"):
-        raise InvalidArgument("volumes-from is not supported; name the volumes with -v")
     shm = host.integer("ShmSize")
     if shm < 0:
         raise InvalidArgument("SHM size can not be less than 0")
@@ -254,9 +252,20 @@ def _life(host: Fields) -> dict[str, Any]:
         "RestartPolicy": restart_policy(host.object("RestartPolicy"), auto_remove),
         "LogConfig": {"Type": log_type, "Config": log.string_map("Config")},
         "ContainerIDFile": host.text("ContainerIDFile"),
-        "ConsoleSize": [0, 0],
+        "ConsoleSize": list(console_size(host.body.get("ConsoleSize")) or (0, 0)),
     }
-    return {**found, "Init": host.boolean("Init")} if host.has("Init") else found
+    if host.has("Annotations"):
+        found["Annotations"] = host.string_map("Annotations")
+    if host.has("Init"):
+        found["Init"] = host.boolean("Init")
+    return found
+
+
+def console_size(size: Any) -> tuple[int, int] | None:
+    """``[height, width]``, or None when absent or nonsense."""
+    if isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) and 0 < n < 65536 for n in size):
+        return size[0], size[1]
+    return None
 
 
 def _device(device: Fields) -> dict[str, str]:
@@ -270,22 +279,24 @@ def _device(device: Fields) -> dict[str, str]:
 
 
 def _devices(host: Fields) -> dict[str, Any]:
-    if host.objects("DeviceRequests"):
-        raise InvalidArgument("device requests are not supported")
     return {
         "Devices": [_device(device) for device in host.objects("Devices")],
         "DeviceRequests": None,
-        "DeviceCgroupRules": host.strings("DeviceCgroupRules") or None,
+        "DeviceCgroupRules": None,
     }  # fmt: skip
 
 
-def resource_update(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of an update request that are given (non-zero, as Docker reads them) and checked."""
-    given = {key: value for key, value in _limits(Fields(body)).items() if value}
-    policy = Fields(body).object("RestartPolicy")
+def resource_update(body: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The keys of an update request that are given (non-zero, as Docker reads them) and checked; and warnings."""
+    fields = Fields(body)
+    warnings = judge(fields, "Update")
+    given = {key: value for key, value in _limits(fields).items() if value and key in UPDATABLE}
+    if fields.has("PidsLimit") and fields.integer("PidsLimit") <= 0:
+        given["PidsLimit"] = None  # a pointer in Docker's API: 0 and -1 are values, and mean no limit
+    policy = fields.object("RestartPolicy")
     if policy.text("Name"):
         given["RestartPolicy"] = restart_policy(policy)
-    return given
+    return given, warnings
 
 
 _LIMITS = (

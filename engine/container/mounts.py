@@ -15,7 +15,7 @@ import dataclasses
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ...netlib.errors import InvalidArgument
@@ -48,6 +48,10 @@ class MountPoint:
     options: str = ""
     """tmpfs options, comma-separated."""
     anonymous: bool = False
+    recursive: bool = True
+    """Whether a bind takes along what is mounted below its source."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Of a volume that is made for this mount."""
 
     def to_body(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -123,9 +127,9 @@ def parse_mount(spec: Fields) -> MountPoint:
         target = clean_target(shown, shown)
     except InvalidArgument as error:
         raise InvalidArgument(f'invalid mount config for type "{kind}": {str(error).rpartition(": ")[2]}') from None
-    for owner, field in (("bind", "BindOptions"), ("volume", "VolumeOptions"), ("tmpfs", "TmpfsOptions")):
-        if kind != owner and kind in ("bind", "volume", "tmpfs") and spec.object(field).body:
-            raise InvalidArgument(f'invalid mount config for type "{kind}": field {field} must not be specified')
+    for owner, name in (("bind", "BindOptions"), ("volume", "VolumeOptions"), ("tmpfs", "TmpfsOptions")):
+        if kind != owner and kind in ("bind", "volume", "tmpfs") and spec.object(name).body:
+            raise InvalidArgument(f'invalid mount config for type "{kind}": field {name} must not be specified')
     source, readonly = spec.text("Source"), spec.boolean("ReadOnly")
     if kind == "bind":
         if not source:
@@ -140,12 +144,17 @@ def parse_mount(spec: Fields) -> MountPoint:
             raise InvalidArgument(f'invalid mount config for type "bind": invalid propagation mode: {propagation}')
         create = options.boolean("CreateMountpoint")
         return MountPoint(
-            "bind", target, posixpath.normpath(source), readonly=readonly, propagation=propagation, create=create
+            "bind",
+            target,
+            posixpath.normpath(source),
+            readonly=readonly,
+            propagation=propagation,
+            create=create,
+            recursive=not options.boolean("NonRecursive"),
         )
     if kind == "volume":
-        if source:
-            return MountPoint("volume", target, name=valid_volume_name(source), readonly=readonly)
-        return MountPoint("volume", target, readonly=readonly, anonymous=True)
+        name, labels = valid_volume_name(source) if source else "", spec.object("VolumeOptions").string_map("Labels")
+        return MountPoint("volume", target, name=name, readonly=readonly, anonymous=not source, labels=labels)
     if kind == "tmpfs":
         if source:
             raise InvalidArgument('invalid mount config for type "tmpfs": field Source must not be specified')
@@ -155,10 +164,24 @@ def parse_mount(spec: Fields) -> MountPoint:
             words.append(f"size={tmpfs.integer('SizeBytes')}")
         if tmpfs.integer("Mode"):
             words.append(f"mode={tmpfs.integer('Mode'):o}")
-        return MountPoint("tmpfs", target, readonly=readonly, options=",".join(words))
+        return MountPoint("tmpfs", target, readonly=readonly, options=",".join([*words, *tmpfs_words(tmpfs)]))
     raise InvalidArgument(
         f'invalid mount config for type "{kind}": mount type unknown', hint="bind, volume and tmpfs are known"
     )
+
+
+def tmpfs_words(tmpfs: Fields) -> list[str]:
+    """``TmpfsOptions.Options``: ``[["noexec"], ["uid", "1000"]]`` to what mount(8) takes."""
+    options = tmpfs.body.get("Options") or []
+    if not isinstance(options, list):
+        raise InvalidArgument('invalid mount config for type "tmpfs": Options must be a list')
+    words: list[str] = []
+    for option in options:
+        good = isinstance(option, list) and len(option) in (1, 2) and all(isinstance(word, str) for word in option)
+        if not good or any("," in word or "\0" in word for word in option):
+            raise InvalidArgument('invalid mount config for type "tmpfs": Options must be lists of one or two words')
+        words.append("=".join(option))
+    return words
 
 
 def parse_all(

@@ -96,10 +96,19 @@ class Run:
             log.error("container %s: its start is not on disk: %s", container.name, error)
         for warning in started.warnings:
             log.warning("container %s: %s", container.name, warning)
+        self._size_console(container)
         container.announce("started")
         self._end.network_events(container, "connect")
         self._tell(container, "start")
         return None
+
+    def _size_console(self, container: Container) -> None:
+        height, width = container.host_config["ConsoleSize"]
+        if container.tty and height and width:
+            try:
+                self._core.supervisor.resize(container.id, height, width)
+            except PynetError:
+                pass  # it has ended already
 
     def _launch(self, container: Container) -> Started:
         """Everything that the process stands on, and the process; a failure takes all of it down again."""

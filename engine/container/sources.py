@@ -13,7 +13,7 @@ from .mounts import MountPoint
 def make_source(point: MountPoint, volumes: Volumes) -> MountPoint:
     """See that what is mounted exists; returns the point with the name of its volume."""
     if point.kind == "volume":
-        return replace(point, name=volumes.create(point.name)["name"])
+        return replace(point, name=volumes.create(point.name, point.labels)["name"])
     if point.kind == "bind" and not os.path.lexists(point.source):
         if not point.create:
             raise InvalidArgument(

@@ -29,13 +29,13 @@ def limits(host: Mapping[str, Any]) -> Limits:
     }
 
 
-def _mount(source: str, target: str, *, readonly: bool = False, propagation: str = "") -> Mount:
+def _mount(source: str, target: str, *, readonly: bool = False, propagation: str = "", recursive: bool = True) -> Mount:
     return {
         "type": "bind",
         "source": source,
         "target": target,
         "readonly": readonly,
-        "recursive": True,
+        "recursive": recursive,
         "propagation": propagation,
         "options": "",
     }
@@ -51,7 +51,8 @@ def mounts(container: Container, files: Mapping[str, str], volume_path: Callable
             result.append(mount)
         else:
             source = volume_path(point.name) if point.kind == "volume" else point.source
-            result.append(_mount(source, point.target, readonly=point.readonly, propagation=point.propagation))
+            more = {"readonly": point.readonly, "recursive": point.recursive}
+            result.append(_mount(source, point.target, propagation=point.propagation, **more))
     return result
 
 
@@ -62,6 +63,17 @@ def environment(container: Container) -> list[str]:
     if config["Tty"]:
         env.append("TERM=xterm")
     return [*env, *(item for item in config["Env"] if "=" in item)]
+
+
+def keeps_output(config: Mapping[str, Any], host: Mapping[str, Any]) -> bool:
+    """Whether the output is written down.  Attach reads it there, so a container that is attached to needs it anyhow."""
+    return host["LogConfig"]["Type"] != "none" or bool(config["AttachStdout"] or config["AttachStderr"])
+
+
+def sysctls(container: Container) -> dict[str, str]:
+    """The user's; and the kernel's domain name, which Docker sets as one, too."""
+    domain = container.config["Domainname"]
+    return {**({"kernel.domainname": domain} if domain else {}), **(container.host_config.get("Sysctls") or {})}
 
 
 def build_spec(
@@ -106,7 +118,7 @@ def build_spec(
             ":".join((d["PathOnHost"], d["PathInContainer"] or d["PathOnHost"], d["CgroupPermissions"]))
             for d in host["Devices"]
         ],
-        "sysctls": dict(host.get("Sysctls") or {}),
+        "sysctls": sysctls(container),
         "rlimits": [(u["Name"].upper(), u["Soft"], u["Hard"]) for u in host["Ulimits"]],
         "oom_score_adj": host["OomScoreAdj"],
         "tty": config["Tty"],
@@ -117,6 +129,6 @@ def build_spec(
         "stop_signal": parse_signal(config["StopSignal"]) if config.get("StopSignal") else SIGTERM,
         "stop_timeout": 10 if timeout is None else timeout,
         "restart": {"name": policy["Name"], "max": policy["MaximumRetryCount"]},
-        "log": log,
+        "log": log if keeps_output(config, host) else "",
         "hold": True,
     }

@@ -519,7 +519,8 @@ def test_parameters_out_of_bounds(daemon: Daemon, path: str, message: str) -> No
 
 def test_a_long_patience_is_no_accident(daemon: Daemon) -> None:
     """More milliseconds than an int has."""
-    started(daemon, "box", Cmd=["sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.05; done"])
+    started(daemon, "box", Cmd=["sh", "-c", "trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done"], Tty=True)
+    daemon.eventually(lambda: "ready" in daemon.get("/containers/box/logs", stdout=1).body)
     assert daemon.post("/containers/box/stop", t=2_000_000_000).status == 204
     assert daemon.get("/containers/box/json").body["State"]["ExitCode"] == 3
     refused = create(daemon, StopTimeout=1 << 40)
@@ -539,3 +540,54 @@ def test_bytes_that_are_not_what_they_are_called(daemon: Daemon) -> None:
     assert (reply.status, reply.body["message"]) == (400, "invalid value for ps_args: it has NUL bytes")
     assert create(daemon, "fine", HostConfig={"DeviceRequests": []}).status == 201
     assert "Traceback" not in daemon.log()
+
+
+# -- options that were dropped once ------------------------------------------------------------------------------
+
+
+def test_nothing_is_dropped_in_silence(daemon: Daemon) -> None:
+    reply = create(
+        daemon, "box", Healthcheck={"Test": ["CMD", "true"]},
+        HostConfig={"MemoryReservation": 1 << 30, "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m"}}, "Slip": 1},
+    )  # fmt: skip
+    assert reply.status == 201
+    for word in ("Healthcheck", "MemoryReservation", "max-size", "HostConfig.Slip"):
+        assert any(word in warning for warning in reply.body["Warnings"]), (word, reply)
+    assert daemon.get("/containers/box/json").body["Config"]["Healthcheck"] == {"Test": ["CMD", "true"]}
+    mount = {"Type": "volume", "Source": "data", "Target": "/d"}
+    options = {"DriverConfig": {"Name": "local", "Options": {"type": "nfs", "device": ":/x"}}}
+    refused = create(daemon, HostConfig={"Mounts": [{**mount, "VolumeOptions": options}]})
+    assert (refused.status, refused.body["message"]) == (400, "the local volume driver takes no options here")
+    assert daemon.get("/volumes").body["Volumes"] == []
+    made(daemon, "other", HostConfig={"Mounts": [{**mount, "VolumeOptions": {"Labels": {"a": "b"}}}]})
+    assert daemon.get("/volumes/data").body["Labels"] == {"a": "b"}
+    warned = daemon.post("/networks/create", {"Name": "mine", "Slip": 1}).body["Warning"]
+    assert warned == "Slip has no effect: it is no field that this engine knows"
+    started(daemon, "third")
+    updated = daemon.post("/containers/third/update", {"Memory": 64 << 20, "BlkioWeight": 100})
+    assert len(updated.body["Warnings"]) == 2, updated
+
+
+def test_options_that_a_process_can_see(daemon: Daemon) -> None:
+    script = "cat /proc/sys/kernel/domainname; ls /sys/class/net; stty size; hostname"
+    started(
+        daemon, "box", Cmd=["sh", "-c", script], Tty=True, Hostname="here", Domainname="example.org", NetworkDisabled=True,
+        HostConfig={"ConsoleSize": [33, 77]},
+    )  # fmt: skip
+    assert daemon.post("/containers/box/wait").body == {"StatusCode": 0}
+    said = daemon.get("/containers/box/logs", stdout=1).body.split()
+    assert said[0] == "example.org"
+    assert "eth0" not in said
+    assert said[-1] == "here"
+    inspected = daemon.get("/containers/box/json").body
+    assert inspected["HostConfig"]["ConsoleSize"] == [33, 77]
+    assert list(inspected["NetworkSettings"]["Networks"]) == ["none"]
+
+
+def test_a_container_without_a_log(daemon: Daemon) -> None:
+    host = {"LogConfig": {"Type": "none"}}
+    id = started(daemon, "box", Cmd=["sh", "-c", "echo said; exit 4"], HostConfig=host)
+    assert daemon.post("/containers/box/wait").body == {"StatusCode": 4}
+    log = daemon.root / "containers" / id / "log.json"
+    assert not log.exists() or log.stat().st_size == 0
+    assert daemon.get("/containers/box/logs", stdout=1).status == 400

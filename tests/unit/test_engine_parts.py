@@ -154,7 +154,7 @@ def test_network_create_request() -> None:
     assert arguments["ipam"][0].aux == {"a": "10.0.0.9"}
     assert create_arguments(body, (1, 47))[1]["ipv4"] is True
     with pytest.raises(Forbidden):
-        create_arguments({"Name": "x", "Ingress": True}, (1, 51))
+        create_arguments({"Name": "x", "Scope": "swarm"}, (1, 51))
 
 
 # -- logs --------------------------------------------------------------------------------------------------------
