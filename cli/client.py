@@ -21,7 +21,7 @@ from .textjson import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from .settings import Settings
@@ -130,23 +130,38 @@ class Client:
         return checked(self.send(method, path, query, **more).receive())
 
     def request(
-        self, method: str, path: str, query: Mapping[str, Any] | None = None, body: object = None
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        body: object = None,
+        *,
+        meanwhile: Callable[[], object] = lambda: None,
     ) -> tuple[int, Any]:
-        """Status and JSON of one exchange on the shared connection."""
+        """Status and JSON of one exchange on the shared connection; *meanwhile* is done while the engine works on it."""
+
+        def exchange(connection: Connection) -> tuple[Connection, Response]:
+            try:
+                connection.send(method, target(path, query), _encoded(body), headers=_headers(body, None))
+                meanwhile()
+                return connection, connection.receive(head_only=method == "HEAD")
+            except ConnectionLost:
+                connection.close()
+                raise
+
         old, self._idle = self._idle, None
         if old is not None and not old.is_open():
             old.close()
             old = None
-        message = (method, target(path, query), _encoded(body), _headers(body, None))
         if old is None:
-            connection, response = self._exchange(self.connect(), *message)
+            connection, response = exchange(self.connect())
         else:
             try:
-                connection, response = self._exchange(old, *message)
+                connection, response = exchange(old)
             except ConnectionLost as error:
                 if not (error.unsent or (error.unanswered and method in ("GET", "HEAD"))):
                     raise
-                connection, response = self._exchange(self.connect(), *message)
+                connection, response = exchange(self.connect())
         try:
             return response.status, checked(response).json()
         finally:
@@ -155,21 +170,11 @@ class Client:
             else:
                 connection.close()
 
-    def _exchange(
-        self, connection: Connection, method: str, where: str, body: bytes, headers: dict[str, str]
-    ) -> tuple[Connection, Response]:
-        try:
-            connection.send(method, where, body, headers=headers)
-            return connection, connection.receive(head_only=method == "HEAD")
-        except ConnectionLost:
-            connection.close()
-            raise
+    def get(self, path: str, query: Mapping[str, Any] | None = None, **more: Any) -> Any:
+        return self.request("GET", path, query, **more)[1]
 
-    def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
-        return self.request("GET", path, query)[1]
-
-    def post(self, path: str, query: Mapping[str, Any] | None = None, body: object = None) -> Any:
-        return self.request("POST", path, query, body)[1]
+    def post(self, path: str, query: Mapping[str, Any] | None = None, body: object = None, **more: Any) -> Any:
+        return self.request("POST", path, query, body, **more)[1]
 
     def delete(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
         return self.request("DELETE", path, query)[1]

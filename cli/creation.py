@@ -13,6 +13,7 @@ from .units import BadOption
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TextIO
 
     from .parser import Arguments
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 
 
-def create(client: Client, args: Arguments) -> str:
-    """POST /containers/create; prints warnings and writes --cidfile; returns the id."""
+def create(client: Client, args: Arguments, meanwhile: Callable[[], object] = lambda: None) -> str:
+    """POST /containers/create; prints warnings and writes --cidfile; returns the id.  *meanwhile*: see Client.request."""
     body = container_config(gather(args))
     if args.tty:
         try:
@@ -31,7 +32,7 @@ def create(client: Client, args: Arguments) -> str:
             pass
     cidfile = _open_cidfile(args.cidfile) if args.cidfile else None
     try:
-        answer = client.post("/containers/create", {"name": args.name}, body)
+        answer = client.post("/containers/create", {"name": args.name}, body, meanwhile=meanwhile)
     except BaseException:
         if cidfile:
             cidfile.close()

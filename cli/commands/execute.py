@@ -57,7 +57,7 @@ def run(args: Arguments) -> int:
             body["ConsoleSize"] = [size.lines, size.columns]
         except OSError:
             pass
-    identifier = client.post(f"{path(args.container)}/exec", body=body)["Id"]
+    identifier = client.post(f"{path(args.container)}/exec", body=body, meanwhile=_load)["Id"]
     start = {"Detach": args.detach, "Tty": args.tty}
     if "ConsoleSize" in body:
         start["ConsoleSize"] = body["ConsoleSize"]
@@ -68,6 +68,12 @@ def run(args: Arguments) -> int:
         return _attached(client, args, f"/exec/{identifier}", start)
     except DaemonError as error:
         return report(error, _exit_code(error))
+
+
+def _load() -> None:
+    from .. import streams
+
+    del streams
 
 
 def _attached(client: Client, args: Arguments, where: str, start: dict[str, object]) -> int:

@@ -5,7 +5,7 @@ The engine is asked first; what shows its answer is loaded while it works on it.
 
 from __future__ import annotations
 
-from ..client import Client, checked
+from ..client import Client
 from ..output import add_listing, filters, show_list
 
 TYPE_CHECKING = False
@@ -27,11 +27,16 @@ def ps(parser: Parser) -> Run:
 def run(args: Arguments) -> int:
     limit = 1 if args.latest else args.last
     query = {"all": args.all, "limit": limit, "size": args.size, "filters": filters(args.filter)}
-    asked = Client(args.settings).send("GET", "/containers/json", query)
+    containers: list[dict[str, Any]] = Client(args.settings).get("/containers/json", query, meanwhile=_load)
     from ..shown import COLUMNS, row
 
-    containers: list[dict[str, Any]] = checked(asked.receive()).json()
     rows = [row(container, full=args.no_trunc) for container in containers]
     columns = [*COLUMNS, ("Size", "SIZE")] if args.size else COLUMNS
     show_list(args, containers, rows, columns)
     return 0
+
+
+def _load() -> None:
+    from .. import shown
+
+    del shown

@@ -37,12 +37,18 @@ def _run(args: Arguments) -> int:
     if not args.detach and args.tty and args.interactive and not os.isatty(0):
         raise BadOption("the input device is not a TTY", hint="leave -t out when stdin is a pipe or a file")
     client = Client(args.settings)
-    where = f"/containers/{create(client, args)}"
     if args.detach:
-        client.post(f"{where}/start")
-        print(where.rpartition("/")[2])
+        container = create(client, args)
+        client.post(f"/containers/{container}/start")
+        print(container)
         return 0
-    return _attached(client, args, where)
+    return _attached(client, args, f"/containers/{create(client, args, meanwhile=_load)}")
+
+
+def _load() -> None:
+    from .. import attached
+
+    del attached
 
 
 def _attached(client: Client, args: Arguments, where: str) -> int:
