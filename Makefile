@@ -14,7 +14,7 @@ help:
 
 demo:
 	@.ci/setup demo
-	@$(PYTHON) -I -m pynet playground -- $(PYTHON) -I -m pynet.cli.demo
+	@$(PYTHON) -I -m pynet playground -- $(PYTHON) -I -m pynet.plugins.demo
 
 test:
 	@.ci/setup test

@@ -18,8 +18,6 @@ from __future__ import annotations
 import os
 import threading
 
-from ..netlib.kernel.rtnetlink import Rtnetlink
-from ..netlib.kernel.rtnl_messages import LOOPBACK_INDEX
 from ..netlib.kernel.syscall import (
     CLONE_NEWNET,
     CLONE_NEWNS,
@@ -68,22 +66,30 @@ def _find_system_programs() -> None:
 
 def loopback_up() -> None:
     """Bring lo up in the calling thread's namespace."""
+    from ..netlib.kernel.rtnetlink import Rtnetlink
+    from ..netlib.kernel.rtnl_messages import LOOPBACK_INDEX
+
     with Rtnetlink() as rtnl:
         rtnl.set_link(LOOPBACK_INDEX, up=True)
 
 
 def _move(user: int) -> None:
-    uid, gid = os.geteuid(), os.getegid()
     if user:  # from now on we look like root, but pytest must not take root's temporary directory for its own
-        os.environ.setdefault("LOGNAME", os.environ.get("USER") or f"uid{uid}")
-    unshare(user | CLONE_NEWNET | CLONE_NEWNS)
-    if user:
-        _write("/proc/self/setgroups", "deny")  # user_namespaces(7): before an ordinary user may write gid_map
-        _write("/proc/self/uid_map", f"0 {uid} 1")
-        _write("/proc/self/gid_map", f"0 {gid} 1")
+        os.environ.setdefault("LOGNAME", os.environ.get("USER") or f"uid{os.geteuid()}")
+        become_root_of_a_user_namespace()
+    unshare(CLONE_NEWNET | CLONE_NEWNS)
     mount(None, "/", None, MS_REC | MS_PRIVATE)
     mount("pynet-test", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755")
     loopback_up()
+
+
+def become_root_of_a_user_namespace() -> None:
+    """A new user namespace that knows one user: us, as root.  The process has one thread."""
+    uid, gid = os.geteuid(), os.getegid()
+    unshare(CLONE_NEWUSER)
+    _write("/proc/self/setgroups", "deny")  # user_namespaces(7): before an ordinary user may write gid_map
+    _write("/proc/self/uid_map", f"0 {uid} 1")
+    _write("/proc/self/gid_map", f"0 {gid} 1")
 
 
 def _write(path: str, text: str) -> None:

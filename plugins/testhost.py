@@ -33,6 +33,7 @@ from ..netlib.kernel.netns import NetnsThread, open_netns
 from ..netlib.kernel.rtnetlink import RouteInfo, Rtnetlink
 from ..netlib.kernel.syscall import CLONE_NEWNET, setns, unshare
 from .isolation import loopback_up
+from .lan import CLIENT, HOST, lay
 from .snapshot import Snapshot, processes_inside
 
 P = ParamSpec("P")
@@ -126,8 +127,8 @@ class Host(Namespace):
 class Lan(Namespace):
     """A client on the host's LAN: its addresses, and those of the host on the same wire."""
 
-    address, address6 = "192.0.2.2", "2001:db8::2"
-    host_address, host_address6 = "192.0.2.1", "2001:db8::1"
+    address, address6 = (address for address, _ in CLIENT)
+    host_address, host_address6 = (address for address, _ in HOST)
     host_ifname = "eth0"
 
 
@@ -160,15 +161,9 @@ def playing_lan(host: Host) -> Generator[Lan]:
     """A namespace joined to *host* by a veth, addressed on both sides."""
     lan = _new_namespace(Lan)
     try:
-        index, peer = host.rtnl.add_veth(Lan.host_ifname, "eth0", netns_fd=lan.fd)
+        routes = [RouteInfo(gateway=Lan.address), RouteInfo(gateway=Lan.address6)]
+        index = lay(host.rtnl, lan.rtnl, client_fd=lan.fd, ifname=Lan.host_ifname, routes=routes)
         try:
-            lan.rtnl.configure(peer, addresses=[(Lan.address, 24), (Lan.address6, 64)])
-            routes = [RouteInfo(gateway=Lan.address), RouteInfo(gateway=Lan.address6)]
-            host.rtnl.configure(
-                index, addresses=[(Lan.host_address, 24), (Lan.host_address6, 64)], routes=routes, lo_up=False
-            )
-            for namespace, link in ((host, index), (lan, peer)):
-                namespace.rtnl.wait_up(link)
             yield lan
         finally:
             host.rtnl.delete_link(index)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pynet.cli import demo
+from pynet.plugins import demo
 
 PYNET = [sys.executable, "-I", "-m", "pynet"]
 LIMIT = 60.0
@@ -104,6 +104,33 @@ except ConnectionRefusedError: print("refused")
 """
     lan = ["pynet", "playground", "--lan", "--"] if address in ("192.0.2.1", "2001:db8::1") else []
     assert play(who, short, "--", *lan, sys.executable, "-I", "-c", probe).stdout == "refused\n"
+
+
+JOINING = r"""
+    mkfifo $TMPDIR/up $TMPDIR/end
+    "$@" playground -- sh -c 'echo $PYNET_PLAYGROUND >$TMPDIR/up; read x <$TMPDIR/end; cat $PYNET_PLAYGROUND/said' &
+    read directory <$TMPDIR/up
+    "$@" playground --join -- sh -c '
+        id -u; hostname; ls /sys/class/net | sort | tr "\n" " "; echo; echo $PYNET_PLAYGROUND
+        echo joined >$PYNET_PLAYGROUND/said; pynet playground --lan -- sh -c "grep -c eth0 /proc/net/dev"
+        ls -d /proc/1/fd; exit 3'
+    echo $? $directory
+    echo >$TMPDIR/end
+    wait $!
+    rm $TMPDIR/up $TMPDIR/end
+    "$@" playground --join -- true
+"""
+
+
+def test_a_second_shell_joins(who: list[str], short: Path) -> None:
+    environ = {**os.environ, "TMPDIR": str(short)}
+    words = [*who, "sh", "-c", JOINING, "sh", *PYNET]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, env=environ, check=False)
+    user, name, links, directory, on_lan, init, code, said = done.stdout.splitlines()
+    assert (user, name, links, on_lan, init, said) == ("0", "playground", "lan0 lo ", "1", "/proc/1/fd", "joined"), done
+    assert code == f"3 {directory}"
+    assert done.returncode == 1
+    assert "no playground of yours is running" in done.stderr
 
 
 def test_exit_codes(who: list[str], short: Path) -> None:
@@ -198,7 +225,7 @@ def test_the_demo(who: list[str], short: Path) -> None:
     if who is UNMAPPED:
         pytest.skip("nobody but root can read this Python")
     done = subprocess.run(
-        [*who, sys.executable, "-I", "-m", "pynet.cli.demo"],
+        [*who, sys.executable, "-I", "-m", "pynet.plugins.demo"],
         capture_output=True,
         text=True,
         timeout=LIMIT,

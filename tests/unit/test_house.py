@@ -40,7 +40,6 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 """docs/design.md, the table's right column; the foundation is everybody's."""
 EXCEPTIONS = {
-    ("cli/playground.py", "netlib"): "the playground plays a test host: it plumbs a LAN",
     ("netlib/driver.py", "drivers"): "the registry of drivers loads the built-in ones by name",
 }
 

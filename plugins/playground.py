@@ -14,8 +14,10 @@ user; cgroups stay out of reach there, and limits say so.  State lives on a tmpf
 nothing of it can be left: what has to be removed is the empty directory it was mounted on and, for root, the
 containers' cgroups.
 
-This module plays a test host.  It is the one place in cli/ that reaches past the foundation, to netlib's rtnetlink
-(the LAN) and instance (the cgroups' name), when it runs; a second netlink client would be the worse choice.
+``--join`` enters one that runs, by the namespaces of its init: the child of the outer process, whose id is in the
+directory's name.
+
+    usage: python -m pynet.plugins.playground [--lan | --join] COMMAND [ARG...]     (`pynet playground` becomes this)
 """
 
 from __future__ import annotations
@@ -26,8 +28,9 @@ import signal
 import sys
 import time
 
-from ..netlib.errors import NotSupported, PynetError
+from ..netlib.errors import NotFound, NotSupported, PynetError
 from ..netlib.kernel import syscall as linux
+from .isolation import become_root_of_a_user_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,12 +38,15 @@ if TYPE_CHECKING:
 
 CANNOT = 125
 """Exit code when there can be no playground."""
-HOST = (("192.0.2.1", 24), ("2001:db8::1", 64))
-CLIENT = (("192.0.2.2", 24), ("2001:db8::2", 64))
-"""Documentation addresses (RFC 5737, RFC 3849): no real network answers to them."""
 LAN_VARIABLE = "PYNET_LAN_NETNS"
+PREFIX = "pynet-"
 INSIDE_VARIABLE = "PYNET_PLAYGROUND"
 _INSIDE = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
+_JOINED = (
+    *(("ipc", linux.CLONE_NEWIPC), ("uts", linux.CLONE_NEWUTS), ("net", linux.CLONE_NEWNET)),
+    *(("pid", linux.CLONE_NEWPID), ("mnt", linux.CLONE_NEWNS)),
+)
+"""The mounts last: from then on /proc is the playground's, which knows the init as process 1."""
 _CGROUPS = "/sys/fs/cgroup"
 _SWITCHES = {
     "/proc/sys/user/max_user_namespaces": "0",
@@ -76,13 +82,15 @@ def play(command: list[str]) -> int:
 # -- outer --------------------------------------------------------------------------------------------------------
 
 
+def _base() -> str:
+    base = os.environ.get("TMPDIR") or "/tmp"
+    return base if len(base) <= 40 else "/tmp"
+
+
 def _directory() -> str:
     """A new, empty directory; its path is short because Unix sockets lie below it."""
-    base = os.environ.get("TMPDIR") or "/tmp"
-    if len(base) > 40:
-        base = "/tmp"
     while True:
-        path = os.path.join(base, f"pynet-{os.urandom(4).hex()}")
+        path = os.path.join(_base(), f"{PREFIX}{os.getpid()}-{os.urandom(4).hex()}")
         try:
             os.mkdir(path, 0o700)
         except FileExistsError:
@@ -100,12 +108,8 @@ def _unshare() -> None:
             pass  # root without CAP_SYS_ADMIN, as in a container: as anybody else
         else:
             return
-    uid, gid = os.geteuid(), os.getegid()
     try:
-        linux.unshare(linux.CLONE_NEWUSER)
-        _write("/proc/self/setgroups", "deny")
-        _write("/proc/self/uid_map", f"0 {uid} 1")
-        _write("/proc/self/gid_map", f"0 {gid} 1")
+        become_root_of_a_user_namespace()
         linux.unshare(linux.CLONE_NEWPID)
     except OSError as error:
         raise PlaygroundForbidden(
@@ -273,6 +277,8 @@ def _try_mount(source: str, target: str, kind: str | None, flags: int) -> bool:
 def _lan(path: str) -> None:
     """A second network namespace, bound at *path*, and a cable between it and ours."""
     from ..netlib.kernel.rtnetlink import Rtnetlink
+    from ..netlib.kernel.rtnl_messages import LOOPBACK_INDEX
+    from .lan import lay
 
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     host = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -282,11 +288,8 @@ def _lan(path: str) -> None:
     there = Rtnetlink()
     linux.setns(host, linux.CLONE_NEWNET)
     with there, Rtnetlink() as here:
-        near, far = here.add_veth("lan0", "eth0", netns_fd=client)
-        there.configure(far, addresses=CLIENT)
-        here.configure(near, addresses=HOST)
-        there.wait_up(far)
-        here.wait_up(near)
+        here.set_link(LOOPBACK_INDEX, up=True)
+        lay(here, there, client_fd=client, ifname="lan0")
     os.close(host)
     os.close(client)
 
@@ -351,3 +354,76 @@ def as_client(command: list[str]) -> NoReturn:
             hint="--lan works inside of `pynet playground`",
         ) from None
     execute(command, dict(os.environ))
+
+
+# -- joining one that runs ----------------------------------------------------------------------------------------
+
+
+def running() -> list[tuple[str, int]]:
+    """Directory and init of the caller's own playgrounds, the newest first."""
+    found: list[tuple[float, str, int]] = []
+    for name in os.listdir(_base()):
+        path = os.path.join(_base(), name)
+        outer = name.removeprefix(PREFIX).partition("-")[0]
+        if not (name.startswith(PREFIX) and outer.isdecimal()):
+            continue
+        try:
+            status = os.lstat(path)
+            with open(f"/proc/{outer}/task/{outer}/children", encoding="ascii") as file:
+                children = [int(pid) for pid in file.read().split()]
+        except OSError:
+            continue  # it has ended, or is somebody else's
+        # the directory lies where everybody may write, and process ids are used again: the tmpfs tells
+        inits = [pid for pid in children if os.path.exists(f"/proc/{pid}/root{path}/bin/pynet")]
+        found += [(status.st_mtime, path, pid) for pid in inits if status.st_uid == os.geteuid()]
+    return [(path, pid) for _, path, pid in sorted(found, reverse=True)]
+
+
+def join(command: list[str]) -> int:
+    """Run *command* in the newest of the caller's playgrounds; returns its exit code."""
+    if not (there := running()):
+        raise NotFound("no playground of yours is running", hint="`pynet playground` starts one")
+    directory, pid = there[0]
+    try:
+        own = os.stat("/proc/self/ns/user").st_ino
+        if os.stat(f"/proc/{pid}/ns/user").st_ino != own:
+            _enter(pid, "user", linux.CLONE_NEWUSER)
+        for name, flag in _JOINED:
+            _enter(pid, name, flag)
+    except OSError as error:
+        raise PlaygroundForbidden(
+            f"cannot enter the playground at {directory}: {error.strerror}", hint="it may have ended just now"
+        ) from None
+    sys.stdout.flush()
+    sys.stderr.flush()
+    foreground = _foreground()
+    child = os.fork()  # a process enters a process id namespace by birth
+    if child == 0:
+        _execute(command, environment(directory, os.path.join(directory, "lan")), foreground)
+    return _wait(child, foreground)
+
+
+def _enter(pid: int, name: str, flag: int) -> None:
+    fd = os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        linux.setns(fd, flag)
+    finally:
+        os.close(fd)
+
+
+# -- the program --------------------------------------------------------------------------------------------------
+
+
+def main(words: list[str]) -> int:
+    """``[--lan | --join] COMMAND [ARG...]``"""
+    try:
+        if words[0] == "--lan":
+            as_client(words[1:])
+        return join(words[1:]) if words[0] == "--join" else play(words)
+    except PynetError as error:
+        _complain(str(error), error.hint)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

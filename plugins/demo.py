@@ -102,7 +102,7 @@ def _page(get: Callable[[str], str], url: str) -> str:
 
 def from_lan(url: str) -> str:
     """GET *url* on the LAN's client."""
-    command = [*OWN, "pynet", "playground", "--lan", "--", *OWN, "pynet.cli.demo", "--fetch", url]
+    command = [*OWN, "pynet", "playground", "--lan", "--", *OWN, "pynet.plugins.demo", "--fetch", url]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Failed(done.stderr.strip())
@@ -184,7 +184,8 @@ def _nothing_left(before: Facts, run: str) -> str:
 
 def show() -> int:
     """All steps, in a playground."""
-    from .playground import CLIENT, HOST, INSIDE_VARIABLE
+    from .lan import CLIENT, HOST
+    from .playground import INSIDE_VARIABLE
 
     demo = Demo()
     run = os.environ["PYNET_RUN"]
@@ -259,16 +260,10 @@ def main(argv: list[str] | None = None) -> int:
             print(error, file=sys.stderr)
             return 1
         return 0
-    from ..netlib.errors import PynetError
-    from .failure import report
-    from .playground import INSIDE_VARIABLE, play
+    from .playground import INSIDE_VARIABLE
+    from .playground import main as playground
 
-    if os.environ.get(INSIDE_VARIABLE):
-        return show()
-    try:
-        return play([*OWN, "pynet.cli.demo"])
-    except PynetError as error:
-        return report(error)
+    return show() if os.environ.get(INSIDE_VARIABLE) else playground([*OWN, "pynet.plugins.demo"])
 
 
 if __name__ == "__main__":
