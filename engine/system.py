@@ -10,6 +10,7 @@ import threading
 import time
 from typing import Any
 
+from ..netlib.errors import PynetError
 from ..netlib.version import __version__
 from ..runtime.images.architecture import host_architecture
 from .container.registry import Registry
@@ -62,6 +63,13 @@ class System:
         self._images = images
         self._networks = networks
         self._volumes = volumes
+
+    def _of_the_host(self) -> list[str]:
+        """What stands in the way of networks and ports here; what can not be found out is said as well."""
+        try:
+            return self._core.controller.warnings()
+        except (PynetError, OSError) as error:
+            return [f"the host's settings can not be looked at: {error}"]
 
     def info(self) -> dict[str, Any]:
         status = self._registry.count_by_status()
@@ -129,7 +137,7 @@ class System:
             "SecurityOptions": ["name=seccomp,profile=builtin"],
             "FirewallBackend": {"Driver": self._networks.firewall()},
             "CDISpecDirs": [],
-            "Warnings": self._core.warnings,
+            "Warnings": [*self._core.warnings, *self._of_the_host()],
         }  # fmt: skip
 
     def disk_usage(self, types: set[str]) -> dict[str, Any]:

@@ -350,6 +350,12 @@ class Controller:
         with self.turns.alone():
             return check(self)
 
+    def warnings(self) -> list[str]:
+        """What keeps networks and ports from working and is not ours to mend, a sentence each: other programs' rules,
+        sysctls of the host (docs/firewall.md)."""
+        with step("read", "the host's settings"):
+            return self.actions.diagnose()
+
     def repair(self) -> list[Difference]:
         """Make the kernel as the store says: add what is missing, remove strays; returns what was found."""
         from .reconcile import repair

@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from ..errors import NotSupported
+from ..kernel import advertisements
 from ..kernel.libnftables import Nft, NftError
 from ..kernel.netns import NetnsThread, open_netns
+from ..kernel.rtnetlink import Rtnetlink
 from . import detect
 from .intents import NetworkRules, PortRule
 from .iptables.process import IptablesError, LegacyTables, check_installed
@@ -199,15 +201,35 @@ def _host_settings(networks: Sequence[NetworkRules]) -> list[str]:
         used = any((":" in subnet) == (version == 6) for rules in open_networks for subnet in rules.subnets)
         if used and _sysctl(name) == "0":
             said.append(f"IPv{version} forwarding is off: set sysctl net.{name.replace('/', '.')}=1.")
+        if used and version == 6 and _sysctl(name) == "1":
+            with Rtnetlink() as rtnl:
+                said += [
+                    f"{interface} has its IPv6 way out from router advertisements, which a host that forwards ignores: set "
+                    f"sysctl net.ipv6.conf.{interface}.accept_ra=2."
+                    for interface in advertisements.depending(rtnl)
+                ]
     for rules in networks:
-        if not rules.icc and _sysctl("bridge/bridge-nf-call-iptables") != "1":
-            said.append(
-                f"Containers of {rules.bridge} reach each other in spite of icc=false, because bridged packets do not "
-                "pass the firewall here: load br_netfilter and set sysctl net.bridge.bridge-nf-call-iptables=1."
-            )
+        if not rules.icc:
+            said += _reach_each_other(rules)
         if rules.loopback and _sysctl(f"ipv4/conf/{rules.bridge}/route_localnet") == "0":
             said.append(f"127.0.0.1 can not be translated: set sysctl net.ipv4.conf.{rules.bridge}.route_localnet=1.")
     return said
+
+
+def _reach_each_other(rules: NetworkRules) -> Iterator[str]:
+    """Containers were kept apart by the bridge itself if the firewall did not see its packets when they joined."""
+    with Rtnetlink() as rtnl:
+        bridge = rtnl.link(rules.bridge)
+        ports = [link for link in rtnl.links() if bridge is not None and link.master == bridge.index]
+    if all(port.isolated for port in ports):
+        return
+    for version, name in ((4, "bridge-nf-call-iptables"), (6, "bridge-nf-call-ip6tables")):
+        used = any((":" in subnet) == (version == 6) for subnet in rules.subnets)
+        if used and _sysctl(f"bridge/{name}") != "1":
+            yield (
+                f"Containers of {rules.bridge} reach each other in spite of icc=false, because bridged IPv{version} packets "
+                f"do not pass the firewall here: load br_netfilter and set sysctl net.bridge.{name}=1, or start them again."
+            )
 
 
 def _sysctl(name: str) -> str:

@@ -111,6 +111,15 @@ class HostActions:
             return [], []
         return backend.state()
 
+    def diagnose(self) -> list[str]:
+        """What on this host stands in the way of the rules that are there, a sentence each; nothing without a firewall."""
+        try:
+            with self._lock:
+                backend = self._choose_firewall()
+        except NotSupported:
+            return []
+        return backend.diagnose()
+
     @property
     def proxy(self) -> Proxy | None:
         return self._proxy
@@ -252,9 +261,14 @@ class HostActions:
 
         def read() -> bool:
             try:
-                return sysctl.read(("net", "bridge", "bridge-nf-call-iptables")) == "1"
+                if sysctl.read(("net", "bridge", "bridge-nf-call-iptables")) != "1":
+                    return False
             except FileNotFoundError:
                 return False  # br_netfilter is not loaded
+            try:
+                return sysctl.read(("net", "bridge", "bridge-nf-call-ip6tables")) == "1"
+            except FileNotFoundError:
+                return True  # a kernel without IPv6
 
         return self.netns.call(self._home, read)
 

@@ -54,6 +54,8 @@ class LinkInfo:
     operstate: int
     peer: int
     alias: str
+    isolated: bool = False
+    """Of a bridge's port: the bridge passes nothing between it and other isolated ones."""
 
     @property
     def up(self) -> bool:
@@ -252,6 +254,7 @@ def read_link(body: bytes) -> LinkInfo:
         operstate=_number(found.get(IFLA_OPERSTATE)),
         peer=_number(found.get(IFLA_LINK)),
         alias=_text(found.get(IFLA_IFALIAS)),
+        isolated=any(attributes(info.get(IFLA_INFO_SLAVE_DATA, b"")).get(IFLA_BRPORT_ISOLATED, b"")),
     )
 
 

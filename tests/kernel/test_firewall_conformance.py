@@ -14,8 +14,10 @@ import os
 import re
 import selectors
 import socket
+import struct
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -511,9 +513,74 @@ def test_diagnose_tells_what_stands_in_the_way(firewall: FirewallBackend, world:
     firewall.add_network(rules("a", icc=False))
     if os.path.exists("/proc/sys/net/bridge"):
         assert firewall.diagnose() == []
+        for name in ("bridge-nf-call-ip6tables", "bridge-nf-call-iptables"):
+            sysctl.write(("net", "bridge", name), 0)
+            (said,) = firewall.diagnose()
+            assert "icc=false" in said and f"net.bridge.{name}=1" in said
+            sysctl.write(("net", "bridge", name), 1)
+            assert firewall.diagnose() == []
         sysctl.write(("net", "bridge", "bridge-nf-call-iptables"), 0)
-    (said,) = firewall.diagnose()
-    assert "icc=false" in said
+        sysctl.write(("net", "bridge", "bridge-nf-call-ip6tables"), 0)
+    four, six = firewall.diagnose()
+    assert "bridged IPv4" in four and "bridged IPv6" in six
+    for name in ("pva1", "pva2"):
+        link = world.host.rtnl.link(name)
+        assert link is not None
+        world.host.rtnl.set_link(link.index, isolated=True)
+    assert firewall.diagnose() == [], "the bridge keeps them apart"
+
+
+@pytest.mark.parametrize("forwarding", [1, 0])
+def test_diagnose_tells_what_forwarding_does_to_router_advertisements(
+    host: Host, lan: Lan, make: Callable[..., FirewallBackend], forwarding: int
+) -> None:
+    """The kernel forgets the default route that an advertisement gave as soon as the host forwards."""
+    sysctl.write(("net", "ipv6", "conf", "all", "forwarding"), 0)
+    sysctl.write(("net", "ipv6", "conf", "eth0", "accept_ra"), 1)
+    sysctl.write(("net", "ipv6", "conf", "eth0", "autoconf"), 1)
+    firewall = make()
+    firewall.replace([rules("a", subnets=("fd77:1::/64",))], [])
+    sysctl.write(("net", "ipv6", "conf", "all", "forwarding"), 1)
+    assert firewall.diagnose() == [], "who has no way out from advertisements loses none"
+    sysctl.write(("net", "ipv6", "conf", "all", "forwarding"), 0)
+
+    advertise(lan)
+
+    def told() -> bool:
+        return any(route.protocol == 9 and route.destination == "default" for route in host.rtnl.routes(6))
+
+    deadline = time.monotonic() + 10
+    while not told():
+        assert time.monotonic() < deadline, "the advertisement was not taken"
+        os.sched_yield()
+    sysctl.write(("net", "ipv6", "conf", "all", "forwarding"), forwarding)
+    assert told() == (not forwarding)
+    said = firewall.diagnose()
+    if forwarding:
+        assert len(said) == 1 and "net.ipv6.conf.eth0.accept_ra=2" in said[0]
+        sysctl.write(("net", "ipv6", "conf", "eth0", "accept_ra"), 2)
+        assert firewall.diagnose() == []
+        firewall.replace([rules("a", subnets=("10.77.1.0/24",))], [])
+        sysctl.write(("net", "ipv6", "conf", "eth0", "accept_ra"), 1)
+        sysctl.write(("net", "ipv4", "ip_forward"), 1)
+        assert firewall.diagnose() == [], "not for a network without IPv6"
+    else:
+        assert ["forwarding is off" in sentence for sentence in said] == [True]
+    sysctl.write(("net", "ipv6", "conf", "all", "forwarding"), 0)
+    host.run(["ip", "-6", "route", "flush", "proto", "ra"])
+
+
+def advertise(router: Namespace) -> None:
+    """Send one router advertisement (RFC 4861 4.2) with a prefix, as the client on the LAN."""
+    prefix = struct.pack("!BBBBIII", 3, 4, 64, 0xC0, 3600, 1800, 0) + socket.inet_pton(socket.AF_INET6, "2001:db8:5::")
+    message = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0) + prefix
+    with router.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as sock:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+        eth0 = router.rtnl.link("eth0")
+        assert eth0 is not None
+        router.rtnl.add_address(eth0.index, "fe80::2", 64)  # its own one is still tentative
+        sock.bind(("fe80::2", 0, 0, eth0.index))
+        sock.sendto(message, ("ff02::1", 0, 0, eth0.index))
 
 
 def flush() -> None:

@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,6 +94,16 @@ def test_errors(daemon: Daemon, path: str, status: int, message: str) -> None:
     assert reply.status == status
     assert reply.headers["Content-Type"] == "application/json"
     assert reply.body["message"].startswith(message)
+
+
+def test_what_stands_in_the_way_of_networks_is_among_the_warnings(daemon: Daemon) -> None:
+    before = daemon.get("/info").body["Warnings"]
+    forwarding = Path("/proc/sys/net/ipv4/ip_forward")
+    forwarding.write_text("0")
+    told = [warning for warning in daemon.get("/info").body["Warnings"] if warning not in before]
+    assert len(told) == 1 and "net.ipv4.ip_forward=1" in told[0]
+    forwarding.write_text("1")
+    assert daemon.get("/info").body["Warnings"] == before
 
 
 def test_a_wrong_method_is_an_unknown_page(daemon: Daemon) -> None:
