@@ -103,7 +103,7 @@ def _option(text: str, proto: str) -> int:
     name, _, version = text.partition("=")
     if name != "proxy-protocol":
         raise InvalidArgument(
-            f"invalid option of a published port: {text}", hint="proxy-protocol=1 or proxy-protocol=2"
+            f"invalid option of a published port: {text!r}", hint="proxy-protocol=1 or proxy-protocol=2"
         )
     return _proxy_protocol(version, proto)
 

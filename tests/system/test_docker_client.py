@@ -192,7 +192,7 @@ def test_exec(daemon: Daemon) -> None:
 @pytest.mark.skipif(ONE_UID, reason="needs several uids: this is a user namespace with one")
 def test_exec_as_another_user(daemon: Daemon) -> None:
     daemon.docker("run", "-d", "--name", "box", "busybox", "sleep", "1000")
-    assert daemon.docker("exec", "-u", "1000:1000", "box", "id").stdout == "uid=1000 gid=1000\n"
+    assert daemon.docker("exec", "-u", "1000:1000", "box", "id").stdout == "uid=1000 gid=1000 groups=1000\n"
 
 
 def test_networks(daemon: Daemon) -> None:

@@ -39,15 +39,14 @@ CASES = [
 ]  # fmt: skip
 
 
-def test_every_mistake_is_told_in_two_lines(daemon: Daemon) -> None:
+def test_every_mistake_is_told_in_a_line_and_what_helps_in_another(daemon: Daemon) -> None:
     assert daemon.pynet("run", "-d", "--name", "box", "busybox", "sleep", "1000").returncode == 0
     for words, code, message in CASES:
         done = daemon.pynet(*words)
         lines = done.stderr.splitlines()
         assert (done.returncode, done.stdout) == (code, ""), (words, done)
-        assert len(lines) == 2, (words, done)
         assert message in lines[0], (words, done)
-        assert lines[1].startswith("  "), (words, done)
+        assert [line[:2] for line in lines[1:]] in ([], ["  "]), (words, done)  # no hint where the message says it all
     assert [c["Names"] for c in daemon.get("/containers/json", all=1).body] == [["/box"]]
     assert len(daemon.get("/networks").body) == 3
     assert daemon.get("/pynet/check").body == []

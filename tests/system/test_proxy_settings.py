@@ -56,8 +56,8 @@ def test_a_container_is_told_who_its_client_is(daemon: Daemon, lan: Lan, where: 
 def test_the_header_is_for_tcp_and_needs_a_version_that_there_is(daemon: Daemon) -> None:
     for publish, why in (
         ("53:53/udp,proxy-protocol=1", "the PROXY protocol is for tcp ports"),
-        ("80:80,proxy-protocol=3", "there is no option 'proxy-protocol=3'"),
-        ("80:80,", "there is no option ''"),
+        ("80:80,proxy-protocol=3", "invalid version of the PROXY protocol: 3"),
+        ("80:80,", "invalid option of a published port: ''"),
     ):
         done = daemon.pynet("run", "--rm", "-p", publish, "busybox", "true")
         assert done.returncode == 125 and why in done.stderr, done
