@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from ...netlib.errors import InternalError, InvalidArgument
 from ..client import Client
@@ -26,6 +27,10 @@ COLUMNS = [
     ("Size", "SIZE"),
 ]
 _CHUNK = 1 << 20
+_PACE = 0.1
+"""Seconds between two reports of progress."""
+CLEAR = "\033[K"
+"""The rest of the line goes away (ECMA-48, EL)."""
 LONG = {"images": "ls", "rmi": "rm"}
 BUSYBOX = "busybox:latest"
 
@@ -211,9 +216,20 @@ def _opened(name: str) -> BinaryIO:
         ) from None
 
 
-def _pieces(file: BinaryIO) -> Iterator[bytes]:
+def pieces(file: BinaryIO) -> Iterator[bytes]:
+    """The file's content, and at a terminal how much of it has been sent, on a line that goes away again."""
+    shown = sys.stderr.isatty()
+    total = os.fstat(file.fileno()).st_size
+    of = f" of {size(total)}" if total else ""
+    sent = next_time = 0.0
     while data := file.read(_CHUNK):
         yield data
+        sent += len(data)
+        if shown and time.monotonic() >= next_time:
+            next_time = time.monotonic() + _PACE
+            print(f"\r{CLEAR}sent {size(sent)}{of}", end="", file=sys.stderr, flush=True)
+    if shown:
+        print(f"\r{CLEAR}", end="", file=sys.stderr, flush=True)
 
 
 def _progress(
@@ -221,7 +237,7 @@ def _progress(
 ) -> int:
     """Send an archive and print what the engine says about it; an error in the stream is this command's."""
     response = client.stream(
-        "POST", where, query, raw=_pieces(file), headers={"Content-Type": "application/x-tar"}, extra=extra
+        "POST", where, query, raw=pieces(file), headers={"Content-Type": "application/x-tar"}, extra=extra
     )
     for message in response.objects():
         if message.get("error"):

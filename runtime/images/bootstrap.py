@@ -1,7 +1,8 @@
 """``busybox:latest`` without a registry: the host's static busybox and a link for each of its applets.
 
 The layer is a function of the busybox binary alone: entries in a fixed order, every time that of the binary, no
-compression.  So bootstrapping twice gives the same image id, and nothing is stored twice.
+compression.  So bootstrapping twice gives the same image id (it was made when it was made first), and nothing is stored
+twice.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import shutil
 import struct
 import subprocess
 import tarfile
-import time
 from typing import Any
 
 from ...netlib.errors import NotSupported
@@ -105,9 +105,8 @@ def make_layer(busybox: str) -> bytes:
     return output.getvalue()
 
 
-def make_config(busybox: str) -> dict[str, Any]:
-    """The configuration but for architecture and layers."""
-    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(os.stat(busybox).st_mtime))
+def make_config(created: str) -> dict[str, Any]:
+    """The configuration but for architecture and layers; *created* is RFC 3339."""
     return {
         "created": created,
         "config": {"Cmd": ["sh"], "Env": [PATH], "WorkingDir": "/"},

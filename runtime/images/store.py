@@ -79,12 +79,13 @@ class ImageStore:
     # -- making images -------------------------------------------------------------------------------------------
 
     def bootstrap(self, reference: str = "busybox:latest") -> Image:
-        """Make an image from the host's static busybox; the same binary gives the same id."""
+        """Make an image from the host's static busybox; where it was made before from the same binary, that one."""
         name = new_name(reference)
         busybox = image_bootstrap.find_busybox()
         with disk_errors(self.path), self.layers.workspace() as work:
             layer = prepare_layer(work, Budget(self.limits), io.BytesIO(image_bootstrap.make_layer(busybox)))
-            return self._finish(image_bootstrap.make_config(busybox), layer, name)
+            made = next((image.created for image in self.list() if image.layers == (layer.chain,)), "")
+            return self._finish(image_bootstrap.make_config(made or format_stamp(time.time_ns())), layer, name)
 
     def import_rootfs(
         self,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -174,3 +178,21 @@ def test_frames_come_out_whole_however_they_are_cut(frames: list[tuple[int, byte
 def test_what_is_not_framed_is_refused() -> None:
     with pytest.raises(BadResponse):
         Demultiplexer().feed(b"hello, world")
+
+
+def test_an_archive_that_is_sent_shows_its_progress_at_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    archive = tmp_path / "a.tar"
+    archive.write_bytes(b"x" * (3 << 20))
+    with open(archive, "rb") as file:
+        assert sum(map(len, image.pieces(file))) == 3 << 20
+    assert capfd.readouterr().err == ""
+    master, slave = pty.openpty()
+    with open(slave, "w") as terminal, open(archive, "rb") as file:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert sum(map(len, image.pieces(file))) == 3 << 20
+        said = os.read(master, 4096).decode()
+    os.close(master)
+    assert said.startswith(f"\r{image.CLEAR}sent 1.05MB of 3.15MB")
+    assert said.endswith(f"\r{image.CLEAR}")

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -470,7 +471,10 @@ def test_bootstrap_twice_gives_the_same_image(store: ImageStore, tmp_path: Path)
     except NotSupported as error:
         assert "busybox-static" in error.hint
         pytest.skip("no static busybox here")
-    assert ImageStore(str(tmp_path / "other")).bootstrap("x/y:z").id == image.id == store.bootstrap().id
+    assert store.bootstrap().id == store.bootstrap("x/y:z").id == image.id
+    assert time.time() - 60 < image.created_unix <= time.time(), "made now, however old the binary is"
+    assert ImageStore(str(tmp_path / "other")).bootstrap().layers == image.layers
+    store.remove("x/y:z")
     assert image.repo_tags == ("busybox:latest",) and image.defaults["Cmd"] == ["sh"]
     root = Path(store.layers.diff(image.layers[0]))
     assert os.readlink(root / "bin/httpd") == "busybox" and (root / "bin/busybox").stat().st_mode & 0o777 == 0o755
