@@ -12,6 +12,8 @@ from pynet.cli.commands import run as run_command
 from pynet.cli.options import container_config, gather
 from pynet.cli.parser import Parser
 from pynet.cli.units import parse_cpus, parse_duration, parse_moment, parse_size
+from pynet.engine import events, images, networks
+from pynet.engine.container import listing
 from pynet.netlib.errors import InvalidArgument
 
 
@@ -250,3 +252,17 @@ def test_a_networks_bad_ranges(subnets: list[str], ranges: list[str], gateways: 
     with pytest.raises(InvalidArgument) as caught:
         network.ipam_config(subnets, ranges, gateways, {})
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("ps", listing.LIST_FILTERS),
+        ("network ls", networks.LIST_FILTERS),
+        ("images", images.LIST_FILTERS),
+        ("events", events.FILTERS),
+    ],
+)
+def test_the_page_lists_the_filters_that_the_engine_knows(command: str, names: frozenset[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    assert f"| `{command}` | {', '.join(f'`{name}`' for name in sorted(names))} |" in page
