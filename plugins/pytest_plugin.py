@@ -49,17 +49,24 @@ def isolate(config: pytest.Config) -> str:
 @pytest.fixture
 def pynet_host(request: pytest.FixtureRequest) -> Iterator[Host]:
     """A namespace that plays the host: the test runs in it, and it must end as it began."""
-    from .testhost import playing_host
+    from .testhost import LeftBehind, playing_host
 
     reason = request.config.stash.get(_REASON, "")
     if reason:
         pytest.skip(reason)
+    left = ""
     with ExitStack() as stack:
         try:
             host = stack.enter_context(playing_host())
         except PermissionError as error:
             pytest.skip(f"namespaces need root or --pynet-isolate ({error})")
-        yield host
+        try:
+            yield host
+            stack.close()
+        except LeftBehind as error:
+            left = str(error)
+    if left:  # outside of the handler: the lines alone say it, no traceback does
+        pytest.fail(left, pytrace=False)
 
 
 @pytest.fixture

@@ -40,7 +40,24 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Socket = socket.socket  # in the class below, "socket" is a method
 
-SETTLE = 30.0  # the kernel takes namespaces apart later, one batch at a time for the whole machine; only a leak waits so long
+SETTLE = 5.0
+"""Seconds for processes, threads and descriptors to end; only a leak waits so long."""
+_SETTLING = {"processes", "threads", "fds", "sockets", "mounts"}
+"""What may go a little later by itself.  Of the rest, only a dying namespace takes something along."""
+_RTMGRP_LINK = 1  # rtnetlink(7), rtnetlink.h
+_TEARDOWN = 60.0
+"""Seconds for the kernel to take namespaces apart: one batch at a time, for the whole machine."""
+
+
+class LeftBehind(AssertionError):
+    """The namespace that played the host did not end as it began; the message has a line for each thing."""
+
+
+class ProgramFailed(subprocess.CalledProcessError):
+    """A program that was run in a namespace failed; says what it wrote to stderr."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}\n{(self.stderr or self.output or '').strip()}".rstrip()
 
 
 class Namespace:
@@ -78,14 +95,13 @@ class Namespace:
     def run(
         self, argv: Sequence[str], *, input: str | None = None, timeout: float = 30.0, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program in here to its end; CalledProcessError if it fails and *check* is true."""
+        """Run a program in here to its end; ProgramFailed (a CalledProcessError) if it fails and *check* is true."""
         pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         program = self.popen(argv, text=True, **pipes)
         output, errors = program.communicate(input or "", timeout)
-        result = subprocess.CompletedProcess(argv, program.returncode, output, errors)
-        if check:
-            result.check_returncode()
-        return result
+        if check and program.returncode:
+            raise ProgramFailed(program.returncode, list(argv), output, errors)
+        return subprocess.CompletedProcess(argv, program.returncode, output, errors)
 
     def end_programs(self) -> None:
         for program in self._programs:
@@ -112,12 +128,33 @@ class Host(Namespace):
         return self.call(Snapshot.take)
 
     def settled(self, before: Snapshot) -> Snapshot:
-        """The snapshot now, or when it has become equal to *before* (within SETTLE seconds)."""
-        deadline = time.monotonic() + SETTLE
+        """The snapshot now, or as soon as it has become equal to *before*; at once where what is left can not go by itself."""
+        if (after := self.snapshot()) == before:
+            return after
+        gc.collect()  # descriptors in unreachable cycles are not leaks
+        if before.differs_in(after := self.snapshot()) - _SETTLING:
+            self._wait_for_dying_namespaces()
+        pause, deadline = 0.002, time.monotonic() + SETTLE
         while (after := self.snapshot()) != before and time.monotonic() < deadline:
-            gc.collect()  # descriptors in unreachable cycles are not leaks
-            time.sleep(0.01)
+            if not before.differs_in(after) & _SETTLING:
+                break
+            time.sleep(pause)
+            pause = min(2 * pause, 0.25)
         return after
+
+    def _wait_for_dying_namespaces(self) -> None:
+        """The kernel takes namespaces apart later, in the order of their ends: make one more, and wait for its end to show."""
+        with self.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as events:
+            events.bind((0, _RTMGRP_LINK))
+            events.settimeout(_TEARDOWN)
+            last = self.namespace()
+            try:
+                index, _ = self.rtnl.add_veth("pynet-last", "eth0", netns_fd=last.fd)
+            finally:
+                last.close()
+            with suppress(TimeoutError):
+                while self.rtnl.link(index) is not None:
+                    events.recv(1 << 16)
 
     def namespace(self) -> Namespace:
         """A further, empty namespace with lo up; close it."""
@@ -146,7 +183,8 @@ def playing_host() -> Generator[Host]:
                 yield host
                 host.end_programs()
                 after = host.settled(before)
-                assert after == before, f"the test left network state behind:\n{before.difference(after)}"
+                if after != before:
+                    raise LeftBehind(f"the test left network state behind:\n{before.difference(after)}")
             finally:
                 _kill_processes_inside(host)
                 host.close()

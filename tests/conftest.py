@@ -19,6 +19,7 @@ from pynet.plugins.pytest_plugin import isolate
 from pynet.plugins.testhost import Host, Lan
 
 from support.engine import Daemon
+from support.leaks import Look, lost_leases, mark
 
 _HERE = Path(__file__).parent
 
@@ -29,6 +30,7 @@ settings.load_profile("pynet")
 
 def pytest_configure(config: pytest.Config) -> None:
     isolate(config)
+    mark()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -39,6 +41,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(room)
             if reason:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Every kernel and system test ends as it began, whatever it does: tests/support/leaks.py has what is looked at."""
+    if request.node.get_closest_marker("kernel") is None and request.node.get_closest_marker("system") is None:
+        yield
+        return
+    before = Look.take()
+    yield
+    directories = [str(tmp_path_factory.getbasetemp()), *(str(daemon.root.parent) for daemon in Daemon.all)]
+    if left := before.settled(directories):
+        pytest.fail("\n".join(["the test left something behind:", *left]), pytrace=False)
 
 
 @pytest.fixture
@@ -84,6 +99,7 @@ def daemon(host: Host) -> Iterator[Daemon]:
 
 def _empty(controller: Controller) -> None:
     try:
+        assert lost_leases(controller) == []
         for sandbox in controller.sandboxes():
             sandbox.delete()
         for network in controller.networks():
@@ -91,6 +107,7 @@ def _empty(controller: Controller) -> None:
                 endpoint.delete()
             network.delete()
         assert controller.check() == []
+        assert lost_leases(controller) == []
         if controller.actions.has_firewall:
             controller.actions.firewall.destroy()
     finally:

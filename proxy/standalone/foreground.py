@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import resource
 import signal
 import socket
+from contextlib import ExitStack
 from typing import NoReturn
 
 from ...netlib.errors import InvalidArgument
@@ -21,7 +23,7 @@ from ..process.options import Options, add_service_options
 from ..process.service import Service
 
 _EPILOG = """PROTO is tcp, udp or sctp; without an address, clients come to every address of both families. docker-proxy's
-command line (-proto tcp -host-ip ...) is taken as well: docs/docker-proxy.md."""
+command line (-proto tcp -host-ip ...) is taken as well."""
 
 
 class PlainOptions(Options):
@@ -79,8 +81,13 @@ def serve(words: list[str]) -> None:
     mappings, options = parse(words)
     entries = [_entry(mapping, options) for mapping in mappings]
     ports.parse_listen({"ports": entries}, len(entries), options.drain)  # before anything is bound
-    fds = [mapping.bind() for mapping in mappings]
-    metrics = _bind_metrics(options.metrics) if options.metrics else None
+    fds: list[int] = []
+    with ExitStack() as undo:
+        for mapping in mappings:
+            fds.append(mapping.bind())
+            undo.callback(os.close, fds[-1])
+        metrics = _bind_metrics(options.metrics) if options.metrics else None
+        undo.pop_all()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     lane = Lane()

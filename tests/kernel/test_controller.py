@@ -338,8 +338,13 @@ STEPS = 9
 def test_a_change_that_fails_half_way_leaves_nothing(controller: Controller, host: Host, failing_at: int) -> None:
     """Every step of every plan of a life is made to fail in turn."""
     working = controller.applier
-    controller.actions.firewall.destroy()  # chosen here, so that its sockets are in the snapshot
-    controller.actions.conntrack.count()  # likewise
+    sandbox, endpoint = joined(controller.create_network("first"), "first")  # what starts once (a thread, a socket) has
+    sandbox.delete()
+    endpoint.delete()
+    controller.network("first").delete()
+    controller.actions.settle()
+    controller.actions.conntrack.count()
+    controller.actions.firewall.destroy()
     clean = host.snapshot()
 
     def life() -> None:

@@ -7,31 +7,15 @@ import os
 import re
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from pynet.plugins.testhost import Host, Lan, playing_host
 
+from support.suites import run_suite
+
 DOCUMENT = Path(__file__).parents[2] / "docs" / "testing.md"
-
-
-def run_suite(
-    directory: Path, source: str, *options: str, prefix: tuple[str, ...] = (), autoload: bool = False
-) -> tuple[dict[str, int], str]:
-    """Run *source* as a suite; return (how many of each outcome, the output)."""
-    (directory / "test_suite.py").write_text(source)
-    argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs", "--rootdir=.", *options, "test_suite.py"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
-    if not autoload:  # other plugins take a second to load
-        environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-        environment["PYTEST_PLUGINS"] = "pynet.plugins.pytest_plugin"
-    result = subprocess.run(
-        [*prefix, *argv], cwd=directory, env=environment, capture_output=True, text=True, check=False, timeout=60
-    )
-    outcomes = re.findall(r"(\d+) (passed|failed|skipped|errors?)", result.stdout)
-    return {word.rstrip("s"): int(count) for count, word in outcomes}, result.stdout + result.stderr
 
 
 def test_the_documents_example_works(tmp_path: Path) -> None:
@@ -75,6 +59,8 @@ LEFTOVERS = {
     "nftables": 'pynet_host.run(["nft", "add table inet left"])',
     "iptables": 'pynet_host.run(["iptables-legacy", "-A", "FORWARD", "-j", "ACCEPT"])',
     "mounts": 'mount("x", str(tmp_path), "tmpfs")',
+    "sockets": 'KEPT.append(socket.create_server(("127.0.0.1", 0)))',
+    "threads": "threading.Thread(target=threading.Event().wait, daemon=True, name='left').start()",
     "fds": "os.dup(0)",
     "processes": 'subprocess.run(["sh", "-c", "sleep 1000 <&- >&- 2>&- &"], check=True)',
 }
@@ -83,12 +69,15 @@ LEFTOVERS = {
 def test_whatever_is_left_fails_the_test_and_only_that_one(tmp_path: Path) -> None:
     source = """
 import os
+import socket
 import subprocess
+import threading
 import pytest
 
-from pynet.plugins.testhost import Host, Lan, playing_host
 from pynet.netlib.kernel.rtnetlink import RouteInfo
 from pynet.netlib.kernel.syscall import mount
+
+KEPT = []
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
@@ -102,7 +91,43 @@ def impatient(monkeypatch):
     assert counts == {"passed": len(LEFTOVERS) + 1, "error": len(LEFTOVERS)}, output
     assert output.count("the test left network state behind") >= len(LEFTOVERS)
     for section in LEFTOVERS:
-        assert re.search(rf"^E +\+ {section}: ", output, re.MULTILINE), f"{section} was not noticed\n{output}"
+        assert re.search(rf"^\+ {section}: ", output, re.MULTILINE), f"{section} was not noticed\n{output}"
+    assert "Snapshot(" not in output and "Traceback" not in output and "testhost.py" not in output, "buried the message"
+
+
+def test_a_leak_that_can_not_go_by_itself_is_told_at_once(tmp_path: Path) -> None:
+    """And one that can: a veth whose peer's namespace the kernel still takes apart is none."""
+    source = """
+import time
+import pytest
+
+@pytest.fixture(autouse=True)
+def quick(request):
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < 4, "waited for what can not change"
+
+@pytest.fixture
+def late(quick, pynet_host):  # torn down before the host
+    return pynet_host
+
+def test_leaks(late):
+    late.rtnl.add_bridge("br0")
+
+def test_dying(late):
+    namespace = late.namespace()
+    late.rtnl.add_veth("dying", "eth0", netns_fd=namespace.fd)
+    namespace.close()
+"""
+    counts, output = run_suite(tmp_path, source, "--pynet-isolate")
+    assert counts == {"passed": 2, "error": 1}, output
+    assert "+ links: 2 br0 bridge" in output
+
+
+def test_a_program_that_fails_says_why(host: Host) -> None:
+    with pytest.raises(subprocess.CalledProcessError, match=r"status 3.*\n.*no such thing") as caught:
+        host.run(["sh", "-c", "echo no such thing >&2; exit 3"])
+    assert caught.value.stderr == "no such thing\n"
 
 
 def test_programs_of_the_test_are_ended(tmp_path: Path) -> None:

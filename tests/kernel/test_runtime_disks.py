@@ -15,6 +15,8 @@ from pynet.runtime.supervisor import logs
 from pynet.runtime.supervisor.main import Supervisor
 from pynet.runtime.supervisor.records import Record
 
+from support.leaks import ends_with_its_process
+
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
@@ -52,7 +54,8 @@ def test_a_record_that_can_not_be_read_is_not_removed(
     for file in ("state", "spec"):
         (directory / f"{file}.json").write_text("{}")
     (directory / f"{name}.json").write_text('{"id":"c","cgro')
-    Supervisor(str(tmp_path)).restore()
+    with ends_with_its_process():
+        Supervisor(str(tmp_path)).restore()
     assert sorted(os.listdir(directory)) == ["spec.json", "state.json"]
     assert f"{directory} can not be read" in capsys.readouterr().err
 

@@ -22,7 +22,7 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlencode
 
 from pynet.netlib.kernel.tree import remove_tree
@@ -52,11 +52,16 @@ class _Connection(http.client.HTTPConnection):
 class Daemon:
     """A pynetd of one test."""
 
+    all: ClassVar[list[Daemon]] = []
+    live: ClassVar[list[Daemon]] = []
+    """Those that may run now, for whoever looks for leaks."""
+
     def __init__(self, directory: Path, *arguments: str) -> None:
         self.root, self.run = directory / "root", directory / "run"
         self.arguments = arguments
         self.socket = str(self.run / "pynet.sock")
         self.process: subprocess.Popen[bytes] | None = None
+        Daemon.all.append(self)
 
     @classmethod
     @contextmanager
@@ -76,6 +81,8 @@ class Daemon:
     def start(self) -> str:
         """Start it and wait until it serves; returns what it said (``1`` when all is well)."""
         self.run.mkdir(parents=True, exist_ok=True)
+        if self not in Daemon.live:
+            Daemon.live.append(self)
         read, write = os.pipe()
         command = [sys.executable, "-I", "-m", "pynet.engine.daemon", "--root", str(self.root), "--run", str(self.run)]
         with open(self.run / "pynetd.log", "ab") as log:
@@ -160,17 +167,21 @@ class Daemon:
         pids = [self.pid("pynetd"), self.pid("supervisor")]
         with suppress(Exception):
             pids.append(self.forwarder_pid())
+        grace = 2.0
         with suppress(OSError, http.client.HTTPException):
             for container in self.get("/containers/json", all=1).body:
                 self.delete(f"/containers/{container['Id']}", force=1)  # no grace: tests have no state to keep
-            self.post("/pynet/shutdown", all=1)
+            if self.post("/pynet/shutdown", all=1).status < 300:
+                grace = PATIENCE  # killed on its way down, pynetd would be started again by those who watch it
         if self.process is not None:
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(PATIENCE)
         for pid in filter(None, pids):
-            _end(pid, grace=2.0)
+            _end(pid, grace)
         if self.process is not None:
             self.process.wait()
+        if self in Daemon.live:
+            Daemon.live.remove(self)
 
     def log(self) -> str:
         return (self.run / "pynetd.log").read_text(errors="replace")[-4000:]

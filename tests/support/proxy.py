@@ -32,6 +32,7 @@ class Proxy:
         assert process is not None
         self.process = process
         self.client = ForwarderClient(str(run / "forwarder.sock"))
+        self.client.ping()  # connected now, not by the first test that asks
         self.count = 0
 
     def publish(self, target: tuple[str, int], *, host: str = HOST, drain: float | None = None) -> tuple[str, int]:

@@ -19,6 +19,8 @@ import pytest
 from pynet.runtime.client import ExecStarted, SupervisorClient, spawn
 from pynet.runtime.spec import DEFAULT_CAPABILITIES, MASKED_PATHS, READONLY_PATHS, ContainerSpec
 
+from support.leaks import RUNS
+
 BUSYBOX = Path("/bin/busybox")
 BOUND = 20.0
 NO_MAP = Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]
@@ -217,9 +219,11 @@ def exec_output(lab: Lab, spec: ContainerSpec, process: dict[str, Any], id: str)
 def running_lab(base: Path) -> Generator[Lab]:
     """A Lab below *base*, which must end as it began."""
     assert BUSYBOX.exists(), "these tests need Debian's busybox-static"
+    RUNS.add(base / "run")
     lab = Lab(base)
     yield lab
     lab.close()
+    RUNS.discard(base / "run")
     assert str(base) not in Path("/proc/self/mountinfo").read_text(), "a mount was left in the host's table"
     left = [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{lab.cgroup}")]
     assert not left, "cgroups were left"

@@ -24,6 +24,7 @@ def _proxy(run: Path, *extra: str) -> Generator[ForwarderClient]:
     process = spawn(str(run), *extra)
     assert process is not None
     client = ForwarderClient(str(run / "forwarder.sock"))
+    client.ping()  # connected now, not by the first test that asks
     try:
         yield client
     finally:

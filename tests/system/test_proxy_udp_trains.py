@@ -22,6 +22,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForwarderClient]
     process = spawn(str(run))
     assert process is not None
     client = ForwarderClient(str(run / "forwarder.sock"))
+    client.ping()  # connected now, not by the first test that asks
     yield client
     client.shutdown()
     assert process.wait(10) == 0
