@@ -29,7 +29,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from ..netlib.errors import InternalError, InvalidArgument, PynetError, RootBusy
+from ..netlib.errors import InternalError, InvalidArgument, NotSupported, PynetError, RootBusy
 from ..netlib.instance import Instance
 
 log = logging.getLogger("pynetd")
@@ -308,6 +308,16 @@ def fail(arguments: argparse.Namespace, error: PynetError | OSError | sqlite3.Er
     return 1
 
 
+def require_aiohttp() -> None:
+    """The library does without an HTTP server; who installed it alone is told so before anything is locked or made."""
+    try:
+        import aiohttp.web  # noqa: F401 # pyright: ignore[reportUnusedImport]
+    except ImportError as error:
+        raise NotSupported(
+            f"the engine needs aiohttp: {error}", hint="pip install 'pynet-containers[engine]'"
+        ) from error
+
+
 def one_arena() -> None:
     """One heap for all threads (mallopt(3)): they take turns at the interpreter's lock anyway, and each further arena
     keeps megabytes."""
@@ -332,6 +342,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.ready_fd is not None:
         os.set_inheritable(arguments.ready_fd, False)
     try:
+        require_aiohttp()
         daemon = Daemon(arguments)
     except (PynetError, OSError, sqlite3.Error) as error:
         return fail(arguments, error)

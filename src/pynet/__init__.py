@@ -1,28 +1,61 @@
 """pynet: container networking as a library, and the small engine that stands on it.
 
-``from pynet import Controller`` is where an embedding program starts (docs/library.md).  Names are loaded on first
-use, so importing the package costs nothing.
+``from pynet import Controller, IpamConfig`` is where an embedding program starts (docs/library.md).  Names are loaded on
+first use, so importing the package costs nothing.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False  # importing typing would cost more than all the rest of a short command
 if TYPE_CHECKING:
-    from typing import Any
-
     from .netlib.controller import Controller
+    from .netlib.driver import Driver
+    from .netlib.endpoint import Endpoint
+    from .netlib.errors import PynetError
+    from .netlib.model import IpamConfig, PublishedPort
+    from .netlib.network import Network
+    from .netlib.ports.portspec import PortBinding, parse_publish
+    from .netlib.sandbox import Sandbox
     from .netlib.version import __version__
+    from .proxy.api import Forwarder
 
-__all__ = ["Controller", "__version__"]
+__all__ = [
+    "Controller",
+    "Driver",
+    "Endpoint",
+    "Forwarder",
+    "IpamConfig",
+    "Network",
+    "PortBinding",
+    "PublishedPort",
+    "PynetError",
+    "Sandbox",
+    "__version__",
+    "parse_publish",
+]
+
+_WHERE = {
+    "Controller": ".netlib.controller",
+    "Driver": ".netlib.driver",
+    "Endpoint": ".netlib.endpoint",
+    "Forwarder": ".proxy.api",
+    "IpamConfig": ".netlib.model",
+    "Network": ".netlib.network",
+    "PortBinding": ".netlib.ports.portspec",
+    "PublishedPort": ".netlib.model",
+    "PynetError": ".netlib.errors",
+    "Sandbox": ".netlib.sandbox",
+    "__version__": ".netlib.version",
+    "parse_publish": ".netlib.ports.portspec",
+}
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from .netlib.version import __version__
+def __getattr__(name: str) -> object:
+    where = _WHERE.get(name)
+    if where is None:
+        raise AttributeError(f"module 'pynet' has no attribute {name!r}")
+    from importlib import import_module
 
-        return __version__
-    if name == "Controller":
-        from .netlib.controller import Controller
-
-        return Controller
-    raise AttributeError(f"module 'pynet' has no attribute {name!r}")
+    value: object = getattr(import_module(where, __name__), name)
+    globals()[name] = value
+    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -72,6 +73,49 @@ def test_a_wheel_has_every_module_and_runs_outside_the_checkout(tree: Path, tmp_
         [sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout.strip() == str(site / "pynet/__init__.py"), done.stderr
+
+
+LIBRARY_ALONE = """
+import sys
+sys.path[:0] = [{site!r}]
+sys.modules["aiohttp"] = None                       # as if it were not installed
+import pynet
+for name in pynet.__all__:
+    getattr(pynet, name)
+import pynet.plugins.pytest_plugin, pynet.plugins.testhost, pynet.proxy.standalone.main, pynet.drivers.bridge
+assert pynet.__file__.startswith({site!r})
+from pynet.engine.daemon import main
+sys.exit(main(["--root", {state!r}, "--run", {state!r}]))
+"""
+
+
+def test_the_library_needs_no_http_server_and_the_engine_says_that_it_does(tree: Path, tmp_path: Path) -> None:
+    site, state = tmp_path / "site", tmp_path / "state"
+    with zipfile.ZipFile(build(tree, tmp_path / "wheel", "wheel")) as archive:
+        archive.extractall(site)
+        (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        needs = re.findall(r"^Requires-Dist: (.*)$", archive.read(metadata).decode(), re.MULTILINE)
+    assert metadata.startswith("pynet_containers-")
+    assert [need for need in needs if need.startswith("aiohttp")] == ["aiohttp>=3.10; extra == 'engine'"]
+    code = LIBRARY_ALONE.format(site=str(site), state=str(state))
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1, done.stderr
+    what, hint = done.stderr.splitlines()
+    assert what.startswith("pynetd: the engine needs aiohttp")
+    assert hint == "  pip install 'pynet-containers[engine]'"
+    assert not state.exists(), "said before anything is made"
+
+
+def test_nothing_of_the_tests_is_in_the_wheel(tree: Path, tmp_path: Path) -> None:
+    wheel = build(tree, tmp_path / "wheel", "wheel")
+    for name in names(wheel):
+        assert re.fullmatch(r"pynet/(\w+/)*(\w+\.py|py\.typed)", name), name
+        assert "test" not in Path(name).name or name in TEST_TOOLS, name
+        assert not {"tests", "support", "bench"} & set(Path(name).parts), name
+
+
+TEST_TOOLS = {"pynet/plugins/pytest_plugin.py", "pynet/plugins/testhost.py"}
+"""What other projects test with."""
 
 
 def test_a_source_distribution_builds_the_same_wheel(tree: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -196,6 +197,35 @@ def test_links_packaging_and_checkers_agree_on_the_rooms() -> None:
     assert {f"/{room}" for room in ROOMS} <= set(build["sdist"]["include"])
     assert set(project["tool"]["pyright"]["include"]) == {*ROOMS, "tests"}
     assert set(project["tool"]["coverage"]["run"]["source_dirs"]) == {*ROOMS, "src/pynet"}
+
+
+def test_the_umbrella_names_what_an_embedding_program_begins_with() -> None:
+    """Nothing is loaded before it is asked for; the names for type checkers and those at run time are the same."""
+    import pynet
+
+    tree = ast.parse((TOP / "src/pynet/__init__.py").read_text())
+    typed = {
+        alias.name: f".{node.module}"
+        for branch in ast.walk(tree) if isinstance(branch, ast.If)
+        for node in branch.body if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }  # fmt: skip
+    assert typed == pynet._WHERE
+    assert sorted(pynet.__all__) == sorted(pynet._WHERE)
+    for name in pynet.__all__:
+        assert getattr(pynet, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+        _ = pynet.Nonsense
+
+
+def test_the_distribution_is_named_alike_wherever_it_is_named() -> None:
+    """The public index has another project called pynet: what `pip install` is told must not fetch that."""
+    name = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["name"]
+    assert name == "pynet-containers"
+    places = [*TOP.glob("*.md"), *(TOP / "docs").glob("*.md"), *modules(), TOP / ".ci/setup", TOP / ".ci/matrix"]
+    for path in places:
+        for named in re.findall(r"pip install[^\n]*?['\" ](pynet[\w-]*)(?:\[|['\"])", path.read_text()):
+            assert named == name, f"{path.relative_to(TOP)}: pip install {named}"
 
 
 def test_built_in_drivers_are_entry_points_too() -> None:

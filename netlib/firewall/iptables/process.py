@@ -62,7 +62,7 @@ def check_installed() -> None:
     """NotSupported unless python-iptables, the legacy programs and the kernel's tables are there.  Nothing is changed."""
     found = importlib.util.find_spec("iptc")
     if found is None or found.origin is None:  # or an empty directory of that name
-        raise NotSupported("python-iptables is not installed", hint="pip install 'pynet[iptables]'")
+        raise NotSupported("python-iptables is not installed", hint="pip install 'pynet-containers[iptables]'")
     for verb in ("restore", "save"):
         if legacy_program(4, verb) is None:
             raise NotSupported(f"iptables-legacy-{verb} is not installed", hint="install iptables")
