@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class TemplateError(InvalidArgument):
     """A --format template can not be read, or asks for what is not there."""
 
-    hint = "docs/cli.md lists what templates may contain"
+    hint = "templates have fields, range, if, with, and the functions json, join, lower, upper, title, split, println, index, len"
 
 
 def show(value: Any) -> str:

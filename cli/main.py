@@ -274,7 +274,7 @@ def _unknown(title: str, names: list[str], page: str) -> int:
     """No such command: what it may be instead."""
     name = title.rpartition(" ")[2]
     if title in NOT_YET:
-        return usage(f"pynet {name} is not there yet", "docs/cli.md says what is; `pynet --help` lists the commands")
+        return usage(f"pynet {name} is not there yet", "`pynet --help` lists those that are")
     from difflib import get_close_matches
 
     close = get_close_matches(name, names, 1)
