@@ -209,7 +209,7 @@ def _standard_zstd() -> Any:
     except ImportError:
         raise NotSupported(
             "zstd archives can not be read here: the Python package zstandard is not installed",
-            hint="pip install 'pynet[fast]' (or decompress it first: `zstd -d`)",
+            hint="pip install 'pynet-containers[fast]' (or decompress it first: `zstd -d`)",
         ) from None
 
 

@@ -157,7 +157,7 @@ def test_zstd_without_its_library_is_refused_with_what_to_do(monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "compression.zstd", None)
     with pytest.raises(NotSupported, match="zstandard is not installed") as caught:
         Inflated(io.BytesIO(b"\x28\xb5\x2f\xfd" + b"\0" * 100)).read(1)
-    assert "pynet[fast]" in caught.value.hint and "zstd -d" in caught.value.hint
+    assert "pynet-containers[fast]" in caught.value.hint and "zstd -d" in caught.value.hint
 
 
 # -- tar ---------------------------------------------------------------------------------------------------------
