@@ -25,7 +25,7 @@ from ..proxy.process.client import ForwarderClient
 from ..proxy.process.launch import replace as replace_forwarder
 from ..proxy.process.launch import spawn as spawn_forwarder
 from ..runtime.client import SupervisorClient
-from ..runtime.client import spawn as spawn_supervisor
+from ..runtime.launch import spawn as spawn_supervisor
 
 if TYPE_CHECKING:
     import subprocess
@@ -151,7 +151,7 @@ class Helpers:
         self._forwarder_process = spawn_forwarder(str(self._instance.run), *self._proxy.options())
 
     def _start_supervisor(self) -> None:
-        spawn_supervisor(self._instance.run, self._instance.root)
+        spawn_supervisor(self._instance.run)
 
     def register(self) -> None:
         """Ask both to start us when we die."""

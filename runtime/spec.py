@@ -34,6 +34,17 @@ class Mount(TypedDict):
     """tmpfs(5) options, e.g. "size=64m,mode=1777"."""
 
 
+class Device(TypedDict):
+    """A device node of the host that is made in the container."""
+
+    source: str
+    """Path on the host."""
+    target: str
+    """Path in the container; "" is the same."""
+    access: str
+    """"rwm" or fewer: what the device cgroup allows."""
+
+
 class Limits(TypedDict):
     memory: int
     """Bytes; 0 is no limit."""
@@ -78,11 +89,10 @@ class ContainerSpec(TypedDict):
     """All capabilities, no seccomp, no masked paths, host devices."""
     no_new_privileges: bool
     seccomp: str
-    """"default", "unconfined", or the path of a profile in Docker's JSON format."""
+    """"default", "unconfined", or the text of a profile in Docker's JSON format."""
     masked_paths: list[str]
     readonly_paths: list[str]
-    devices: list[str]
-    """Host device paths that are made in the container, "host[:container[:rwm]]"."""
+    devices: list[Device]
     sysctls: dict[str, str]
     rlimits: list[tuple[str, int, int]]
     """("NOFILE", soft, hard)."""
@@ -101,6 +111,29 @@ class ContainerSpec(TypedDict):
     hold: bool
     """Keep the supervisor's record after the exit until ``remove`` (always true for the engine)."""
 
+
+class ExecSpec(TypedDict):
+    """A process that joins a running container."""
+
+    args: list[str]
+    env: list[str]
+    """Beside the container's own; later wins."""
+    cwd: str
+    """"" is the container's, as for the user."""
+    user: str
+    tty: bool
+    size: tuple[int, int] | None
+    """(lines, columns) of the terminal before the program begins."""
+    privileged: bool
+    stdin: bool
+    """Whether it has an input; without one it reads the null device."""
+
+
+PROPAGATIONS = ("", "private", "rprivate", "slave", "rslave", "shared", "rshared")
+UNKNOWN_EXIT = 255
+"""The exit code of what ended while nobody could see it."""
+DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
+"""Name, major and minor of the device nodes that every container has (OCI runtime-spec, config-linux, default devices)."""
 
 DEFAULT_CAPABILITIES = (
     "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP",

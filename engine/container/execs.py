@@ -16,6 +16,7 @@ from typing import Any
 
 from ...netlib.errors import Conflict, InvalidArgument, NotFound
 from ...runtime.client import StartFailed
+from ...runtime.spec import ExecSpec
 from ..core import Core
 from ..fields import Fields
 from ..options import judge
@@ -50,7 +51,7 @@ class Exec:
     ended: Future[int] = field(default_factory=Future)
 
     @property
-    def process(self) -> dict[str, Any]:
+    def process(self) -> ExecSpec:
         """The supervisor's view."""
         return {
             "args": self.args,
@@ -58,6 +59,7 @@ class Exec:
             "cwd": self.cwd,
             "user": self.user,
             "tty": self.tty,
+            "size": self.console,
             "privileged": self.privileged,
             "stdin": self.stdin,
         }
@@ -176,8 +178,6 @@ class Execs:
         with self._lock:
             made.running = not made.ended.done()
         self._tell(container, f"exec_start: {' '.join(made.args)}", made)
-        if made.tty and made.console is not None:
-            self._supervisor.resize(container.id, *made.console, exec_id=made.id)
         return started.fds
 
     def _finish(self, made: Exec) -> None:

@@ -115,7 +115,7 @@ def build_spec(
         "masked_paths": confinement.masked_paths,
         "readonly_paths": confinement.readonly_paths,
         "devices": [
-            ":".join((d["PathOnHost"], d["PathInContainer"] or d["PathOnHost"], d["CgroupPermissions"]))
+            {"source": d["PathOnHost"], "target": d["PathInContainer"], "access": d["CgroupPermissions"]}
             for d in host["Devices"]
         ],
         "sysctls": sysctls(container),

@@ -18,13 +18,13 @@ import stat
 
 from ...netlib.kernel import syscall as k
 from .. import linux
+from ..spec import DEVICES
+from .order import Mount
 
 _SAFE = k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC
 _MAX_LINKS = 40
 """As many as the kernel follows (path_resolution(7))."""
 
-NODES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
-"""Name, major and minor of the device nodes that every container has (OCI runtime-spec, config-linux, default devices)."""
 LINKS = (
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -42,13 +42,6 @@ PROPAGATION = {
     "rshared": (k.MS_SHARED, True),
 }
 """Flag for mount_setattr, and whether it goes for the mounts below too."""
-_TMPFS_ATTRIBUTES = {
-    "ro": k.MOUNT_ATTR_RDONLY,
-    "nosuid": k.MOUNT_ATTR_NOSUID,
-    "nodev": k.MOUNT_ATTR_NODEV,
-    "noexec": k.MOUNT_ATTR_NOEXEC,
-}
-_TMPFS_OPPOSITES = {"rw": "ro", "suid": "nosuid", "dev": "nodev", "exec": "noexec"}
 
 
 def open_target(root: int, path: str, *, directory: bool, links: int = 0) -> int:
@@ -100,12 +93,15 @@ def _follow(root: int, parts: list[str], index: int, parent: int, *, directory: 
 
 def _system_directory(root: int, path: str) -> int:
     """*path* (relative) as a real directory, made when missing."""
-    resolve = k.RESOLVE_IN_ROOT | k.RESOLVE_NO_SYMLINKS
+
+    def found() -> int:
+        return k.openat2(root, path, os.O_PATH | os.O_DIRECTORY, resolve=k.RESOLVE_IN_ROOT | k.RESOLVE_NO_SYMLINKS)
+
     try:
-        return k.openat2(root, path, os.O_PATH | os.O_DIRECTORY, resolve=resolve)
+        return found()
     except FileNotFoundError:
         os.close(open_target(root, path, directory=True))
-        return k.openat2(root, path, os.O_PATH | os.O_DIRECTORY, resolve=resolve)
+        return found()
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             raise OSError(error.errno, f"the image's /{path} is not a directory") from None
@@ -139,7 +135,7 @@ def mount_system(root: int, *, devpts: int, shm_size: int, privileged: bool, cgr
     size = str(shm_size or 64 << 20)
     _put(root, "dev/shm", linux.make_mount("tmpfs", [("mode", "1777"), ("size", size)], _SAFE))
     _put(root, "dev/mqueue", linux.make_mount("mqueue", [], _SAFE))
-    for name, major, minor in NODES:
+    for name, major, minor in DEVICES:
         make_node(dev, name, stat.S_IFCHR | 0o666, os.makedev(major, minor), f"/dev/{name}")
     for name, goal in LINKS:
         os.symlink(goal, name, dir_fd=dev)
@@ -159,14 +155,6 @@ def mount_system(root: int, *, devpts: int, shm_size: int, privileged: bool, cgr
         except (PermissionError, FileNotFoundError):
             pass  # a user namespace without a cgroup tree of its own, or a kernel that has no such directory
     return null
-
-
-def make_devpts(options_only_root: bool) -> int:
-    """A new instance of devpts, detached.  *options_only_root*: group 5 (tty) is not mapped here."""
-    options: list[tuple[str, str | None]] = [("newinstance", None), ("ptmxmode", "0666"), ("mode", "0620")]
-    if not options_only_root:
-        options.append(("gid", "5"))
-    return linux.make_mount("devpts", options, k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NOEXEC)
 
 
 def make_node(directory: int, name: str, mode: int, device: int, host: str) -> None:
@@ -197,42 +185,21 @@ def add_device(root: int, host: str, target: str) -> None:
         os.close(parent)
 
 
-def host_devices() -> list[str]:
-    """The device nodes of the host's /dev, without terminals and what a container has of its own (--privileged)."""
-    found: list[str] = []
-    own = {"pts", "shm", "fd", "mqueue", "console", ".lxc", ".lxd-mounts", ".udev"}
-    for directory, folders, files in os.walk("/dev"):
-        if directory == "/dev":
-            folders[:] = [name for name in folders if name not in own]
-            files = [
-                name for name in files if name not in own and name != "ptmx" and name not in {n for n, _, _ in NODES}
-            ]
-        for name in files:
-            path = os.path.join(directory, name)
-            mode = os.lstat(path).st_mode
-            if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-                found.append(path)
-    return found
+def prepare(item: Mount) -> int:
+    """The user's mount, detached.  The source is followed on the host as the user named it; a dead file server hangs us alone."""
+    if not item.source:
+        attributes = item.attributes | (k.MOUNT_ATTR_RDONLY if item.readonly else 0)
+        return linux.make_mount("tmpfs", item.options, attributes)
+    tree = linux.open_tree(k.AT_FDCWD, item.source, recursive=item.recursive)
+    if item.readonly:
+        linux.mount_setattr(tree, set=k.MOUNT_ATTR_RDONLY, recursive=item.recursive)
+    return tree
 
 
-def tmpfs_options(text: str) -> tuple[list[tuple[str, str | None]], int]:
-    """tmpfs(5) options and mount attributes of "size=64m,exec"; without a word on it: nosuid, nodev, noexec, as Docker."""
-    attributes = _SAFE
-    options: list[tuple[str, str | None]] = []
-    for word in filter(None, text.split(",")):
-        key, equals, value = word.partition("=")
-        if key in _TMPFS_ATTRIBUTES:
-            attributes |= _TMPFS_ATTRIBUTES[key]
-        elif key in _TMPFS_OPPOSITES:
-            attributes &= ~_TMPFS_ATTRIBUTES[_TMPFS_OPPOSITES[key]]
-        else:
-            options.append((key, value if equals else None))
-    return options, attributes
-
-
-def attach_user_mount(root: int, place: str, mount: int, target: str, *, directory: bool, propagation: str) -> None:
-    """Attach a bind or tmpfs at *target*.  *place* is where the root is mounted, to tell the kernel's own files."""
-    fd = open_target(root, target, directory=directory)
+def attach_user_mount(root: int, place: str, mount: int, item: Mount) -> None:
+    """Attach what ``prepare`` made at its target.  *place* is where the root is mounted, to tell the kernel's own files."""
+    target = item.target
+    fd = open_target(root, target, directory=stat.S_ISDIR(os.fstat(mount).st_mode))
     try:
         where = os.readlink(f"/proc/self/fd/{fd}").removeprefix(place)
         if where in ("", "/"):
@@ -243,8 +210,9 @@ def attach_user_mount(root: int, place: str, mount: int, target: str, *, directo
         linux.attach_mount(mount, fd)
     finally:
         os.close(fd)
-    flag, recursive = PROPAGATION[propagation]
+    flag, recursive = PROPAGATION[item.propagation]
     linux.mount_setattr(mount, propagation=flag, recursive=recursive)
+    os.close(mount)
 
 
 def _existing(root: int, path: str) -> int:
@@ -272,7 +240,7 @@ def mask(root: int, path: str, null: int) -> None:
     target = _existing(root, path)
     if target < 0:
         return
-    if stat.S_ISDIR(os.stat(target).st_mode):
+    if stat.S_ISDIR(os.fstat(target).st_mode):
         cover = linux.make_mount("tmpfs", [("size", "4k")], k.MOUNT_ATTR_RDONLY)
     else:
         cover = linux.open_tree(null, "")

@@ -1,4 +1,4 @@
-"""Which program a container runs and in which environment: pure rules, and the search that names Docker's errors.
+"""Which program a container runs: the search that names Docker's errors.
 
 The codes are Docker's: 127 for what does not exist, 126 for what exists and can not be executed, 125 for the rest.
 """
@@ -9,7 +9,6 @@ import errno
 import os
 import stat
 
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CANNOT_START, CANNOT_EXECUTE, NOT_FOUND = 125, 126, 127
 
 
@@ -19,23 +18,6 @@ class ExecError(Exception):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
-
-
-def environment(env: list[str], *, hostname: str, tty: bool) -> dict[str, str]:
-    """Docker's defaults (PATH, HOSTNAME, TERM with a terminal) under what *env* says; a later entry wins.
-
-    An entry without "=" is dropped: the engine has replaced it by the client's value or left it out.
-    """
-    result = {"PATH": DEFAULT_PATH}
-    if hostname:
-        result["HOSTNAME"] = hostname
-    if tty:
-        result["TERM"] = "xterm"
-    for entry in env:
-        key, equals, value = entry.partition("=")
-        if equals and key:
-            result[key] = value
-    return result
 
 
 def add_home(env: dict[str, str], home: str) -> None:

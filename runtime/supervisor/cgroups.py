@@ -5,23 +5,21 @@ the v2 tree wherever that is mounted, with or without controllers: it alone has 
 clone3's CLONE_INTO_CGROUP.  On v1 the child moves itself by writing "0" to ``tasks`` (runtime/child/process.py says why).
 
     v1      memory cpu cpuacct pids devices (cpuset, freezer only when asked for or needed)
-    v2      all controllers of the root are enabled downwards as far as the host lets us; devices by runtime/supervisor/devices.py
+    v2      all controllers of the root are enabled downwards as far as the host lets us; devices by device_filter.py
 
 Where nothing may be made (an ordinary user's namespace) ``create`` gives a group without directories: containers run,
-limits are reported as warnings.  A directory is removed when its last process is gone; EBUSY for a moment after an
-exit is normal, the caller tries again.
+limits are reported as warnings.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import select
 
-from ...netlib.errors import NotSupported
 from .. import linux
 from ..spec import Limits
-from . import devices as filters
+from . import device_filter
+from .group import Group, read, write
 
 PERIOD = 100_000
 """CFS period in microseconds: Docker's, and the kernel's default."""
@@ -32,21 +30,6 @@ _DEVICES = (
     "c 5:2 rwm", "c 136:* rwm",
 )  # fmt: skip
 """Making any node is allowed, opening only these (runc, libcontainer/specconv, AllowedDevices)."""
-_FREEZE_SECONDS = 3.0
-"""The supervisor waits for it: a process in an uninterruptible sleep must not hold up the rest for long."""
-
-
-def _read(path: str) -> str:
-    with open(path, encoding="ascii", errors="replace") as file:
-        return file.read().strip()
-
-
-def _write(path: str, value: object) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, str(value).encode())
-    finally:
-        os.close(fd)
 
 
 def cpu_weight(shares: int) -> int:
@@ -78,159 +61,6 @@ def parse_mountinfo(text: str) -> tuple[dict[str, str], str]:
     return v1, v2
 
 
-class Group:
-    """One container's directories.  All methods are right when there are none."""
-
-    def __init__(self, name: str, v1: dict[str, str], v2: str) -> None:
-        self.name = name
-        self.v1 = v1
-        """Controller to directory."""
-        self.v2 = v2
-        self.warnings: list[str] = []
-
-    @property
-    def directories(self) -> list[str]:
-        return list(dict.fromkeys([*self.v1.values(), *([self.v2] if self.v2 else [])]))
-
-    @property
-    def tasks(self) -> list[str]:
-        return [directory + "/tasks" for directory in dict.fromkeys(self.v1.values())]
-
-    def open_v2(self) -> int:
-        """A descriptor for CLONE_INTO_CGROUP, -1 without v2."""
-        return os.open(self.v2, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if self.v2 else -1
-
-    def processes(self) -> list[int]:
-        for directory in self.directories:
-            try:
-                return [int(word) for word in _read(directory + "/cgroup.procs").split()]
-            except FileNotFoundError:
-                continue
-        return []
-
-    # -- state -----------------------------------------------------------------------------------------------
-
-    def _number(self, path: str) -> int | None:
-        try:
-            text = _read(path)
-        except OSError:
-            return None
-        return int(text) if text.isdigit() else None
-
-    def _keyed(self, path: str, key: str) -> int | None:
-        try:
-            text = _read(path)
-        except OSError:
-            return None
-        for line in text.splitlines():
-            name, _, value = line.partition(" ")
-            if name == key and value.isdigit():
-                return int(value)
-        return None
-
-    def oom_kills(self) -> int:
-        """How many processes the kernel has killed here for want of memory."""
-        if "memory" in self.v1:
-            return self._keyed(self.v1["memory"] + "/memory.oom_control", "oom_kill") or 0
-        return (self._keyed(self.v2 + "/memory.events", "oom_kill") or 0) if self.v2 else 0
-
-    def stats(self) -> dict[str, int]:
-        """Usage now; what the host does not count is absent."""
-        found: dict[str, int | None] = {}
-        if memory := self.v1.get("memory"):
-            found["memory"] = self._number(memory + "/memory.usage_in_bytes")
-            found["memory_limit"] = self._number(memory + "/memory.limit_in_bytes")
-            found["memory_max"] = self._number(memory + "/memory.max_usage_in_bytes")
-        elif self.v2:
-            found["memory"] = self._number(self.v2 + "/memory.current")
-            found["memory_limit"] = self._number(self.v2 + "/memory.max")
-            found["memory_max"] = self._number(self.v2 + "/memory.peak")
-        if cpu := self.v1.get("cpuacct"):
-            found["cpu"] = self._number(cpu + "/cpuacct.usage")
-        elif self.v2:
-            used = self._keyed(self.v2 + "/cpu.stat", "usage_usec")
-            found["cpu"] = None if used is None else used * 1000
-        pids = self.v1.get("pids") or self.v2
-        if pids:
-            found["pids"] = self._number(pids + "/pids.current")
-        if self.directories:
-            found["oom_kills"] = self.oom_kills()
-        return {key: value for key, value in found.items() if value is not None}
-
-    def watch_oom(self) -> tuple[int, bool] | None:
-        """(descriptor, priority): an eventfd on v1, else memory.events, which is to be polled for EPOLLPRI."""
-        if memory := self.v1.get("memory"):
-            control = os.open(memory + "/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
-            event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            try:
-                _write(memory + "/cgroup.event_control", f"{event} {control}")
-            except OSError:
-                os.close(event)
-                return None
-            finally:
-                os.close(control)
-            return event, False
-        try:
-            return os.open(self.v2 + "/memory.events", os.O_RDONLY | os.O_CLOEXEC), True
-        except OSError:
-            return None
-
-    # -- acts ------------------------------------------------------------------------------------------------
-
-    def freeze(self, frozen: bool) -> None:
-        """Stop all processes, or let them go on; returns when it is so.  NotSupported without a freezer."""
-        if self.v2:
-            with open(self.v2 + "/cgroup.events", encoding="ascii") as events:
-                _write(self.v2 + "/cgroup.freeze", int(frozen))
-                poll = select.poll()
-                poll.register(events, select.POLLPRI)
-                while f"frozen {int(frozen)}" not in events.read():
-                    if not poll.poll(_FREEZE_SECONDS * 1000):
-                        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT), self.v2)
-                    events.seek(0)
-        elif freezer := self.v1.get("freezer"):
-            wanted = "FROZEN" if frozen else "THAWED"
-            _write(freezer + "/freezer.state", wanted)
-            poll = select.poll()  # v1 has no event for it: look every millisecond
-            for _ in range(int(_FREEZE_SECONDS * 1000)):
-                if _read(freezer + "/freezer.state") == wanted:
-                    return
-                poll.poll(1)
-            raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT), freezer)
-        else:
-            raise NotSupported(
-                "pausing needs a cgroup freezer, and this process may not make cgroups", hint="run the daemon as root"
-            )
-
-    def kill(self) -> None:
-        """KILL everything in the group."""
-        if self.v2:
-            try:
-                _write(self.v2 + "/cgroup.kill", 1)
-                return
-            except OSError:
-                pass  # before 5.14, or gone
-        for pid in self.processes():
-            try:
-                os.kill(pid, 9)
-            except ProcessLookupError:
-                pass
-
-    def remove(self) -> bool:
-        """Remove the directories; False when one is still busy: call again a little later."""
-        done = True
-        for directory in self.directories:
-            try:
-                os.rmdir(directory)
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                if error.errno != errno.EBUSY:
-                    raise
-                done = False
-        return done
-
-
 class Cgroups:
     """The host's hierarchies."""
 
@@ -244,10 +74,10 @@ class Cgroups:
         self.v2_controllers: list[str] = []
         if self.v2:
             try:
-                self.v2_controllers = _read(self.v2 + "/cgroup.controllers").split()
+                self.v2_controllers = read(self.v2 + "/cgroup.controllers").split()
             except OSError:
                 self.v2 = ""
-        self.filters_devices = bool(self.v2) and "devices" not in self.v1 and filters.supported()
+        self.filters_devices = bool(self.v2) and "devices" not in self.v1 and device_filter.supported()
         self.refused = ""
         """Why no group can be made here; "" while none was refused."""
         points = [*self.v1.values(), *([self.v2] if self.v2 else [])]
@@ -314,11 +144,11 @@ class Cgroups:
             if devices is None:
                 pass
             elif self.filters_devices:
-                filters.guard(v2, [*_DEVICES, *devices])
+                device_filter.guard(v2, [*_DEVICES, *devices])
             elif "devices" in v1:
-                _write(v1["devices"] + "/devices.deny", "a")
+                write(v1["devices"] + "/devices.deny", "a")
                 for rule in (*_DEVICES, *devices):
-                    _write(v1["devices"] + "/devices.allow", rule)
+                    write(v1["devices"] + "/devices.allow", rule)
         except BaseException:
             group.remove()
             raise
@@ -330,7 +160,7 @@ class Cgroups:
             if self.v2_controllers:
                 for controller in self.v2_controllers:
                     try:
-                        _write(path + "/cgroup.subtree_control", f"+{controller}")
+                        write(path + "/cgroup.subtree_control", f"+{controller}")
                     except OSError:
                         pass  # not delegated to us, or processes live here: its limits become warnings
             path = f"{path}/{part}"
@@ -342,30 +172,30 @@ class Cgroups:
         if limits["nano_cpus"] > 0:
             quota = cpu_quota(limits["nano_cpus"])
             if "cpu" in group.v1:
-                _write(group.v1["cpu"] + "/cpu.cfs_period_us", PERIOD)
-                _write(group.v1["cpu"] + "/cpu.cfs_quota_us", quota)
+                write(group.v1["cpu"] + "/cpu.cfs_period_us", PERIOD)
+                write(group.v1["cpu"] + "/cpu.cfs_quota_us", quota)
             else:
                 self._set_v2(group, "cpu.max", f"{quota} {PERIOD}", "cpu")
         if limits["cpu_shares"] > 0:
             if "cpu" in group.v1:
-                _write(group.v1["cpu"] + "/cpu.shares", limits["cpu_shares"])
+                write(group.v1["cpu"] + "/cpu.shares", limits["cpu_shares"])
             else:
                 self._set_v2(group, "cpu.weight", cpu_weight(limits["cpu_shares"]), "cpu shares")
         if limits["pids"] > 0:
             if "pids" in group.v1:
-                _write(group.v1["pids"] + "/pids.max", limits["pids"])
+                write(group.v1["pids"] + "/pids.max", limits["pids"])
             else:
                 self._set_v2(group, "pids.max", limits["pids"], "pids")
         if limits["cpuset_cpus"]:
             if "cpuset" in group.v1:
                 self._fill_cpuset(group.name)
-                _write(group.v1["cpuset"] + "/cpuset.cpus", limits["cpuset_cpus"])
+                write(group.v1["cpuset"] + "/cpuset.cpus", limits["cpuset_cpus"])
             else:
                 self._set_v2(group, "cpuset.cpus", limits["cpuset_cpus"], "cpuset")
 
     def _set_v2(self, group: Group, file: str, value: object, what: str) -> None:
         if group.v2 and os.path.exists(f"{group.v2}/{file}"):
-            _write(f"{group.v2}/{file}", value)
+            write(f"{group.v2}/{file}", value)
         else:
             group.warnings.append(f"{what} limit ignored: the host has no such cgroup controller for us")
 
@@ -373,15 +203,15 @@ class Cgroups:
         total = 2 * memory if swap == 0 else swap
         if "memory" in group.v1:
             directory = group.v1["memory"]
-            _write(directory + "/memory.limit_in_bytes", memory)
+            write(directory + "/memory.limit_in_bytes", memory)
             try:
-                _write(directory + "/memory.memsw.limit_in_bytes", total)
+                write(directory + "/memory.memsw.limit_in_bytes", total)
             except FileNotFoundError:
                 group.warnings.append("swap limit ignored: the kernel does not account swap")
             return
         self._set_v2(group, "memory.max", memory, "memory")
         if group.v2 and os.path.exists(group.v2 + "/memory.swap.max"):
-            _write(group.v2 + "/memory.swap.max", "max" if total < 0 else max(total - memory, 0))
+            write(group.v2 + "/memory.swap.max", "max" if total < 0 else max(total - memory, 0))
 
     def _fill_cpuset(self, name: str) -> None:
         """A new v1 cpuset is empty and takes no process: copy the parent's cpus and memory nodes, level by level."""
@@ -389,8 +219,8 @@ class Cgroups:
         for part in name.split("/"):
             parent, path = path, f"{path}/{part}"
             for file in ("cpuset.cpus", "cpuset.mems"):
-                if not _read(f"{path}/{file}"):
-                    _write(f"{path}/{file}", _read(f"{parent}/{file}"))
+                if not read(f"{path}/{file}"):
+                    write(f"{path}/{file}", read(f"{parent}/{file}"))
 
     def remove_parents(self, name: str) -> None:
         """Remove the now empty directories above the group *name*; one that others use stays."""

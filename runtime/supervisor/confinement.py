@@ -7,7 +7,9 @@ import select
 from collections.abc import Callable
 
 from ..spec import ContainerSpec
-from .cgroups import Cgroups, Group
+from . import devices
+from .cgroups import Cgroups
+from .group import Group
 from .loop import Loop
 
 _RETRY_SECONDS = 0.01
@@ -24,10 +26,10 @@ class Confinement:
         self._cleaned: list[Callable[[], None]] = []
 
     def make(self, spec: ContainerSpec) -> Group:
-        devices: list[str] | None = None
+        rules: list[str] | None = None
         if not spec["privileged"]:
-            devices = [rule for text in spec["devices"] if (rule := device_rule(text))]
-        self.group = self._cgroups.create(spec["cgroup"], spec["limits"], devices=devices)
+            rules = [rule for device in spec["devices"] if (rule := devices.rule(device))]
+        self.group = self._cgroups.create(spec["cgroup"], spec["limits"], devices=rules)
         return self.group
 
     def find(self, spec: ContainerSpec) -> None:
@@ -84,18 +86,3 @@ class Confinement:
             self._cleaned.append(call)
         else:
             call()
-
-
-def device_rule(text: str) -> str:
-    """The cgroup's rule for one of the specification's devices; "" for what is no device (its start reports it)."""
-    source, _, rest = text.partition(":")
-    last = text.rpartition(":")[2]
-    access = last if rest and "/" not in last else "rwm"
-    try:
-        status = os.stat(source)
-    except OSError:
-        return ""
-    kind = {0o020000: "c", 0o060000: "b"}.get(status.st_mode & 0o170000)
-    if kind is None:
-        return ""
-    return f"{kind} {os.major(status.st_rdev)}:{os.minor(status.st_rdev)} {access}"

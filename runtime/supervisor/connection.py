@@ -9,7 +9,7 @@ from typing import Any
 
 from ...netlib import ipc
 from ...netlib.errors import InvalidArgument, PynetError
-from . import spawn
+from .errors import StartError
 from .loop import Loop
 
 _MAX_PENDING = 64 << 20
@@ -76,8 +76,8 @@ class Request:
     def reply(self, fds: list[int] | None = None, **fields: Any) -> None:
         self.connection.send({"seq": self.message.get("seq"), "ok": True, **fields}, fds)
 
-    def fail(self, error: PynetError | spawn.StartError) -> None:
-        if isinstance(error, spawn.StartError):
+    def fail(self, error: PynetError | StartError) -> None:
+        if isinstance(error, StartError):
             body: Fields = {"message": error.message, "class": "StartFailed", "code": error.code}
         else:
             body = {"message": error.message, "class": type(error).__name__}

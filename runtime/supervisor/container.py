@@ -16,63 +16,54 @@ and at each change after, so that the next supervisor can take over at any point
 
 from __future__ import annotations
 
-import fcntl
 import os
-import select
 import signal
-import struct
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 from ...netlib.errors import Conflict, InvalidArgument, NotModified, NotSupported
-from .. import linux
-from ..spec import ContainerSpec, Restart
-from . import backoff, logs, spawn
-from .cgroups import Cgroups, Group
+from ..spec import UNKNOWN_EXIT, ContainerSpec, Restart
+from . import backoff, spawn
 from .confinement import Confinement
+from .context import Context
+from .errors import StartError
 from .execs import Execs
-from .loop import Loop, Timer
+from .group import Group
+from .loop import Timer
 from .output import Output
 from .records import Record
 from .stdin import Stdin
+from .watched import Watched
 
 State = dict[str, Any]
 ADOPT_SECONDS = 3.0
-UNKNOWN_EXIT = 255
-NO_EVENTS = 0
+_UNKNOWN = "exit code unknown: it ended while its supervisor was away"
 
 
-class Context:
-    """What the containers share: made once by the supervisor."""
-
-    def __init__(self, loop: Loop, host: spawn.Host, cgroups: Cgroups, emit: Callable[[dict[str, Any]], None]) -> None:
-        self.loop, self.host, self.cgroups, self.emit = loop, host, cgroups, emit
-        self.peek = logs.Peek()
-        self.children: dict[int, Callable[[int], None]] = {}
-        """Our own children by pid, and what to call with the wait status."""
-        self.forget: Callable[[Container], None] = lambda _: None
-
-
-StartReply = Callable[[spawn.StartError | None], None]
+StartReply = Callable[[StartError | None], None]
 
 
 class Container:
-    def __init__(self, context: Context, record: Record, spec: ContainerSpec) -> None:
+    """*forget* is called when nothing is left of it."""
+
+    def __init__(
+        self, context: Context, record: Record, spec: ContainerSpec, forget: Callable[[Container], None]
+    ) -> None:
         self.context, self.record, self.spec = context, record, spec
+        self._forget = forget
         self.id = spec["id"]
         self.state: State = {
             "id": self.id, "name": spec["name"], "status": "exited", "pid": 0, "start_time": 0, "started": 0.0,
             "finished": 0.0, "exit_code": 0, "oom_killed": False, "restarts": 0, "error": "", "stopped": False,
             "delay": 0.0, "warnings": [], "execs": [],
         }  # fmt: skip
-        self.pidfd = -1
+        self.first = Watched(context, self._ended)
         self.execs = Execs(self)
         self._stdin = Stdin(record, once=spec["stdin_once"])
         self.confinement = Confinement(context.loop, context.cgroups, self._oom)
         self._output: Output | None = None
-        self._spawned: spawn.Spawned | None = None
         self._reply: StartReply | None = None
         self._restart_timer: Timer | None = None
         self._kill_timer: Timer | None = None
@@ -108,9 +99,9 @@ class Container:
                 self.record.create()
                 self.record.save("spec", self.spec)
             except OSError as error:
-                raise spawn.StartError(f"{error.filename}: {error.strerror}") from error
+                raise StartError(f"{error.filename}: {error.strerror}") from error
             self._clone()
-        except spawn.StartError as error:
+        except StartError as error:
             self._release()
             self._start_failed(error)
 
@@ -130,7 +121,7 @@ class Container:
                 self.context.host, self.spec, stdio, cgroup=cgroup, cgroup_tasks=group.tasks, warnings=warnings
             )
         except OSError as error:
-            raise spawn.StartError(f"{error.filename or 'clone'}: {error.strerror}") from error
+            raise StartError(f"{error.filename or 'clone'}: {error.strerror}") from error
         finally:
             for fd in (*stdio, cgroup):
                 if fd >= 0:
@@ -145,10 +136,8 @@ class Container:
             self.record.save("state", self.state)  # no child without a record: its successor could not find it
         except OSError as error:
             child.cancel()
-            raise spawn.StartError(f"{error.filename}: {error.strerror}") from error
-        self._spawned, self.pidfd = child, child.pidfd
-        self.context.children[child.pid] = self._exited
-        self.context.loop.add(child.errors, lambda _: self._outcome())
+            raise StartError(f"{error.filename}: {error.strerror}") from error
+        self.first.follow(child, self._runs, self._start_failed)
         child.go()
 
     def _open_stdio(self) -> list[int]:
@@ -166,25 +155,14 @@ class Container:
     def master(self) -> int:
         return self._output.master if self._output is not None else -1
 
-    def _outcome(self) -> None:
-        """The error pipe has ended or brings the reason."""
-        child, self._spawned = self._spawned, None
-        if child is None:
-            return
-        self.context.loop.discard(child.errors)
-        error = child.outcome()
-        os.close(child.errors)
-        if error is not None:
-            # the child ends by itself; its exit is not the container's
-            self.context.children[child.pid] = lambda _: self._start_failed(error)
-            return
+    def _runs(self) -> None:
         self.confinement.watch(self.spec)
         self.emit("started", pid=self.state["pid"], restarts=self.state["restarts"])
         reply, self._reply = self._reply, None
         if reply is not None:
             reply(None)
 
-    def _start_failed(self, error: spawn.StartError) -> None:
+    def _start_failed(self, error: StartError) -> None:
         self._drain()
         self._release()
         self.state.update(
@@ -206,17 +184,9 @@ class Container:
 
     # -- exit ------------------------------------------------------------------------------------------------
 
-    def _exited(self, status: int) -> None:
-        """The first process has ended, with this wait status."""
-        if self._spawned is not None:
-            self._outcome()
-            failed = self.context.children.pop(self.state["pid"], None)
-            if failed is not None:
-                failed(status)
-                return
-        self._ended(linux.exit_code(status), "")
-
-    def _ended(self, code: int, error: str) -> None:
+    def _ended(self, known: int | None) -> None:
+        """The first process has ended."""
+        code, error = (known, "") if known is not None else (UNKNOWN_EXIT, _UNKNOWN)
         self._drain()
         oom = self.state["oom_killed"] or self.confinement.oom_killed
         if oom and not self.state["oom_killed"]:
@@ -266,7 +236,6 @@ class Container:
 
     def _release(self) -> None:
         """Close what belongs to the ended process."""
-        loop = self.context.loop
         for timer in (self._kill_timer, self._lost_timer):
             if timer is not None:
                 timer.cancel()
@@ -275,10 +244,7 @@ class Container:
             self._output.close()
             self._output = None
         self.confinement.unwatch()
-        if self.pidfd >= 0:
-            loop.discard(self.pidfd)
-            os.close(self.pidfd)
-            self.pidfd = -1
+        self.first.close()
         self._stdin.close()
 
     def _wake(self) -> None:
@@ -291,7 +257,7 @@ class Container:
     # -- requests --------------------------------------------------------------------------------------------
 
     def need_alive(self) -> None:
-        if not self.alive or self.pidfd < 0:
+        if not self.alive or self.first.pidfd < 0:
             raise Conflict(f"container {self.id} is not running")
 
     def kill(self, number: int) -> None:
@@ -304,15 +270,9 @@ class Container:
         if number in (signal.SIGKILL, signal.SIGTERM, self.spec["stop_signal"]):
             self.state["stopped"] = True
             self.save()
-        self._signal(number)
+        self.first.signal(number)
         if number == signal.SIGKILL and self.state["status"] == "paused":
             self._thaw()
-
-    def _signal(self, number: int) -> None:
-        try:
-            linux.send_signal(self.pidfd, number)
-        except ProcessLookupError:
-            pass  # it has just ended; its exit is on the way
 
     def _thaw(self) -> None:
         if self.group is not None:
@@ -349,7 +309,7 @@ class Container:
         if self.state["status"] == "paused":
             self._thaw()
         self._waiters.append(done)
-        self._signal(number or self.spec["stop_signal"] or signal.SIGTERM)
+        self.first.signal(number or self.spec["stop_signal"] or signal.SIGTERM)
         seconds = self.spec["stop_timeout"] if timeout is None else timeout
         if self._kill_timer is not None:
             self._kill_timer.cancel()
@@ -359,8 +319,8 @@ class Container:
 
     def _kill_now(self) -> None:
         self._kill_timer = None
-        if self.pidfd >= 0:
-            self._signal(signal.SIGKILL)
+        if self.first.pidfd >= 0:
+            self.first.signal(signal.SIGKILL)
 
     def pause(self, frozen: bool) -> None:
         self.need_alive()
@@ -396,9 +356,7 @@ class Container:
             master = self.execs.master(exec_id)
         if master < 0:
             raise Conflict("the process has no terminal")
-        if not (0 <= height < 1 << 16 and 0 <= width < 1 << 16):
-            raise InvalidArgument(f"invalid size of a terminal: {height} lines of {width}")
-        fcntl.ioctl(master, linux.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+        spawn.resize(master, height, width)
 
     def processes(self) -> list[int]:
         self.need_alive()
@@ -413,9 +371,9 @@ class Container:
 
         A FIFO that nobody has open loses what is in it.
         """
-        if not self.alive or self.pidfd < 0 or self._output is None:
+        if not self.alive or self.first.pidfd < 0 or self._output is None:
             return []
-        return [self.pidfd, *self._output.descriptors]
+        return [self.first.pidfd, *self._output.descriptors]
 
     def abandon(self) -> None:
         """The specification turned out to be malformed half-way: nothing stays."""
@@ -437,7 +395,7 @@ class Container:
                 return
             self._forgotten = True
             self.record.remove()
-            self.context.forget(self)
+            self._forget(self)
             if not quiet:
                 self.emit("removed")
             done()
@@ -458,31 +416,15 @@ class Container:
             self.confinement.remove()
             self._wake()
             return
-        self.pidfd = linux.open_pidfd(self.state["pid"], self.state["start_time"])
+        lives = self.first.take_over(self.state["pid"], self.state["start_time"])
         self._output = Output(self.context.loop, self.context.peek, self.record, self.spec["log"])
         if not self.spec["tty"]:
             self._output.add_fifos()
-        if self.pidfd < 0:
-            self._lost_timer = self.context.loop.later(ADOPT_SECONDS, self._lost)
+        if not lives:
+            self._lost_timer = self.context.loop.later(ADOPT_SECONDS, lambda: self._ended(None))
             return
-        self.context.loop.add(self.pidfd, self._stranger_ended)
         self.confinement.watch(self.spec)
         self.execs.restore(self.state["execs"])
-
-    def _stranger_ended(self, events: int) -> None:
-        """The first process has ended, and is somebody else's child."""
-        status = linux.exit_status(self.pidfd, self.state["pid"])
-        if status is not None:
-            self._ended(linux.exit_code(status), "")
-        elif events & select.EPOLLHUP:
-            self._lost()
-        else:
-            # between the zombie and the reap: HUP follows
-            self.context.loop.modify(self.pidfd, NO_EVENTS)
-
-    def _lost(self) -> None:
-        self._lost_timer = None
-        self._ended(UNKNOWN_EXIT, "exit code unknown: it ended while its supervisor was away")
 
     def adopt(self, fds: list[int]) -> None:
         """A client gives back what it held.  The descriptors are ours now."""
@@ -490,10 +432,8 @@ class Container:
         if self.alive and master >= 0 and self.master < 0 and self.spec["tty"] and self._output is not None:
             self._output.add_terminal(master)
             master = -1
-        if self.alive and self.pidfd < 0 and pidfd >= 0:
-            status = linux.exit_status(pidfd, 0)
-            if status is not None:
-                self._ended(linux.exit_code(status), "")
+        if self.alive and self.first.pidfd < 0 and pidfd >= 0:
+            self.first.told(pidfd)
         for fd in (pidfd, master, *fds[2:]):
             if fd >= 0:
                 os.close(fd)

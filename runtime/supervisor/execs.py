@@ -11,142 +11,144 @@ that a supervisor that takes over still reports their ends.
 from __future__ import annotations
 
 import os
-import select
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ...netlib.errors import Conflict, NotFound
-from .. import linux
+from ..spec import UNKNOWN_EXIT, ContainerSpec, ExecSpec
 from . import spawn
+from .context import Context
+from .errors import StartError, describe
+from .group import Group
+from .watched import Watched
 
-if TYPE_CHECKING:
-    from .container import Container
-
-Reply = Callable[[spawn.StartError | None, int, list[int]], None]
+Reply = Callable[[StartError | None, int, list[int]], None]
 """(error, pid, the client's descriptors); the descriptors stay ours."""
-UNKNOWN_EXIT = 255
+
+
+class Owner(Protocol):
+    """What its processes need of a container."""
+
+    id: str
+    context: Context
+    spec: ContainerSpec
+    state: dict[str, Any]
+    first: Watched
+
+    @property
+    def alive(self) -> bool: ...
+    @property
+    def group(self) -> Group | None: ...
+    def need_alive(self) -> None: ...
+    def save(self) -> None: ...
+    def emit(self, event: str, **fields: Any) -> None: ...
 
 
 class Exec:
-    def __init__(self, id: str, pid: int, start_time: int, pidfd: int) -> None:
-        self.id, self.pid, self.start_time, self.pidfd = id, pid, start_time, pidfd
-        self.master = -1
-        self.spawned: spawn.Spawned | None = None
-        self.reply: Reply | None = None
-        self.client: list[int] = []
-        self.failed = False
+    def __init__(self, id: str, process: Watched, master: int) -> None:
+        self.id, self.process, self.master = id, process, master
+
+    def close(self) -> None:
+        self.process.close()
+        _close([self.master])
 
 
 class Execs:
     """Those of one container."""
 
-    def __init__(self, container: Container) -> None:
-        self._container = container
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
         self._running: dict[str, Exec] = {}
 
     @property
     def pids(self) -> list[int]:
-        return [item.pid for item in self._running.values()]
+        return [item.process.pid for item in self._running.values()]
 
     def master(self, id: str) -> int:
         if id not in self._running:
             raise NotFound(f"No such exec instance: {id}")
         return self._running[id].master
 
-    def start(self, id: str, process: dict[str, Any], reply: Reply) -> None:
-        container = self._container
-        container.need_alive()
-        if container.state["status"] == "paused":
-            raise Conflict(f"Container {container.id} is paused, unpause the container before exec")
+    def start(self, id: str, wanted: ExecSpec, reply: Reply) -> None:
+        """Clone it; *reply* hears of it when its program runs, or can not."""
+        owner = self._owner
+        owner.need_alive()
+        if owner.state["status"] == "paused":
+            raise Conflict(f"Container {owner.id} is paused, unpause the container before exec")
         if id in self._running:
             raise Conflict(f"exec instance {id} is running already")
         theirs: list[int] = []
         ours: list[int] = []
         cgroup = master = -1
-        group = container.group
+        group = owner.group
         try:
-            if process.get("tty"):
-                master = spawn.container_terminal(container.pidfd, container.state["pid"])
+            if wanted["tty"]:
+                master = spawn.container_terminal(owner.first.pidfd, owner.first.pid)
                 ours, theirs = [master], [spawn.open_terminal(master)] * 3
+                if wanted["size"] is not None:
+                    spawn.resize(master, *wanted["size"])
             else:
-                theirs, ours = _pipes(bool(process.get("stdin")))
+                theirs, ours = _pipes(wanted["stdin"])
             cgroup = group.open_v2() if group is not None else -1
             child = spawn.join(
-                container.context.host,
-                container.spec,
-                process,
+                owner.context.host,
+                owner.spec,
+                wanted,
                 theirs,
-                target=container.pidfd,
+                target=owner.first.pidfd,
                 cgroup=cgroup,
                 cgroup_tasks=group.tasks if group is not None else [],
             )
         except BaseException as error:
             _close(ours)
             if isinstance(error, OSError):
-                raise spawn.StartError(f"{error.filename or 'exec'}: {error.strerror}") from error
+                raise StartError(describe(error)) from error
             raise
         finally:
             _close([*set(theirs), cgroup])
-        item = Exec(id, child.pid, child.start_time, child.pidfd)
-        item.master, item.spawned, item.reply, item.client = master, child, reply, ours
-        self._running[id] = item
-        container.context.children[child.pid] = lambda status: self._exited(item, linux.exit_code(status))
+        item = self._add(id, master)
+
+        def runs() -> None:
+            reply(None, child.pid, ours)
+            _close([fd for fd in ours if fd != master])
+
+        def failed(error: StartError) -> None:
+            self._forget(item)
+            _close([fd for fd in ours if fd != master])
+            reply(error, 0, [])
+
+        item.process.follow(child, runs, failed)
         self._save()
-        container.context.loop.add(child.errors, lambda _: self._outcome(item))
         child.go()
 
-    def _save(self) -> None:
-        self._container.state["execs"] = [
-            {"id": item.id, "pid": item.pid, "start_time": item.start_time} for item in self._running.values()
-        ]
-        self._container.save()
+    def _add(self, id: str, master: int = -1) -> Exec:
+        item = Exec(id, Watched(self._owner.context, lambda code: self._ended(item, code)), master)
+        self._running[id] = item
+        return item
 
-    def _outcome(self, item: Exec) -> None:
-        """The error pipe has ended or brings the reason."""
-        child, item.spawned = item.spawned, None
-        if child is None:
-            return
-        self._container.context.loop.discard(child.errors)
-        error = child.outcome()
-        os.close(child.errors)
-        if error is not None:
-            item.failed = True
-            self._running.pop(item.id, None)
-        reply, item.reply = item.reply, None
-        if reply is not None:
-            reply(error, item.pid, item.client)
-        _close([fd for fd in item.client if fd != item.master])
-        item.client = []
-
-    def _exited(self, item: Exec, code: int) -> None:
-        self._outcome(item)
-        self._container.context.loop.discard(item.pidfd)
-        _close([item.pidfd, item.master])
-        if not item.failed:
-            del self._running[item.id]
-        if self._container.alive:
+    def _forget(self, item: Exec) -> None:
+        item.close()
+        del self._running[item.id]
+        if self._owner.alive:
             self._save()
-        if not item.failed:
-            self._container.emit("exec-exited", exec_id=item.id, exit_code=code)
+
+    def _save(self) -> None:
+        self._owner.state["execs"] = [
+            {"id": item.id, "pid": item.process.pid, "start_time": item.process.start_time}
+            for item in self._running.values()
+        ]
+        self._owner.save()
+
+    def _ended(self, item: Exec, code: int | None) -> None:
+        self._forget(item)
+        self._owner.emit("exec-exited", exec_id=item.id, exit_code=UNKNOWN_EXIT if code is None else code)
 
     def restore(self, entries: list[dict[str, Any]]) -> None:
         """Take over those of a killed supervisor."""
         for entry in entries:
-            pidfd = linux.open_pidfd(entry["pid"], entry["start_time"])
-            if pidfd < 0:
-                self._container.emit("exec-exited", exec_id=entry["id"], exit_code=UNKNOWN_EXIT)
-                continue
-            item = Exec(entry["id"], entry["pid"], entry["start_time"], pidfd)
-            self._running[item.id] = item
-            self._container.context.loop.add(pidfd, partial(self._stranger_ended, item))
-
-    def _stranger_ended(self, item: Exec, events: int) -> None:
-        status = linux.exit_status(item.pidfd, item.pid)
-        if status is None and not events & select.EPOLLHUP:
-            self._container.context.loop.modify(item.pidfd, 0)  # between the zombie and the reap: HUP follows
-            return
-        self._exited(item, UNKNOWN_EXIT if status is None else linux.exit_code(status))
+            item = self._add(entry["id"])
+            if not item.process.take_over(entry["pid"], entry["start_time"]):
+                self._ended(item, None)
 
 
 def _close(fds: list[int]) -> None:

@@ -121,3 +121,4 @@ class Loop:
 
     def close(self) -> None:
         self._epoll.close()
+        self._callbacks.clear()

@@ -1,4 +1,4 @@
-"""The overlay that becomes a container's root, as a detached mount.
+"""The overlay that becomes a container's root, and the devpts of its terminals, as detached mounts.
 
 It is made by the supervisor (so that an error is an exception with the kernel's own words) and attached by the child
 in its own mount namespace: it never appears in the host's mount table, and a crash leaks no mount.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 
+from ...netlib.kernel import syscall as k
 from .. import linux
 from ..spec import RootFS
 
@@ -68,3 +69,15 @@ def make_overlay(rootfs: RootFS, *, user_namespace: bool) -> int:
         return linux.make_mount("overlay", [("lowerdir", ":".join(map(_escape, lower))), *rest])
     finally:
         paths.close()
+
+
+def make_devpts() -> int:
+    """A new instance of devpts, detached."""
+    options: list[tuple[str, str | None]] = [("newinstance", None), ("ptmxmode", "0666"), ("mode", "0620")]
+    attributes = k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NOEXEC
+    try:
+        return linux.make_mount("devpts", [*options, ("gid", "5")], attributes)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return linux.make_mount("devpts", options, attributes)  # group 5 (tty) is not mapped in this user namespace

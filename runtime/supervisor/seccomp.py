@@ -1,6 +1,6 @@
 """Seccomp: Docker's default profile, its JSON format, and a compiler to BPF.
 
-    profile (ours, or a JSON file) --rules for these capabilities--> {number: [(argument tests, action)]}
+    profile (ours, or the user's) --rules for these capabilities--> {number: [(argument tests, action)]}
         --runs of numbers with the same answer--> binary search tree --> struct sock_filter[]
 
 The default profile is an allow list (moby, profiles/seccomp/default.json): what it does not name fails with EPERM, and
@@ -17,7 +17,8 @@ import os
 import struct
 from typing import Any
 
-from . import capabilities, syscalls
+from ..grammar import capabilities
+from . import syscalls
 
 ALLOW, KILL_PROCESS, KILL_THREAD, TRAP, LOG, TRACE, ERRNO = (
     0x7FFF0000, 0x80000000, 0, 0x00030000, 0x7FFC0000, 0x7FF00000, 0x00050000,
@@ -302,21 +303,19 @@ def compile_rules(rules: Rules, default: int, machine: str) -> bytes:
     return b"".join(struct.pack("<HBBI", *instruction) for instruction in code)
 
 
-_cache: dict[tuple[str, int, int], bytes] = {}
+_cache: dict[tuple[str, int], bytes] = {}
 _CACHE_SIZE = 64
 
 
 def program(profile: str, capability_mask: int) -> bytes:
-    """The compiled *profile* ("default", or the path of a JSON file) for a process with these capabilities."""
+    """The compiled *profile* ("default", or JSON text) for a process with these capabilities; ValueError says what is wrong."""
     machine = os.uname().machine
-    changed = 0 if profile == "default" else os.stat(profile).st_mtime_ns
-    key = (profile, changed, capability_mask)
+    key = (profile, capability_mask)
     if key not in _cache:
         if profile == "default":
             rules, default = default_rules(capability_mask, machine), ERRNO | EPERM
         else:
-            with open(profile, encoding="utf-8") as file:
-                rules, default = json_rules(json.load(file), capability_mask, machine)
+            rules, default = json_rules(json.loads(profile), capability_mask, machine)
         if len(_cache) >= _CACHE_SIZE:
             _cache.clear()
         _cache[key] = compile_rules(rules, default, machine)

@@ -15,8 +15,9 @@ import pytest
 
 from pynet.netlib.kernel import syscall as k
 from pynet.runtime.spec import Limits
-from pynet.runtime.supervisor.cgroups import Cgroups, Group
+from pynet.runtime.supervisor.cgroups import Cgroups
 from pynet.runtime.supervisor.confinement import Confinement
+from pynet.runtime.supervisor.group import Group
 from pynet.runtime.supervisor.loop import Loop
 
 NO_LIMITS: Limits = {"memory": 0, "memory_swap": 0, "nano_cpus": 0, "cpu_shares": 0, "cpuset_cpus": "", "pids": 0}

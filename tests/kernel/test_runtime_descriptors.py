@@ -10,8 +10,9 @@ HERE = Path(__file__).parent
 
 SCRIPT = """
 import fcntl, os, select
-from pynet.runtime.child import process as child
+from pynet.runtime.child import order
 from pynet.runtime.supervisor import spawn
+from pynet.runtime.supervisor.host import Host
 
 BOUND = 20_000  # ms
 
@@ -22,14 +23,14 @@ def held_by(make):
     reader, low = os.pipe()
     writer = fcntl.fcntl(low, fcntl.F_DUPFD, 500)  # the last that close_range meets
     os.close(low)
-    order = make()
-    spawned = spawn._clone(order, -1)
+    told = make()
+    spawned = spawn._clone(told, -1)
     os.close(writer)
     gone = select.poll()
     gone.register(reader, select.POLLHUP)
     assert gone.poll(BOUND), "the child keeps what is not on its list"
     found = {int(n): os.readlink(f"/proc/{spawned.pid}/fd/{n}") for n in os.listdir(f"/proc/{spawned.pid}/fd")}
-    expected = {0, 1, 2, *(fd for fd in order.descriptors() if fd >= 0)}
+    expected = {0, 1, 2, *(fd for fd in told.descriptors() if fd >= 0)}
     pipes = {fd for fd in found if found[fd] in (os.readlink(f"/proc/self/fd/{spawned.errors}"),
                                                  os.readlink(f"/proc/self/fd/{spawned._gate}"))}
     assert len(pipes) == 2, found
@@ -38,30 +39,30 @@ def held_by(make):
     os.waitid(os.P_PID, spawned.pid, os.WEXITED)
     for fd in (*noise, reader):
         os.close(fd)
-    return found, order
+    return found, told
 
-host = spawn.Host("/tmp")
+host = Host("/tmp")
 null = os.readlink(f"/proc/self/fd/{host.null}")
 reader, writer = os.pipe()
 
 def joining():
-    order = child.Join()
-    order.args, order.null, order.stdio = ["true"], host.null, [-1, writer, writer]
-    order.target = os.pidfd_open(os.getpid())
-    return order
+    told = order.Join()
+    told.args, told.null, told.stdio = ["true"], host.null, [-1, writer, writer]
+    told.target = os.pidfd_open(os.getpid())
+    return told
 
 def first():
-    order = child.Launch()
-    order.args, order.null, order.stdio = ["true"], host.null, [-1, -1, writer]
-    order.root = os.open("/tmp", os.O_PATH)
-    return order
+    told = order.Launch()
+    told.args, told.null, told.stdio = ["true"], host.null, [-1, -1, writer]
+    told.root = os.open("/tmp", os.O_PATH)
+    return told
 
 for make in (joining, first):
-    found, order = held_by(make)
+    found, told = held_by(make)
     assert found[0] == null, found
     assert found[2] == os.readlink(f"/proc/self/fd/{writer}"), found
     if make is joining:
-        assert sorted(found[fd] for fd in found if "pidfd" in found[fd]) == [found[order.target]], found
+        assert sorted(found[fd] for fd in found if "pidfd" in found[fd]) == [found[told.target]], found
 print("held to the list")
 """
 

@@ -12,10 +12,8 @@ import pytest
 
 from pynet.netlib.kernel import syscall as k
 from pynet.runtime.supervisor import logs
-from pynet.runtime.supervisor.main import Supervisor
 from pynet.runtime.supervisor.records import Record
-
-from support.leaks import ends_with_its_process
+from pynet.runtime.supervisor.supervisor import Supervisor
 
 
 @pytest.fixture
@@ -54,8 +52,9 @@ def test_a_record_that_can_not_be_read_is_not_removed(
     for file in ("state", "spec"):
         (directory / f"{file}.json").write_text("{}")
     (directory / f"{name}.json").write_text('{"id":"c","cgro')
-    with ends_with_its_process():
-        Supervisor(str(tmp_path)).restore()
+    supervisor = Supervisor(str(tmp_path))
+    supervisor.restore()
+    supervisor.context.close()
     assert sorted(os.listdir(directory)) == ["spec.json", "state.json"]
     assert f"{directory} can not be read" in capsys.readouterr().err
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from pynet.runtime import linux
-from pynet.runtime.supervisor import spawn
 from pynet.runtime.supervisor.cgroups import Cgroups
-from pynet.runtime.supervisor.container import Container, Context
+from pynet.runtime.supervisor.container import Container
+from pynet.runtime.supervisor.context import Context
+from pynet.runtime.supervisor.host import Host
 from pynet.runtime.supervisor.loop import Loop
 from pynet.runtime.supervisor.records import Record
 
@@ -23,7 +24,7 @@ from support.leaks import ends_with_its_process
 def test_output_that_can_not_be_read_loses_no_exit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It left the container running for ever: stop, remove and wait hung with it."""
     loop, events = Loop(), list[dict[str, Any]]()
-    context = Context(loop, spawn.Host(str(tmp_path)), Cgroups(""), events.append)
+    context = Context(loop, Host(str(tmp_path)), Cgroups(""), events.append)
     record = Record(str(tmp_path / "c"))
     record.create()
     for name in ("out", "err"):
@@ -33,7 +34,7 @@ def test_output_that_can_not_be_read_loses_no_exit(tmp_path: Path, capsys: pytes
         "id": "c", "name": "c", "tty": False, "open_stdin": False, "stdin_once": False, "log": str(tmp_path / "log"),
         "cgroup": "pynet-test/c", "limits": limits, "restart": {"name": "no", "max": 0}, "hold": True,
     }  # fmt: skip
-    container = Container(context, record, spec)
+    container = Container(context, record, spec, lambda _: None)
     process = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
     container.restore(
         {**container.state, "status": "running", "pid": process.pid, "start_time": linux.start_time(process.pid)}
@@ -56,5 +57,4 @@ def test_output_that_can_not_be_read_loses_no_exit(tmp_path: Path, capsys: pytes
     assert [event["event"] for event in events] == ["exited"]
     assert record.load("state")["status"] == "exited"
     assert "output of container c is lost" in capsys.readouterr().err
-    context.peek.close()
-    loop.close()
+    context.close()

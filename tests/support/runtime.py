@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pynet.runtime.client import ExecStarted, SupervisorClient, spawn
-from pynet.runtime.spec import DEFAULT_CAPABILITIES, MASKED_PATHS, READONLY_PATHS, ContainerSpec
+from pynet.runtime.client import ExecStarted, SupervisorClient
+from pynet.runtime.launch import spawn
+from pynet.runtime.spec import DEFAULT_CAPABILITIES, MASKED_PATHS, READONLY_PATHS, ContainerSpec, ExecSpec
 
 from support.leaks import RUNS
 
@@ -207,7 +208,17 @@ def read_all(fd: int) -> str:
     return data.decode()
 
 
-def exec_output(lab: Lab, spec: ContainerSpec, process: dict[str, Any], id: str) -> tuple[ExecStarted, str]:
+def command(*args: str, **changes: Any) -> ExecSpec:
+    """What joins a container: *args* without a terminal and without an input."""
+    process: Any = {
+        "args": list(args), "env": [], "cwd": "", "user": "", "tty": False, "size": None, "privileged": False, "stdin": False,
+    }  # fmt: skip
+    process.update(changes)
+    result: ExecSpec = process
+    return result
+
+
+def exec_output(lab: Lab, spec: ContainerSpec, process: ExecSpec, id: str) -> tuple[ExecStarted, str]:
     started = lab.client.exec(spec["id"], process, id)
     text = read_all(started.fds[0])
     for fd in started.fds[1:]:

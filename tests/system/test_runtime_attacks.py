@@ -17,7 +17,7 @@ import pytest
 
 from pynet.runtime.spec import ContainerSpec
 
-from support.runtime import Lab, bind, exec_output, needs_root, running_lab
+from support.runtime import Lab, bind, command, exec_output, needs_root, running_lab
 
 DESCRIPTORS = range(3, 48)
 """More than a supervisor with a container or two has."""
@@ -67,7 +67,7 @@ def ways_out(path: Path) -> list[str]:
 
 def spoil(lab: Lab, spec: ContainerSpec, script: str, id: str) -> None:
     """Run *script* in the container, with an input of its own: nothing of the container is opened for it."""
-    started = lab.client.exec(spec["id"], {"args": ["/bin/busybox", "sh", "-c", script], "stdin": True}, id)
+    started = lab.client.exec(spec["id"], command("/bin/busybox", "sh", "-c", script, stdin=True), id)
     for fd in started.fds:
         os.close(fd)
     assert lab.wait("exec-exited", spec["id"], lambda e: e["exec_id"] == id)["exit_code"] == 0
@@ -79,7 +79,7 @@ def test_exec_never_opens_the_containers_null_device(lab: Lab, victim: Container
     for number, goal in enumerate(ways_out(secret)):
         spoil(lab, victim, f"rm -f /dev/null; ln -s {goal} /dev/null", f"s{number}")
         script = "head -c 100; [ -c /proc/self/fd/0 ] && echo and it is a device; echo forged >&0"
-        _, text = exec_output(lab, victim, {"args": ["/bin/busybox", "sh", "-c", script]}, f"n{number}")
+        _, text = exec_output(lab, victim, command("/bin/busybox", "sh", "-c", script), f"n{number}")
         assert text == "and it is a device\n", goal
     assert secret.read_text() == SECRET
 
@@ -88,7 +88,7 @@ def test_exec_never_opens_the_containers_null_device(lab: Lab, victim: Container
 def test_the_null_device_stays_the_hosts(lab: Lab, victim: ContainerSpec) -> None:
     """Pipes are given to the container's user; the null device is shared, and is not."""
     before = os.stat("/dev/null")
-    _, text = exec_output(lab, victim, {"args": ["/bin/busybox", "id", "-u"], "user": "web"}, "o1")
+    _, text = exec_output(lab, victim, command("/bin/busybox", "id", "-u", user="web"), "o1")
     assert text == "1000\n"
     assert (os.stat("/dev/null").st_uid, os.stat("/dev/null").st_mode) == (before.st_uid, before.st_mode)
 
@@ -102,7 +102,7 @@ def test_exec_looks_users_up_in_the_container_only(lab: Lab, victim: ContainerSp
     for number, goal in enumerate(ways_out(theirs)):
         spoil(lab, victim, f"rm -f /etc/{file}; ln -s {goal} /etc/{file}", f"s{file}{number}")
         with pytest.raises(Exception, match="unable to find"):
-            lab.client.exec(victim["id"], {"args": ["id"], "user": user}, f"u{file}{number}")
+            lab.client.exec(victim["id"], command("id", user=user), f"u{file}{number}")
 
 
 @needs_root
@@ -205,7 +205,13 @@ def test_nothing_is_mounted_inside_proc(lab: Lab, tmp_path: Path, target: str) -
 def test_a_device_is_made_in_the_container_whatever_links_say(lab: Lab, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
-    spec: Any = lab.spec("stat", "-c", "%t:%T", f"{outside}/full", devices=["/dev/full:/way/full:rwm"])
+    spec: Any = lab.spec(
+        "stat",
+        "-c",
+        "%t:%T",
+        f"{outside}/full",
+        devices=[{"source": "/dev/full", "target": "/way/full", "access": "rwm"}],
+    )
     Path(spec["rootfs"]["upper"], "way").symlink_to(outside)
     lab.client.start(spec)
     assert lab.finish(spec).out == "1:7\n"

@@ -22,10 +22,11 @@ from typing import Any
 import pytest
 
 from pynet.netlib.errors import Conflict, InvalidArgument, NotFound, NotModified
-from pynet.runtime.client import StartFailed, SupervisorClient, spawn
+from pynet.runtime.client import StartFailed, SupervisorClient
+from pynet.runtime.launch import spawn
 from pynet.runtime.spec import DEFAULT_CAPABILITIES, ContainerSpec
 
-from support.runtime import BOUND, NO_MAP, Lab, bind, exec_output, needs_root, read_all, running_lab
+from support.runtime import BOUND, NO_MAP, Lab, bind, command, exec_output, needs_root, read_all, running_lab
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +90,12 @@ def test_a_wrong_format_is_126(lab: Lab) -> None:
         ({"netns": "/nowhere"}, "/nowhere: No such file or directory"),
         ({"rlimits": [("NOFILE", 20, 10)]}, "soft limit must be less than or equal"),
         ({"rlimits": [("NONSENSE", 1, 1)]}, "invalid ulimit type: NONSENSE"),
-        ({"seccomp": "/nowhere.json"}, "seccomp profile /nowhere.json"),
+        ({"seccomp": "/nowhere.json"}, "seccomp profile: Expecting value"),
         ({"mounts": [bind(Path("/nowhere"), "/x")]}, "/nowhere: No such file or directory"),
         ({"mounts": [bind(Path("/etc"), "/proc/sys")]}, "inside /proc"),
         ({"mounts": [bind(Path("/etc"), "/")]}, "destination can't be '/'"),
         ({"rootfs": {"lower": ["/nowhere"], "upper": "/x", "work": "/y", "readonly": False}}, "layer directory is missing"),
-        ({"devices": ["/etc/passwd"]}, "not a device node"),
+        ({"devices": [{"source": "/etc/passwd", "target": "", "access": "rwm"}]}, "not a device node"),
         ({"cwd": "/etc/passwd"}, "Not a directory"),
     ],
 )  # fmt: skip
@@ -238,18 +239,21 @@ def test_another_user_has_no_capabilities(lab: Lab) -> None:
     assert int(found["CapBnd"], 16) & ~(1 << 27) == 0xA80425FB & ~(1 << 27)
 
 
-def test_seccomp_refuses_and_a_profile_replaces_it(lab: Lab, tmp_path: Path) -> None:
+def test_seccomp_refuses_and_a_profile_replaces_it(lab: Lab) -> None:
     # CAP_SYS_ADMIN does not help to unshare when the filter says no: the profile knows the capabilities
     assert lab.run("unshare", "-m", "true").code != 0
     assert lab.run("unshare", "-m", "true", capabilities=[*DEFAULT_CAPABILITIES, "SYS_ADMIN"]).code == 0
-    profile = tmp_path / "profile.json"
     rule = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 122}
-    profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}))
-    result = lab.run("mkdir", "/tmp/x", seccomp=str(profile))
+    profile = json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]})
+    result = lab.run("mkdir", "/tmp/x", seccomp=profile)
     assert "quota" in result.err.lower()
-    profile.write_text("{}")
-    with pytest.raises(StartFailed, match="no defaultAction"):
-        lab.run("true", seccomp=str(profile))
+    for broken, text in (
+        ("{}", "no defaultAction"),
+        ("{", "seccomp profile: "),
+        ('{"defaultAction": "X"}', "unknown action 'X'"),
+    ):
+        with pytest.raises(StartFailed, match=text):
+            lab.run("true", seccomp=broken)
 
 
 def test_masked_and_read_only_paths(lab: Lab) -> None:
@@ -281,7 +285,10 @@ def test_devices(lab: Lab) -> None:
 def test_a_host_device_can_be_given(lab: Lab) -> None:
     if not Path("/dev/kmsg").exists():
         pytest.skip("this host has no /dev/kmsg")
-    assert lab.sh("ls -l /dev/log1 | cut -c1", devices=["/dev/kmsg:/dev/log1:r"]).out == "c\n"
+    assert (
+        lab.sh("ls -l /dev/log1 | cut -c1", devices=[{"source": "/dev/kmsg", "target": "/dev/log1", "access": "r"}]).out
+        == "c\n"
+    )
 
 
 def test_read_only_root(lab: Lab) -> None:
@@ -439,7 +446,7 @@ def test_pause_and_unpause(lab: Lab) -> None:
     with pytest.raises(Conflict):
         lab.client.pause(spec["id"])
     with pytest.raises(Conflict):
-        lab.client.exec(spec["id"], {"args": ["true"]}, "e1")
+        lab.client.exec(spec["id"], command("true"), "e1")
     lab.client.unpause(spec["id"])
     control.say("two\n")
     assert control.heard() == "two"
@@ -664,7 +671,7 @@ def sleeper(lab: Lab) -> Iterator[ContainerSpec]:
 
 def test_exec_joins_all_namespaces(lab: Lab, sleeper: ContainerSpec) -> None:
     script = "hostname; cat /proc/1/comm; echo $OF $MORE; pwd; echo err >&2; cat; exit 6"
-    process = {"args": ["sh", "-c", script], "env": ["MORE=1"], "cwd": "/etc", "stdin": True}
+    process = command("sh", "-c", script, env=["MORE=1"], cwd="/etc", stdin=True)
     started = lab.client.exec(sleeper["id"], process, "x1")
     stdin, stdout, stderr = started.fds
     assert started.pid in lab.client.processes(sleeper["id"])
@@ -676,18 +683,18 @@ def test_exec_joins_all_namespaces(lab: Lab, sleeper: ContainerSpec) -> None:
 
 
 def test_exec_has_the_containers_limits(lab: Lab, sleeper: ContainerSpec) -> None:
-    _, text = exec_output(lab, sleeper, {"args": ["cat", "/proc/self/status"]}, "x2")
+    _, text = exec_output(lab, sleeper, command("cat", "/proc/self/status"), "x2")
     found = {key: value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
     assert int(found["CapEff"], 16) | 1 << 27 == 0xA80425FB
     assert found["Seccomp"] == "2"
-    _, text = exec_output(lab, sleeper, {"args": ["cat", "/proc/self/status"], "privileged": True}, "x3")
+    _, text = exec_output(lab, sleeper, command("cat", "/proc/self/status", privileged=True), "x3")
     assert "Seccomp:\t0" in text
-    _, text = exec_output(lab, sleeper, {"args": ["sh", "-c", "cd /proc/self/fd; echo *"]}, "x4")
+    _, text = exec_output(lab, sleeper, command("sh", "-c", "cd /proc/self/fd; echo *"), "x4")
     assert text.strip() in ("0 1 2", "0 1 2 3")
 
 
 def test_exec_in_a_terminal(lab: Lab, sleeper: ContainerSpec) -> None:
-    process = {"args": ["sh", "-c", "read x; tty; stty size"], "tty": True}
+    process = command("sh", "-c", "read x; tty; stty size", tty=True)
     started = lab.client.exec(sleeper["id"], process, "x5")
     lab.client.resize(sleeper["id"], 20, 70, exec_id="x5")
     with pytest.raises(InvalidArgument, match="invalid size of a terminal"):
@@ -697,16 +704,25 @@ def test_exec_in_a_terminal(lab: Lab, sleeper: ContainerSpec) -> None:
     assert lines == ["/dev/pts/0", "20", "70"]
 
 
+def test_a_terminal_has_its_size_before_the_program_begins(lab: Lab, sleeper: ContainerSpec) -> None:
+    """A resize that followed the start came too late for a fast program, and its NotFound took the output's place."""
+    for number in range(20):
+        started = lab.client.exec(sleeper["id"], command("stty", "size", tty=True, size=(31, 90)), f"w{number}")
+        assert read_all(started.master).split() == ["31", "90"]
+    with pytest.raises(InvalidArgument, match="invalid size of a terminal"):
+        lab.client.exec(sleeper["id"], command("true", tty=True, size=(31, 1 << 16)), "w")
+
+
 @needs_root
 def test_exec_as_another_user(lab: Lab, sleeper: ContainerSpec) -> None:
-    _, text = exec_output(lab, sleeper, {"args": ["id", "-u"], "user": "web"}, "x6")
+    _, text = exec_output(lab, sleeper, command("id", "-u", user="web"), "x6")
     assert text == "1000\n"
 
 
 @pytest.mark.parametrize(("args", "code"), [(["nope"], 127), (["/etc/passwd"], 126), ([], 125)])
 def test_exec_of_what_can_not_be_executed(lab: Lab, sleeper: ContainerSpec, args: list[str], code: int) -> None:
     with pytest.raises(StartFailed) as caught:
-        lab.client.exec(sleeper["id"], {"args": args}, "x7")
+        lab.client.exec(sleeper["id"], command(*args), "x7")
     assert caught.value.exit_code == code
 
 
@@ -714,14 +730,14 @@ def test_exec_ends_with_its_container(lab: Lab) -> None:
     spec = lab.spec("sh", "-c", "read x < /control/go")
     control = lab.control(spec)
     lab.client.start(spec)
-    started = lab.client.exec(spec["id"], {"args": ["sleep", "1000"]}, "y1")
+    started = lab.client.exec(spec["id"], command("sleep", "1000"), "y1")
     control.say("\n")
     assert lab.finish(spec).code == 0
     assert lab.wait("exec-exited", spec["id"])["exit_code"] == 137
     for fd in started.fds:
         os.close(fd)
     with pytest.raises(NotFound):
-        lab.client.exec(spec["id"], {"args": ["true"]}, "y2")
+        lab.client.exec(spec["id"], command("true"), "y2")
     control.close()
 
 
@@ -797,11 +813,11 @@ def test_a_new_supervisor_goes_on_with_everything(lab: Lab) -> None:
     control = lab.control(spec)
     lab.client.start(spec)
     control.heard()
-    started = lab.client.exec(spec["id"], {"args": ["sh", "-c", "read x; exit 9"], "stdin": True}, "z1")
+    started = lab.client.exec(spec["id"], command("sh", "-c", "read x; exit 9", stdin=True), "z1")
     lab.kill_supervisor()
     lab.pid = spawn(lab.run_directory)
     # joining, attaching, stopping work on a container that somebody else has started
-    _, text = exec_output(lab, spec, {"args": ["hostname"]}, "z2")
+    _, text = exec_output(lab, spec, command("hostname"), "z2")
     assert text == "box\n"
     os.write(started.fds[0], b"\n")
     assert lab.wait("exec-exited", spec["id"], lambda e: e["exec_id"] == "z1")["exit_code"] == 9

@@ -54,7 +54,6 @@ TYPING_CIRCLES: dict[tuple[str, str], str] = {
     ("netlib.endpoint", "netlib.controller"): "to go",
     ("netlib.sandbox", "netlib.controller"): "to go",
     ("netlib.reconcile", "netlib.controller"): "to go",
-    ("runtime.supervisor.execs", "runtime.supervisor.container"): "to go",
 }
 """Imports for the type checkers alone that close a circle, and why each may stay."""
 

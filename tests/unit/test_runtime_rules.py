@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -16,9 +17,10 @@ from hypothesis import strategies as st
 from pynet.netlib.errors import InvalidArgument
 from pynet.netlib.kernel import syscall as k
 from pynet.runtime import linux
-from pynet.runtime.child import mounts, program, users
+from pynet.runtime.child import program, users
+from pynet.runtime.grammar import capabilities, environment, sysctls, tmpfs, ulimits
 from pynet.runtime.spec import DEFAULT_CAPABILITIES, Restart
-from pynet.runtime.supervisor import backoff, capabilities, cgroups, logs, records, sysctls
+from pynet.runtime.supervisor import backoff, cgroups, logs, records
 from pynet.runtime.supervisor.loop import Loop
 
 PASSWD = """\
@@ -82,9 +84,9 @@ def test_no_file_of_an_image_breaks_the_look_up(user: str, passwd: str, group: s
 
 
 def test_environment() -> None:
-    env = program.environment(["A=1", "A=2", "EMPTY=", "=x", "NONE"], hostname="box", tty=True)
-    assert env == {"PATH": program.DEFAULT_PATH, "HOSTNAME": "box", "TERM": "xterm", "A": "2", "EMPTY": ""}
-    env = program.environment(["PATH=/x", "HOSTNAME=y", "HOME="], hostname="", tty=False)
+    env = environment.environment(["A=1", "A=2", "EMPTY=", "=x", "NONE"], hostname="box", tty=True)
+    assert env == {"PATH": environment.DEFAULT_PATH, "HOSTNAME": "box", "TERM": "xterm", "A": "2", "EMPTY": ""}
+    env = environment.environment(["PATH=/x", "HOSTNAME=y", "HOME="], hostname="", tty=False)
     assert env == {"PATH": "/x", "HOSTNAME": "y", "HOME": ""}
     program.add_home(env, "/root")
     assert env["HOME"] == "/root"
@@ -363,15 +365,29 @@ def test_other_sysctls_are_refused(name: str) -> None:
 
 def test_tmpfs_options() -> None:
     safe = k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC
-    assert mounts.tmpfs_options("") == ([], safe)
-    assert mounts.tmpfs_options("size=64m,mode=1777,exec") == (
+    assert tmpfs.options("") == ([], safe)
+    assert tmpfs.options("size=64m,mode=1777,exec") == (
         [("size", "64m"), ("mode", "1777")],
         k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV,
     )
-    assert mounts.tmpfs_options("ro,dev,huge") == (
+    assert tmpfs.options("ro,dev,huge") == (
         [("huge", None)],
         k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NOEXEC | k.MOUNT_ATTR_RDONLY,
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "soft", "hard", "text"),
+    [("files", 1, 1, "invalid ulimit type: files"), ("nofile", 2, 1, "2 > 1"), ("core", -1, 0, "-1 > 0")],
+)
+def test_ulimits_that_are_none(name: str, soft: int, hard: int, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        ulimits.check(name, soft, hard)
+
+
+def test_ulimits_by_name() -> None:
+    assert ulimits.check("nofile", -1, -1) == resource.RLIMIT_NOFILE
+    assert ulimits.check("CORE", 0, -1) == resource.RLIMIT_CORE
 
 
 def test_capabilities() -> None:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pynet.runtime.grammar import capabilities
 from pynet.runtime.spec import DEFAULT_CAPABILITIES
-from pynet.runtime.supervisor import capabilities, seccomp, syscalls
+from pynet.runtime.supervisor import seccomp, syscalls
 
 X86_64, AARCH64, I386 = 0xC000003E, 0xC00000B7, 0x40000003
 ALLOW, KILL = seccomp.ALLOW, seccomp.KILL_PROCESS

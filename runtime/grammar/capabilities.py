@@ -1,4 +1,4 @@
-"""Capabilities by name and mask (capabilities(7), linux/capability.h)."""
+"""Capabilities by name and mask (capabilities(7), linux/capability.h).  Pure."""
 
 from __future__ import annotations
 
@@ -28,20 +28,3 @@ def mask(names: list[str] | tuple[str, ...]) -> int:
 
 def names(bits: int) -> list[str]:
     return [name for number, name in enumerate(NAMES) if bits >> number & 1]
-
-
-def _of_status(field: str) -> int:
-    with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if line.startswith(field):
-                return int(line.split()[1], 16)
-    return 0
-
-
-def bounding() -> int:
-    """The calling process's own bounding set: nobody can be given more."""
-    return _of_status("CapBnd:")
-
-
-def permitted() -> int:
-    return _of_status("CapPrm:")

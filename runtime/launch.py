@@ -1,0 +1,61 @@
+"""Starting the supervisor: a process of its own that outlives whoever starts it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from ..netlib.errors import Unavailable
+
+
+def spawn(run: str | Path, *, timeout: float = 10.0) -> int:
+    """Start the supervisor of *run* in a session of its own; returns its pid once it answers.
+
+    When another one holds the lock already, that one serves and its pid is returned.
+    """
+    argv = [sys.executable, "-I", "-m", "pynet.runtime.supervisor.main", "--run", str(run), "--ready", "3"]
+    os.makedirs(run, mode=0o700, exist_ok=True)
+    ready, theirs = os.pipe()
+    log = os.path.join(run, "supervisor.log")
+    try:
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+            (os.POSIX_SPAWN_DUP2, theirs, 3),
+        ]
+        pid = os.posix_spawn(
+            argv[0],
+            argv,
+            dict(os.environ),
+            file_actions=actions,
+            setsid=True,
+            setsigmask=[],
+            setsigdef=[signal.SIGPIPE],
+        )
+    except BaseException:
+        os.close(ready)
+        raise
+    finally:
+        os.close(theirs)
+    threading.Thread(target=_reap, args=(pid,), name="supervisor-reaper", daemon=True).start()
+    try:
+        readable, _, _ = select.select([ready], [], [], timeout)
+        said = os.read(ready, 4096).decode(errors="replace").strip() if readable else ""
+    finally:
+        os.close(ready)
+    word, _, rest = said.partition(" ")
+    if word in ("ready", "busy"):
+        return int(rest)
+    raise Unavailable(f"the supervisor did not start: {rest or f'see {log}'}")
+
+
+def _reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        pass  # somebody else in this program waits for every child

@@ -1,0 +1,86 @@
+"""What hangs or dies under a start: a file server that does not answer, a supervisor that is killed. Nobody else waits."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pynet.netlib.kernel import syscall as k
+from pynet.runtime.client import StartFailed
+from pynet.runtime.launch import spawn
+
+from support.runtime import BOUND, Lab, bind, needs_root, running_lab
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    with running_lab(tmp_path) as lab:
+        yield lab
+
+
+@needs_root
+def test_a_file_server_that_does_not_answer_holds_up_its_own_container_only(
+    lab: Lab, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The supervisor looked at the sources of mounts in its single thread: every container waited for a dead server."""
+    place = tmp_path_factory.mktemp("dead")
+    try:
+        server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        pytest.skip(f"no file server can be played here: {error}")
+    k.mount("dead", str(place), "fuse", data=f"fd={server},rootmode=40000,user_id=0,group_id=0")
+    try:
+        spec = lab.spec("true")
+        spec["mounts"].append(bind(place, "/data"))
+        failures: list[StartFailed] = []
+
+        def start() -> None:
+            try:
+                lab.client.start(spec)
+            except StartFailed as error:
+                failures.append(error)
+
+        waiting = threading.Thread(target=start)
+        waiting.start()
+        assert lab.run("echo", "meanwhile").out == "meanwhile\n"
+        assert lab.run("echo", "again").out == "again\n"
+        assert waiting.is_alive(), "the mount's source was not looked at"
+        os.close(server)  # the server is gone for good: what waits for it fails
+        server = -1
+        waiting.join(BOUND)
+        assert [error.exit_code for error in failures] == [125]
+        assert "mount" in str(failures[0])
+    finally:
+        if server >= 0:
+            os.close(server)
+        k.umount2(str(place), k.MNT_DETACH)
+
+
+def test_starts_wait_for_the_next_supervisor(lab: Lab) -> None:
+    """Killed in the middle of thirty starts, and started again: each container runs, once, and none of the calls fails."""
+    specs = [lab.spec("sh", "-c", "echo begun >> /tmp/begun; read x < /control/go") for _ in range(30)]
+    controls = [lab.control(spec) for spec in specs]
+    killed = threading.Event()
+
+    def start(number: int) -> None:
+        if number == 10:
+            lab.kill_supervisor()
+            lab.pid = spawn(lab.run_directory)
+            killed.set()
+        lab.client.start(specs[number])
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(start, range(len(specs))))
+    assert killed.is_set()
+    assert {state["status"] for state in lab.client.list()} == {"running"}
+    for spec, control in zip(specs, controls, strict=True):
+        control.say("\n")
+        assert lab.finish(spec).code == 0
+        control.close()
+        begun = Path(spec["rootfs"]["upper"], "tmp/begun").read_text()
+        assert begun == "begun\n"
