@@ -104,6 +104,11 @@ def close_range(first: int, last: int, flags: int = 0) -> None:
     syscall(NR_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(last), ctypes.c_uint(flags), what="close_range")
 
 
+_OPENAT2_TRIES = 128
+"""EAGAIN says that somebody on this machine mounted or renamed something while ``..`` was followed: ask again, as often as
+runc does (openat2(2); libcontainer/utils)."""
+
+
 class _OpenHow(ctypes.Structure):
     _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
 
@@ -113,4 +118,12 @@ def openat2(
 ) -> int:
     """openat2(2): open *path* below *dirfd*, which is the root for every link and ``..`` met on the way."""
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
-    return syscall(NR_OPENAT2, dirfd, _bytes(path), ctypes.byref(how), ctypes.sizeof(how), what=os.fsdecode(path))
+    for tries_left in range(_OPENAT2_TRIES, 0, -1):
+        try:
+            return syscall(
+                NR_OPENAT2, dirfd, _bytes(path), ctypes.byref(how), ctypes.sizeof(how), what=os.fsdecode(path)
+            )
+        except BlockingIOError:
+            if tries_left == 1:
+                raise
+    raise AssertionError("not reached")
