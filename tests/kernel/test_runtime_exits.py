@@ -17,10 +17,7 @@ from pynet.runtime.supervisor.host import Host
 from pynet.runtime.supervisor.loop import Loop
 from pynet.runtime.supervisor.records import Record
 
-from support.leaks import ends_with_its_process
 
-
-@ends_with_its_process()
 def test_output_that_can_not_be_read_loses_no_exit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It left the container running for ever: stop, remove and wait hung with it."""
     loop, events = Loop(), list[dict[str, Any]]()
