@@ -78,6 +78,15 @@ def test_a_body_until_the_end_of_the_connection(pair: tuple[Connection, socket.s
     assert not connection.reusable
 
 
+def test_a_body_until_the_end_of_a_connection_that_broke(pair: tuple[Connection, socket.socket]) -> None:
+    connection, peer = pair
+    connection.send("GET", "/x")
+    peer.sendall(b"HTTP/1.0 200 OK\r\n\r\nabc")
+    peer.close()  # with the request unread: a reset, which is no orderly end
+    with pytest.raises(ConnectionLost):
+        connection.receive().read()
+
+
 def test_answers_without_a_body(pair: tuple[Connection, socket.socket]) -> None:
     connection, peer = pair
     peer.sendall(b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n")
@@ -204,8 +213,11 @@ def test_who_refuses_a_body_is_heard_before_its_close(pair: tuple[Connection, so
         peer.sendall(answer(400, b'{"message": "no archive"}'))
         peer.close()
         for _ in range(3):
+            asked.append(None)
             yield b"x" * 10
 
+    asked: list[None] = []
     connection.send("POST", "/x", pieces())
     with pytest.raises(DaemonError, match="no archive"):
         checked(connection.receive())
+    assert len(asked) == 3
