@@ -608,6 +608,30 @@ def test_flushed_rules_come_back(firewall: FirewallBackend, world: World, repair
     assert world.ask(world.lan, "tcp", HOST[4], 8080) == f"a1 {LAN[4]}"
 
 
+@pytest.mark.parametrize("count", [1, 40])
+@pytest.mark.parametrize("delete", [False, True], ids=["rules", "chains"])
+def test_a_change_after_a_flush_brings_all_back(
+    host: Host, make: Callable[..., FirewallBackend], count: int, delete: bool
+) -> None:
+    """However large the change is, and by whatever way it is made: nobody looked at the tables in between."""
+    firewall = make()
+    ports = [PortRule("tcp", "", 8000 + number, "10.77.1.2", 80, "pba") for number in range(2 * count)]
+    for added in (True, False):
+        firewall.replace([rules("a")], ports[:count] if added else ports)
+        if firewall.name == "nftables":
+            run("nft", "flush ruleset")
+        for program in ("iptables-legacy", "ip6tables-legacy") if firewall.name == "iptables" else ():
+            for table in ("raw", "nat", "filter"):
+                run(program, "-t", table, "-F")
+                if delete:
+                    run(program, "-t", table, "-X")
+        if added:
+            firewall.add_ports(ports[count:])
+        else:
+            firewall.remove_ports(ports[count:])
+        assert same(firewall.state(), [rules("a")], ports if added else ports[:count])
+
+
 def test_rules_that_no_packet_comes_to_count_as_gone(firewall: FirewallBackend, world: World) -> None:
     before = tables()
     if firewall.name == "nftables":

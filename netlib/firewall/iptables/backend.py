@@ -24,8 +24,8 @@ from ..intents import NetworkRules, PortKey, PortRule, check_instance, check_net
 from . import render
 from .process import LegacyTables, Unanswered, check_installed
 
-BULK = 8
-"""From this many ports on, iptables-restore is cheaper than python-iptables (bench/bench_firewall.py)."""
+BULK = 3
+"""From this many rules on, iptables-restore is cheaper than python-iptables (bench/bench_firewall.py)."""
 
 
 class IptablesBackend:
@@ -208,10 +208,11 @@ class IptablesBackend:
         try:
             for version in self._versions:
                 new, old = add.get(version, []), delete.get(version, [])
-                if len(new) + len(old) > 3 * BULK:
-                    self._tables.restore(version, render.edit(new, old))
+                hooks = self._hooks_of(version, [*new, *old])
+                if len(new) + len(old) >= BULK:
+                    self._tables.restore(version, render.edit(new, old, require=hooks))
                 else:
-                    self._tables.apply(version, add=new, delete=old, require=self._hooks_of(version, [*new, *old]))
+                    self._tables.apply(version, add=new, delete=old, require=hooks)
         except (OSError, PynetError) as error:
             altered = isinstance(error, OSError) and error.errno == errno.ENOENT
             if altered or isinstance(error, Unanswered):

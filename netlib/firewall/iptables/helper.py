@@ -24,6 +24,7 @@ import errno
 import fcntl
 import importlib.util
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -40,6 +41,8 @@ LOCK_TIMEOUT = 10.0
 """Seconds to wait for others to finish."""
 _NO_LOCK_FILE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
 
+_FAILED = re.compile(r"line:? (\d+)")
+"""'line 3 failed'; and of what it can not even parse, a target chain that is not there, 'Error occurred at line: 3'."""
 _GONE = ("No chain/target/match", "Bad rule", "does not exist")
 """What iptables-restore and libiptc say when a rule or chain is not there."""
 
@@ -182,7 +185,10 @@ class Legacy:
         ):
             if body[key]:
                 setattr(rule.create_match(match), option, body[key])
-        target = rule.create_target(body["target"])
+        try:
+            target = rule.create_target(body["target"])
+        except iptc.XTablesError as error:  # a chain that is not there is looked for among the extensions
+            raise Refused(str(error), errno.ENOENT) from error
         if body["to"]:
             setattr(target, "to_destination" if body["target"] == "DNAT" else "to_source", body["to"])
         return rule
@@ -216,9 +222,18 @@ class Legacy:
         )
         if done.returncode:
             reason = next((line for line in done.stderr.splitlines() if line.strip()), f"status {done.returncode}")
-            gone = any(text in done.stderr for text in _GONE)
+            gone = any(text in done.stderr for text in _GONE) or _looked_in_vain(text or "", done.stderr)
             raise Refused(f"{os.path.basename(program)}: {reason}", errno.ENOENT if gone else errno.EINVAL)
         return done.stdout
+
+
+def _looked_in_vain(text: str, errors: str) -> bool:
+    """Whether the line that iptables-restore failed at deletes a rule or checks for one: it says no more than its number."""
+    failed = _FAILED.search(errors)
+    if failed is None:
+        return False
+    lines = text.splitlines()[int(failed[1]) - 1 :]
+    return bool(lines) and lines[0].startswith(("-C ", "-D "))
 
 
 def serve(channel: Channel, legacy: Legacy) -> None:

@@ -164,9 +164,20 @@ class Names:
 # -- text for iptables-restore ----------------------------------------------------------------------------------------
 
 
-def edit(add: Iterable[Rule], delete: Iterable[Rule], declare: Iterable[tuple[str, str]] = ()) -> str:
-    """Input for ``iptables-restore --noflush``: declared (table, chain) are made or emptied, then the rules change."""
+def edit(
+    add: Iterable[Rule],
+    delete: Iterable[Rule],
+    declare: Iterable[tuple[str, str]] = (),
+    require: Iterable[Rule] = (),
+) -> str:
+    """Input for ``iptables-restore --noflush``: declared (table, chain) are made or emptied, then the rules change.
+
+    Nothing of a table is done when a rule *require*d of it, or to be deleted, is not there; tables of required rules come
+    first.
+    """
     lines: defaultdict[str, list[str]] = defaultdict(list)
+    for rule in require:
+        lines[rule.table].append(f"-C {rule.chain} {rule.words()}")
     for table, chain in declare:
         lines[table].append(f":{chain} - [0:0]")
     for rule in delete:
