@@ -1,10 +1,13 @@
 """One endpoint: hand-made netlink messages beside pyroute2, and where the time of a whole join goes.
 
-    python bench/bench_rtnetlink.py [--rounds N]
+    python bench/bench_rtnetlink.py [--rounds N] [--links N]
 
 Runs in namespaces of its own (root, or a user namespace).  An endpoint is a veth on a bridge, lo and eth0 up, an IPv4 and
-an IPv6 address and two default routes in a namespace that is there already; the two ways take turns.  The join is all of
-it, from making the namespace until the link is in operation, with IPv4 only, and its parts.  Milliseconds: min, median, max.
+an IPv6 address and two default routes in a namespace that is there already; the survey is what check and repair read of
+links, addresses and routes, on a host with so many links; the two ways take turns, and a ratio is one of neighbours.  The
+loading is what a process that has netlib/kernel/ already pays for ``import pyroute2`` and a first socket, in time and in
+memory of its own (PSS).  The join is all of it, from making the namespace until the link is in operation, with IPv4 only,
+and its parts.  Milliseconds: min, median, max.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ import argparse
 import os
 import socket
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -74,7 +79,54 @@ def compare(rounds: int, rtnl: Rtnetlink, thread: NetnsThread, bridge: int, dire
                 os.close(fd)
                 thread.delete(pin)
     show(times)
-    print(f"ratio of the medians: {statistics.median(times['by hand']) / statistics.median(times['pyroute2']):.3f}")
+    show_ratios(times)
+
+
+def survey(rounds: int, rtnl: Rtnetlink, links: int) -> None:
+    from pyroute2 import IPRoute
+
+    made = [rtnl.add_bridge(f"s{number}", up=False) for number in range(links)]
+    times: dict[str, list[float]] = {"by hand": [], "pyroute2": []}
+    with IPRoute() as ipr:
+        ways: dict[str, Callable[[], object]] = {
+            "by hand": lambda: (rtnl.links(), rtnl.addresses(), rtnl.routes(4), rtnl.routes(6)),
+            "pyroute2": lambda: (
+                *(list(found) for found in (ipr.get_links(), ipr.get_addr())),
+                *(list(ipr.get_routes(family=family)) for family in (socket.AF_INET, socket.AF_INET6)),
+            ),
+        }
+        for number in range(-1, rounds):
+            for way, run in ways.items():
+                start = time.perf_counter()
+                run()
+                if number >= 0:
+                    times[way].append(time.perf_counter() - start)
+    rtnl.delete_links(made)
+    show(times)
+    show_ratios(times)
+
+
+LOADING = """
+import time
+import pynet.netlib.kernel.host
+def pss():
+    with open("/proc/self/smaps_rollup") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+before, start = pss(), time.perf_counter()
+from pyroute2 import IPRoute
+with IPRoute() as ipr:
+    list(ipr.get_links())
+print((time.perf_counter() - start) * 1e3, (pss() - before) / 1024)
+"""
+
+
+def loading(rounds: int) -> None:
+    found = [
+        [float(word) for word in subprocess.check_output([sys.executable, "-c", LOADING], text=True).split()]
+        for _ in range(rounds)
+    ]
+    show({"loading": [took / 1e3 for took, _ in found]})
+    print(f"{'  MiB':<16}" + "".join(f"{pick([m for _, m in found]):8.1f}" for pick in (min, statistics.median, max)))
 
 
 def join(rounds: int, rtnl: Rtnetlink, thread: NetnsThread, bridge: int, directory: str) -> None:
@@ -112,10 +164,17 @@ def show(times: dict[str, list[float]]) -> None:
         print(f"{name:<16}{low:8.3f}{middle:8.3f}{high:8.3f}")
 
 
+def show_ratios(times: dict[str, list[float]]) -> None:
+    ratios = [mine / other for mine, other in zip(*times.values(), strict=True)]
+    print(f"{'  ratio':<16}" + "".join(f"{pick(ratios):8.3f}" for pick in (min, statistics.median, max)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=100)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--links", type=int, default=300)
+    options = parser.parse_args()
+    rounds: int = options.rounds
     reason = isolate()
     if reason:
         raise SystemExit(reason)
@@ -124,6 +183,10 @@ def main() -> None:
         rtnl.add_address(bridge, "10.0.0.1", 16)
         print(f"{'one endpoint':<16}{'min':>8}{'median':>8}{'max':>8}")
         compare(rounds, rtnl, thread, bridge, directory)
+        print(f"\n{f'survey of {options.links}':<16}{'min':>8}{'median':>8}{'max':>8}")
+        survey(max(5, rounds // 5), rtnl, options.links)
+        print(f"\n{'pyroute2':<16}{'min':>8}{'median':>8}{'max':>8}")
+        loading(max(3, rounds // 10))
         print()
         print(f"{'a whole join':<16}{'min':>8}{'median':>8}{'max':>8}")
         join(rounds, rtnl, thread, bridge, directory)
