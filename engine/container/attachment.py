@@ -302,9 +302,8 @@ class ContainerNetworks:
         id = entry.get("endpoint_id", "")
         return self._endpoint(id) if id and id in self.controller.registry.endpoints else None
 
-    def addresses(self, container: Container) -> list[str]:
-        """Every address in the sandbox, without prefix lengths."""
-        found: list[str] = []
-        for endpoint in self._sandbox_endpoints(container.id):
-            found += [a.partition("/")[0] for a in (endpoint.address, endpoint.address6) if a]
-        return found
+    def addresses(self, container: Container) -> list[tuple[str, str]]:
+        """Every address in the sandbox, without prefix length: (id of its network, address)."""
+        with self.controller.lock:  # between a look and a second one the container may end
+            endpoints = self.controller.registry.endpoints_of_sandbox(container.id)
+        return [(e.network, address) for e in endpoints for address in (e.ip, e.ip6) if address]

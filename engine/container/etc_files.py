@@ -5,15 +5,20 @@ Rendering is etc_render.py's.  One lock orders the rewrites, so two containers t
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from ...netlib.errors import NotFound
+from ...netlib.model import EndpointRecord
 from ..core import Core
 from . import etc_render
 from .attachment import PREDEFINED, ContainerNetworks
 from .record import Container
 from .registry import Registry
+
+log = logging.getLogger(__name__)
 
 
 class HostFiles:
@@ -22,6 +27,10 @@ class HostFiles:
         self._registry = registry
         self._networks = networks
         self._lock = threading.Lock()
+        """Orders the rewrites."""
+        self._asking = threading.Lock()
+        """Guards what was asked for and not begun; held for a moment only."""
+        self._asked: set[str] = set()
 
     def names_on(self, container: Container, network: str) -> list[str]:
         """The names that others on a user's network know a container by; none on the predefined ones."""
@@ -61,37 +70,45 @@ class HostFiles:
         self.follow_networks(ids - {""}, also=container if starting or container.running else None)
 
     def follow_networks(self, network_ids: set[str], also: Container | None = None) -> None:
+        """Have every hosts file on these networks, and the one of *also*, say what is so now.
+
+        Many who come at the same time need one rewrite: it is done for all who asked before it began.
+        """
+        with self._asking:
+            self._asked |= network_ids
         with self._lock:
+            with self._asking:
+                asked, self._asked = self._asked, set()
+            blocks = _Blocks(self.endpoints_on, self.lines_of)
             if also is not None:
-                self._write(also)
-            registry = self._controller.registry
-            others = {
-                endpoint.sandbox
-                for network_id in network_ids
-                if network_id in registry.networks
-                for endpoint in registry.endpoints_of_network(network_id)
-            }
-            for id in others:
-                other = self._registry.find_id(id)
-                if other is not None and other is not also:
-                    try:
-                        self._write(other)
-                    except NotFound:
-                        pass  # it ends, or leaves the network, just now: nobody reads this file any more, or it is written again
+                self._write(also, blocks)
+            sandboxes = {endpoint.sandbox for network_id in asked for endpoint in self.endpoints_on(network_id)}
+            for other in map(self._registry.find_id, sandboxes):
+                if other is None or other is also:
+                    continue
+                try:
+                    self._write(other, blocks)
+                except NotFound:
+                    pass  # it ends, or leaves the network, just now: nobody reads this file any more, or it is written again
+                except OSError as error:  # of another's file: not the business of who asked
+                    log.error("the hosts file of %s: %s", other.name, error)
+
+    def endpoints_on(self, network_id: str) -> list[EndpointRecord]:
+        registry = self._controller.registry
+        return registry.endpoints_of_network(network_id) if network_id in registry.networks else []
 
     def _owner(self, container: Container) -> Container:
         mode = container.network_mode
         return self._registry.get(mode.partition(":")[2]) if mode.startswith("container:") else container
 
-    def _write(self, container: Container) -> None:
+    def _write(self, container: Container, blocks: _Blocks) -> None:
         path = self._registry.directory(container) / "hosts"
         try:
-            etc_render.write_in_place(path, self._render(container))
+            etc_render.write_in_place(path, self._render(container, blocks))
         except FileNotFoundError:
             pass  # it is being removed
 
-    def _render(self, container: Container) -> str:
-        config = container.config
+    def _render(self, container: Container, blocks: _Blocks) -> str:
         if container.network_mode == "host":
             try:
                 return Path("/etc/hosts").read_text(errors="replace")
@@ -101,27 +118,53 @@ class HostFiles:
             item.replace(":host-gateway", f":{self._host_gateway()}")
             for item in container.host_config["ExtraHosts"] or ()
         ]
-        return etc_render.render_hosts(
-            self._networks.addresses(container), config["Hostname"], config["Domainname"], extra, self._peers(container)
-        )
+        config, networks = container.config, list(container.networks.items())
+        peers = [
+            blocks.without(container, name, entry["network_id"])
+            for name, entry in networks
+            if name not in PREDEFINED and entry["network_id"]
+        ]
+        return etc_render.render_hosts(self._own(container), config["Hostname"], config["Domainname"], extra, peers)
+
+    def _own(self, container: Container) -> list[tuple[str, list[str]]]:
+        """Each of the container's addresses, with the names that are its own there."""
+        names = {
+            entry["network_id"]: self.names_on(container, name) for name, entry in list(container.networks.items())
+        }
+        return [
+            (address, names.get(network, [])) for network, address in self._networks.addresses(container) if address
+        ]
 
     def _host_gateway(self) -> str:
         """The address under which a container finds the host: the default bridge's."""
         return self._controller.network("bridge").record.gateway
 
-    def _peers(self, container: Container) -> list[tuple[str, list[str]]]:
-        """The other containers on the user-made networks of this one."""
-        registry = self._controller.registry
-        peers: list[tuple[str, list[str]]] = []
-        for name, entry in list(container.networks.items()):
-            if name in PREDEFINED or entry["network_id"] not in registry.networks:
-                continue
-            for endpoint in registry.endpoints_of_network(entry["network_id"]):
-                other = self._registry.find_id(endpoint.sandbox)
-                if other is None or other is container or name not in other.networks:
-                    continue
-                names = self.names_on(other, name)
-                # "name.network" resolves too, as with Docker's DNS
-                names.insert(1, f"{other.name}.{name}")
-                peers += [(address, names) for address in (endpoint.ip, endpoint.ip6) if address]
-        return peers
+    def lines_of(self, network_name: str, endpoint: EndpointRecord) -> str:
+        """How the others on a user's network see the container of an endpoint; "" when it is none."""
+        container = self._registry.find_id(endpoint.sandbox)
+        if container is None or network_name not in container.networks:
+            return ""
+        names = self.names_on(container, network_name)
+        # "name.network" resolves too, as with Docker's DNS
+        names.insert(1, f"{container.name}.{network_name}")
+        return etc_render.render_lines((address, names) for address in (endpoint.ip, endpoint.ip6) if address)
+
+
+class _Blocks:
+    """The lines of each network, made once for all the files that have them."""
+
+    def __init__(
+        self, endpoints: Callable[[str], list[EndpointRecord]], lines_of: Callable[[str, EndpointRecord], str]
+    ) -> None:
+        self._endpoints = endpoints
+        self._lines_of = lines_of
+        self._made: dict[str, tuple[str, dict[str, str]]] = {}
+
+    def without(self, container: Container, network_name: str, network_id: str) -> str:
+        """The lines of a network, but for the container's own."""
+        if network_id not in self._made:
+            lines = {one.sandbox: self._lines_of(network_name, one) for one in self._endpoints(network_id)}
+            self._made[network_id] = "".join(lines.values()), lines
+        text, lines = self._made[network_id]
+        own = lines.get(container.id)
+        return text.replace(own, "", 1) if own else text

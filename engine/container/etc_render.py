@@ -26,21 +26,27 @@ FALLBACK_SERVERS = ("8.8.8.8", "8.8.4.4")
 
 
 def render_hosts(
-    addresses: Iterable[str],
+    addresses: Iterable[tuple[str, Sequence[str]]],
     hostname: str,
     domain: str,
     extra: Iterable[str],
-    peers: Iterable[tuple[str, Sequence[str]]],
+    peers: Iterable[str],
 ) -> str:
-    """*extra* holds "name:address" with host-gateway already replaced, *peers* (address, names)."""
+    """*addresses* are the container's own, each with the names that it has there beside its host name.
+
+    *extra* holds "name:address" with host-gateway already replaced, *peers* what ``render_lines`` made.
+    """
     lines = [HOSTS_HEAD]
     for item in extra:
         name, _, address = item.partition(":")
         lines.append(f"{address.strip('[]')}\t{name}\n")
-    own = f"{hostname}.{domain} {hostname}" if domain else hostname
-    lines += [f"{address}\t{own}\n" for address in addresses if address]
-    lines += [f"{address}\t{' '.join(names)}\n" for address, names in peers]
-    return "".join(lines)
+    own = [f"{hostname}.{domain}", hostname] if domain else [hostname]
+    lines.append(render_lines((address, list(dict.fromkeys([*own, *names]))) for address, names in addresses))
+    return "".join([*lines, *peers])
+
+
+def render_lines(addresses: Iterable[tuple[str, Sequence[str]]]) -> str:
+    return "".join(f"{address}\t{' '.join(names)}\n" for address, names in addresses)
 
 
 def render_resolv(

@@ -50,8 +50,9 @@ class Inbox:
                     # whoever waits for the end must hear of it, and the next event must be looked at
                     log.exception("event %s of %s", event.get("event"), container.name)
                 over = over or event["event"] == "exited"
-            over = over and container.state.status == "exited"
-        if over and container.auto_remove:
+            # looked at under the lock: a restart takes it to say that it has seen this end
+            over = over and container.state.status == "exited" and container.auto_remove and not container.kept
+        if over:
             self._remove.automatically(container)
         elif not container.running:
             self._end.forget(container)  # after everybody was told: the supervisor may still be busy with its cgroups

@@ -90,6 +90,8 @@ class Container:
     """Events of the supervisor that were not looked at yet."""
     removal: bool = field(default=False, repr=False, compare=False)
     """Whether somebody is removing it just now."""
+    kept: bool = field(default=False, repr=False, compare=False)
+    """Whether ``--rm`` is to spare it at its next end: a restart by a user starts it again."""
     supervised: bool = field(default=False, repr=False, compare=False)
     """Whether the supervisor has a record of it."""
 

@@ -162,10 +162,15 @@ class Run:
         return self._core.controller.sandbox(other.id).path
 
     def restart(self, container: Container, *, signal: int | None = None, timeout: int | None = None) -> None:
+        with container.lock:
+            container.kept = container.running
         try:
             self._stop.stop(container, signal=signal, timeout=timeout)
         except NotModified:
             pass
+        finally:
+            with container.lock:
+                container.kept = False
         try:
             self.start(container)
         except NotModified:

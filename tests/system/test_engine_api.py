@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -602,3 +603,65 @@ def test_a_container_without_a_log(daemon: Daemon) -> None:
     log = daemon.root / "containers" / id / "log.json"
     assert not log.exists() or log.stat().st_size == 0
     assert daemon.get("/containers/box/logs", stdout=1).status == 400
+
+
+# -- names in /etc/hosts -----------------------------------------------------------------------------------------
+
+
+def hosts_of(daemon: Daemon, id: str) -> list[str]:
+    lines = (daemon.root / "containers" / id / "hosts").read_text().splitlines()
+    return [line for line in lines if "localhost" not in line and "ip6" not in line]
+
+
+def test_a_container_knows_itself_and_the_others(daemon: Daemon) -> None:
+    daemon.post("/networks/create", {"Name": "mine", "IPAM": {"Config": [{"Subnet": "10.88.0.0/24"}]}})
+    one = started(daemon, "one", HostConfig={"NetworkMode": "mine"}, Hostname="first")
+    two = started(daemon, "two", HostConfig={"NetworkMode": "mine"})
+    own = f"10.88.0.2\tfirst one {one[:12]}"
+    assert hosts_of(daemon, one) == [own, f"10.88.0.3\ttwo two.mine {two[:12]}"]
+    assert hosts_of(daemon, two) == [f"10.88.0.3\t{two[:12]} two", f"10.88.0.2\tone one.mine {one[:12]} first"]
+    for name in ("one", "two", "first", "two.mine"):
+        reply = daemon.post("/containers/one/exec", {"Cmd": ["ping", "-c1", name]})
+        daemon.post(f"/exec/{reply.body['Id']}/start", {})
+        assert daemon.get(f"/exec/{reply.body['Id']}/json").body["ExitCode"] == 0, name
+    assert daemon.post("/containers/two/rename", name="three").status == 204
+    assert hosts_of(daemon, one)[1] == f"10.88.0.3\tthree three.mine {two[:12]}"
+    daemon.delete("/containers/three", force=1)
+    assert hosts_of(daemon, one) == [own]
+
+
+def test_a_restart_of_a_container_that_is_removed_at_its_end(daemon: Daemon) -> None:
+    for _ in range(20):  # its end and its next start raced
+        id = started(daemon, "box", HostConfig={"AutoRemove": True})
+        assert daemon.post("/containers/box/restart", t=0).status == 204
+        inspected = daemon.get(f"/containers/{id}/json")
+        assert inspected.status == 200
+        assert inspected.body["State"]["Running"]
+        assert daemon.post("/containers/box/kill").status == 204
+        daemon.eventually(lambda: daemon.get(f"/containers/{id}/json").status == 404, "--rm is forgotten")  # noqa: B023
+
+
+def test_a_removed_container_does_not_come_back(daemon: Daemon) -> None:
+    """A rename, a connect and a disconnect that lose against a removal must not write its record again."""
+    daemon.post("/networks/create", {"Name": "mine"})
+    for turn in range(20):
+        name = f"box{turn}"
+        id = made(daemon, name)
+        others = [
+            threading.Thread(target=daemon.post, args=(path, body))
+            for path, body in (
+                ("/networks/mine/connect", {"Container": id}),
+                ("/networks/mine/disconnect", {"Container": id, "Force": True}),
+                (f"/containers/{id}/rename?name=other{turn}", None),
+            )
+        ]
+        for thread in others:
+            thread.start()
+        daemon.delete(f"/containers/{id}", force=1)
+        for thread in others:
+            thread.join()
+    daemon.terminate()
+    assert daemon.start() == "1"
+    assert daemon.get("/containers/json", all=1).body == []
+    for turn in range(20):
+        made(daemon, f"box{turn}")  # every name is free

@@ -22,6 +22,7 @@ from pynet.engine.api.server import Router, negotiate
 from pynet.engine.container import etc_render as hostfiles
 from pynet.engine.container.logs import LogFile, Selection, follow, frame, parse_line, send, tail_offset
 from pynet.engine.container.record import Container, State
+from pynet.engine.container.registry import Registry
 from pynet.engine.container.shapes import Look, NetworkLook, network_settings, port_list, port_map, status_text
 from pynet.engine.container.usage import parse_net_dev, select_rows
 from pynet.engine.events import EventBus
@@ -30,11 +31,12 @@ from pynet.engine.grammar.detach import DetachScanner, parse_keys
 from pynet.engine.images import matches_reference
 from pynet.engine.inotify import Inotify
 from pynet.engine.network_shapes import create_arguments
-from pynet.engine.reserve import is_full
+from pynet.engine.reserve import Reserve, is_full
 from pynet.engine.times import NEVER, parse_age, parse_time, rfc3339
 from pynet.engine.versions import API_VERSION
 from pynet.netlib.durations import human_duration
-from pynet.netlib.errors import Forbidden, InvalidArgument, MultipleErrors, NotFound
+from pynet.netlib.errors import Conflict, Forbidden, InvalidArgument, MultipleErrors, NotFound
+from pynet.netlib.store.sqlite import Store
 from pynet.netlib.timestamps import parse_stamp
 
 # -- routes ------------------------------------------------------------------------------------------------------
@@ -335,10 +337,10 @@ async def test_a_reader_that_does_not_read_is_dropped(monkeypatch: pytest.Monkey
 
 def test_hosts_file() -> None:
     text = hostfiles.render_hosts(
-        ["10.0.0.2", ""], "box", "dom", ["db:10.0.0.9", "six:[::1]"], [("10.0.0.3", ["web", "w"])]
+        [("10.0.0.2", ["me", "box"])], "box", "dom", ["db:10.0.0.9", "six:[::1]"], ["10.0.0.3\tweb w\n"]
     )
     assert text.startswith(hostfiles.HOSTS_HEAD)
-    assert text.endswith("10.0.0.9\tdb\n::1\tsix\n10.0.0.2\tbox.dom box\n10.0.0.3\tweb w\n")
+    assert text.endswith("10.0.0.9\tdb\n::1\tsix\n10.0.0.2\tbox.dom box me\n10.0.0.3\tweb w\n")
 
 
 @pytest.mark.parametrize(
@@ -453,6 +455,53 @@ def test_waiters_are_told_once_and_can_withdraw() -> None:
     made.announce("exit")
     assert first.result(0) == 7
     assert not second.done()
+
+
+def bare(name: str) -> Container:
+    return Container(f"id of {name}", name, 0, "", {}, {}, {}, [], {})
+
+
+def test_a_record_that_was_removed_can_not_be_saved_again(tmp_path: Path) -> None:
+    store = Store(tmp_path / "db")
+    registry = Registry(store, Reserve(tmp_path), tmp_path)
+    made = bare("box")
+    registry.take_name("box", made.id)
+    registry.add(made)
+    registry.save(made)
+    registry.delete(made)
+    with pytest.raises(NotFound, match="No such container"):
+        registry.save(made)
+    assert store.list("container") == []
+    assert registry.take_name("box", "another") == "box"
+    store.close()
+
+
+def test_a_name_is_given_back_by_its_owner_alone(tmp_path: Path) -> None:
+    store = Store(tmp_path / "db")
+    registry = Registry(store, Reserve(tmp_path), tmp_path)
+    registry.take_name("box", "one")
+    with pytest.raises(Conflict, match="already in use"):
+        registry.take_name("box", "two")
+    registry.drop_name("box", "two")
+    with pytest.raises(Conflict):
+        registry.take_name("box", "two")
+    registry.drop_name("box", "one")
+    assert registry.take_name("box", "two") == "box"
+    store.close()
+
+
+def test_directories_without_a_record_go_to_the_trash(tmp_path: Path) -> None:
+    store = Store(tmp_path / "db")
+    registry = Registry(store, Reserve(tmp_path), tmp_path)
+    registry.sweep()  # there is no such directory yet
+    made = bare("kept")
+    registry.add(made)
+    for id in (made.id, "stray"):
+        registry.path(id).mkdir(parents=True)
+    registry.sweep()
+    assert [path.name for path in (tmp_path / "containers").iterdir()] == [made.id]
+    assert [path.name.partition(".")[0] for path in registry.trash.iterdir()] == ["stray"]
+    store.close()
 
 
 # -- small parsers -----------------------------------------------------------------------------------------------
