@@ -108,7 +108,8 @@ async def _attach(
         try:
             engine.events.publish("container", "attach", container.id, container.attributes())
             inotify = engine.inotify() if follow else None
-            output = send(log, selection, stream.write, framed=framed, inotify=inotify, ended=ended if follow else None)
+            until = ended if follow else None
+            output = send(log, selection, stream.write, framed=framed, inotify=inotify, ended=until, joined=True)
             if follow and call.flag("stdin") and container.config["OpenStdin"]:
                 await until_first(output, _attach_input(call, container, stream, started, keys))
             else:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
@@ -108,31 +109,91 @@ class LogFile:
     def skip_to_tail(self, lines: int) -> None:
         self._offset, self._rest = tail_offset(self._fd, lines), b""
 
-    def read(self) -> Iterator[Entry]:
-        """Entries that are there now, at most a chunk of them; nothing when there are none."""
+    def read(self) -> bytes:
+        """Whole lines that are there now, at most about a chunk of them; b"" when there are none."""
         data = os.pread(self._fd, CHUNK, self._offset)
-        if not data:
-            return
         self._offset += len(data)
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            entry = parse_line(line)
-            if entry is not None:
-                yield entry
+        block, newline, rest = data.rpartition(b"\n")
+        if not newline:
+            self._rest += data
+            return b""
+        block, self._rest = self._rest + block + newline, rest
+        return block
 
     @property
     def exhausted(self) -> bool:
         return os.fstat(self._fd).st_size <= self._offset
 
 
-async def follow(log: LogFile, inotify: Inotify | None, ended: Future[int] | None) -> AsyncIterator[list[Entry]]:
-    """Batches of entries: what is there, then (with *ended* given) what comes, until the container has ended.
+def parse_block(block: bytes) -> Iterator[Entry]:
+    for line in block[:-1].split(b"\n"):
+        entry = parse_line(line)
+        if entry is not None:
+            yield entry
 
-    Each batch is followed by a turn for the loop's others: a container that writes faster than we read has no end.
+
+_PLAIN = {
+    name: re.compile(rb'^\{"log":"([^"\\]*)\\n","stream":"' + name.encode() + rb'","time":"[^"\\]*"\}$', re.MULTILINE)
+    for name in _STREAMS
+}
+"""A line of output without anything that JSON escapes but its end: most lines of most containers."""
+
+
+class _Heads(dict[int, bytes]):
+    """Length of a text without its newline to its frame's header."""
+
+    def __init__(self, stream: int) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def __missing__(self, length: int) -> bytes:
+        head = self[length] = _HEADER.pack(self._stream, length + 1)
+        return head
+
+
+class Renderer:
+    """Blocks of the log to what the client gets.  Plain blocks are rendered without looking at each line by itself.
+
+    *joined*: lines of one stream that follow each other may share a frame.  ``attach`` has always given pieces of a stream;
+    of ``logs`` programs expect a frame a line.
+    """
+
+    def __init__(self, selection: Selection, *, framed: bool, joined: bool) -> None:
+        self._selection = selection
+        self._framed = framed
+        self._joined = joined
+        s = selection
+        self._plain = s.since is None and s.until is None and not s.timestamps
+        self._heads = {name: _Heads(stream) for name, stream in _STREAMS.items()}
+
+    def render(self, block: bytes) -> bytes:
+        if self._plain:
+            count = block.count(b"\n")
+            for name, stream in _STREAMS.items():
+                lines: list[bytes] = _PLAIN[name].findall(block)
+                if lines and len(lines) == count:
+                    return self._render_plain(lines, name, stream)
+        entries = parse_block(block)
+        return b"".join(self._selection.render(e, framed=self._framed) for e in entries if self._selection.passes(e))
+
+    def _render_plain(self, lines: list[bytes], name: str, stream: int) -> bytes:
+        if not (self._selection.stdout if stream == STDOUT else self._selection.stderr):
+            return b""
+        if self._framed and not self._joined:
+            heads = self._heads[name]
+            return b"\n".join([heads[len(line)] + line for line in lines]) + b"\n"
+        data = b"\n".join(lines) + b"\n"
+        return frame(stream, data) if self._framed else data
+
+
+async def follow(log: LogFile, inotify: Inotify | None, ended: Future[int] | None) -> AsyncIterator[bytes]:
+    """Blocks of whole lines: what is there, then (with *ended* given) what comes, until the container has ended.
+
+    Each block is followed by a turn for the loop's others: a container that writes faster than we read has no end.
     """
     if ended is None or inotify is None:
         while not log.exhausted:
-            yield list(log.read())
+            yield log.read()
             await asyncio.sleep(0)
         return
     with inotify.follow(log.path) as grown:
@@ -142,7 +203,7 @@ async def follow(log: LogFile, inotify: Inotify | None, ended: Future[int] | Non
             grown.clear()
             over = ended.done()  # before the last read: what is written before the end is read after it
             while not log.exhausted:
-                yield list(log.read())
+                yield log.read()
                 await asyncio.sleep(0)
             if over:
                 return
@@ -160,11 +221,13 @@ async def send(
     framed: bool,
     inotify: Inotify | None,
     ended: Future[int] | None,
+    joined: bool = False,
 ) -> None:
-    """Send what is selected, and follow when *ended* is given."""
+    """Send what is selected, and follow when *ended* is given.  *joined* as in ``Renderer``."""
     if selection.tail is not None:
         log.skip_to_tail(selection.tail)
-    async for batch in follow(log, inotify, ended):
-        out = b"".join(selection.render(entry, framed=framed) for entry in batch if selection.passes(entry))
+    renderer = Renderer(selection, framed=framed, joined=joined)
+    async for block in follow(log, inotify, ended):
+        out = renderer.render(block)
         if out:
             await write(out)

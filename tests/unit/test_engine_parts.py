@@ -20,7 +20,17 @@ from pynet.engine.api.pipes import pump, write_all
 from pynet.engine.api.routes import ROUTES
 from pynet.engine.api.server import Router, negotiate
 from pynet.engine.container import etc_render as hostfiles
-from pynet.engine.container.logs import LogFile, Selection, follow, frame, parse_line, send, tail_offset
+from pynet.engine.container.logs import (
+    LogFile,
+    Renderer,
+    Selection,
+    follow,
+    frame,
+    parse_block,
+    parse_line,
+    send,
+    tail_offset,
+)
 from pynet.engine.container.record import Container, State
 from pynet.engine.container.registry import Registry
 from pynet.engine.container.shapes import Look, NetworkLook, network_settings, port_list, port_map, status_text
@@ -206,6 +216,46 @@ async def test_bytes_that_are_no_text_come_through(log_path: Path) -> None:
     assert await sent(log_path, Selection()) == raw
 
 
+def as_written(text: str, stream: str) -> bytes:
+    """As the supervisor writes it (runtime/supervisor/logs.py)."""
+    body = json.dumps(text, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    return b'{"log":' + body + f',"stream":"{stream}","time":"2024-05-01T10:00:00.000000001Z"}}\n'.encode()
+
+
+def streams_of(frames: bytes) -> dict[int, bytes]:
+    found = {1: b"", 2: b""}
+    while frames:
+        length = int.from_bytes(frames[4:8], "big")
+        found[frames[0]] += frames[8 : 8 + length]
+        frames = frames[8 + length :]
+    return found
+
+
+@given(
+    st.lists(st.tuples(st.text('ab"\\\té\n', max_size=6), st.sampled_from(["stdout", "stderr"])), max_size=8),
+    st.booleans(),
+    st.booleans(),
+)
+def test_a_block_is_rendered_as_its_lines_are_one_by_one(texts: list[tuple[str, str]], out: bool, err: bool) -> None:
+    block = b"".join(as_written(text + "\n" * (index % 3 > 0), stream) for index, (text, stream) in enumerate(texts))
+    selection = Selection(stdout=out, stderr=err)
+    wanted = [entry for entry in parse_block(block) if selection.passes(entry)]
+    for part in (block, *(line + b"\n" for line in block.split(b"\n")[:-1])):
+        slow = [entry for entry in parse_block(part) if selection.passes(entry)]
+        framed = b"".join(frame(entry.stream, entry.data) for entry in slow)
+        assert Renderer(selection, framed=True, joined=False).render(part) == framed
+        assert Renderer(selection, framed=False, joined=False).render(part) == b"".join(e.data for e in slow)
+    assert streams_of(Renderer(selection, framed=True, joined=True).render(block)) == {
+        stream: b"".join(entry.data for entry in wanted if entry.stream == stream) for stream in (1, 2)
+    }
+
+
+def test_plain_lines_share_a_frame_where_they_may() -> None:
+    block = as_written("y\n", "stdout") * 3
+    assert Renderer(Selection(), framed=True, joined=True).render(block) == frame(1, b"y\ny\ny\n")
+    assert Renderer(Selection(), framed=True, joined=False).render(block) == frame(1, b"y\n") * 3
+
+
 @given(st.lists(st.integers(0, 3000), max_size=20), st.integers(0, 25))
 def test_tail_finds_the_last_lines(lengths: list[int], count: int) -> None:
     lines = [b"x" * length + b"\n" for length in lengths]
@@ -255,7 +305,7 @@ async def test_a_follower_gets_everything_that_was_written_before_the_end(log_pa
 
     writer = threading.Thread(target=write)
     writer.start()
-    got = [entry.data.decode() async for batch in follow(log, inotify, ended) for entry in batch]
+    got = [entry.data.decode() async for block in follow(log, inotify, ended) for entry in parse_block(block)]
     writer.join()
     log.close()
     inotify.close()
