@@ -11,6 +11,7 @@ from ..runtime.client import SupervisorClient
 from .events import EventBus
 from .pools import Pools
 from .reserve import Reserve
+from .revivals import Revivals
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +22,7 @@ class Core:
     reserve: Reserve
     events: EventBus = field(default_factory=EventBus)
     pools: Pools = field(default_factory=Pools)
+    revivals: Revivals = field(default_factory=Revivals)
     warnings: list[str] = field(default_factory=list)
     """What ``info`` tells about this engine's start; added to while it starts."""
     limit_controllers: frozenset[str] = frozenset()

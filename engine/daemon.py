@@ -209,6 +209,7 @@ class Daemon:
         supervisor.subscribe(engine.inbox.on_event)
         engine.recovery.follow_supervisor()
         supervisor.on_reconnect = lambda: engine.pools.submit(engine.recovery.follow_supervisor)
+        self._helpers.on_revival = engine.core.revivals.happened
         try:
             for difference in self._controller.repair():
                 log.info("repaired: %s", difference)

@@ -12,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import select
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+END_PATIENCE = 5.0
+"""Seconds that a process has to end when it was told to."""
 RETRY_SECONDS = 1.0
 """Between two attempts to start a process that does not come up."""
 
@@ -91,6 +95,8 @@ class Helpers:
         self._supervisor: SupervisorClient | None = None
         self._settings = proxy.forwarder
         """Of the forwarder that was found."""
+        self.on_revival: Callable[[], None] = lambda: None
+        """Called when one of them runs again."""
         self.forwarder_is_new = False
         """Whether none ran when we came: only then may a start that fails end it."""
         self.supervisor_is_new = False
@@ -148,7 +154,14 @@ class Helpers:
             self._supervisor = SupervisorClient(path)
 
     def _start_forwarder(self) -> None:
-        self._forwarder_process = spawn_forwarder(str(self._instance.run), *self._proxy.options())
+        run = str(self._instance.run)
+        try:
+            self._forwarder_process = spawn_forwarder(run, *self._proxy.options())
+        except Unavailable:
+            # one that nobody can talk to (its socket was removed) holds the lock, and with it every port
+            if not _end_holder(self._instance.run / "forwarder.lock", "pynet.proxy.process.forwarder"):
+                raise
+            self._forwarder_process = spawn_forwarder(run, *self._proxy.options())
 
     def _start_supervisor(self) -> None:
         spawn_supervisor(self._instance.run)
@@ -194,6 +207,7 @@ class Helpers:
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 log.warning("the %s runs again as process %d", name, pid)
+                self.on_revival()
                 self._watch(name, pid, again)
                 return
 
@@ -251,6 +265,47 @@ class Helpers:
         if self._forwarder_process is not None:
             # it goes on without us; its exit status is init's business then
             self._forwarder_process.returncode = 0
+
+
+def _end_holder(path: Path, module: str) -> bool:
+    """End the process that holds the lock on *path*, when it is one of ours that runs *module*; whether there was one."""
+    pid = lock_holder(path)
+    if pid is None:
+        return False
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        # after the descriptor is there the number can not become another's
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if module.encode() not in command:
+            return False
+        log.warning("process %d (%s) can not be talked to; it is ended", pid, module)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            signal.pidfd_send_signal(pidfd, number)
+            if select.select([pidfd], [], [], END_PATIENCE)[0]:
+                return True
+    except ProcessLookupError:
+        return True
+    except FileNotFoundError:
+        return True
+    finally:
+        os.close(pidfd)
+    return False
+
+
+def lock_holder(path: Path) -> int | None:
+    """The process that holds an flock(2) on a file, as proc_locks(5) tells it."""
+    try:
+        inode = path.stat().st_ino
+    except FileNotFoundError:
+        return None
+    for line in Path("/proc/locks").read_text().splitlines():
+        words = line.split()
+        if len(words) > 5 and words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode) and int(words[4]) > 0:
+            return int(words[4])
+    return None
 
 
 def ensure_directories(*paths: Path) -> None:

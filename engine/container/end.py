@@ -15,10 +15,12 @@ from ..core import Core
 from .attachment import PREDEFINED, ContainerNetworks
 from .etc_files import HostFiles
 from .execs import Execs
-from .record import UNKNOWN_EXIT, Container
+from .record import RUNNING, UNKNOWN_EXIT, Container
 from .registry import Registry
 
 log = logging.getLogger(__name__)
+
+SIGKILL = 9
 
 
 class End:
@@ -80,6 +82,17 @@ class End:
             except NotFound:
                 pass
             container.supervised = False
+
+    def drop_supervised(self, id: str) -> None:
+        """End what the supervisor may hold of a container, and have it forget that."""
+        try:
+            if self._core.supervisor.state(id)["status"] in RUNNING:
+                self._core.supervisor.stop(id, SIGKILL, 0)
+            self._core.supervisor.remove(id)
+        except NotFound:
+            pass
+        except PynetError as error:
+            log.warning("container %s: %s", id[:12], error)
 
     def _ended(self, container: Container, status: str, event: dict[str, Any]) -> None:
         code = event.get("exit_code")

@@ -10,10 +10,11 @@ import logging
 import time
 from typing import Any
 
+from ...netlib.errors import PynetError
 from ..core import Core
 from .end import End
 from .execs import Execs
-from .record import Container
+from .record import RUNNING, Container
 from .registry import Registry
 from .remove import Remove
 
@@ -57,6 +58,15 @@ class Inbox:
         elif not container.running:
             self._end.forget(container)  # after everybody was told: the supervisor may still be busy with its cgroups
 
+    def _is_old(self, container: Container, event: dict[str, Any]) -> bool:
+        """Whether an end is that of an earlier run.  A clock that was set back makes it look so: then the supervisor knows."""
+        if not container.running or event.get("time", 0.0) >= container.state.started:
+            return False
+        try:
+            return self._core.supervisor.state(container.id)["status"] in RUNNING
+        except PynetError:
+            return False
+
     def _handle(self, container: Container, event: dict[str, Any]) -> None:
         kind, state = event["event"], container.state
         if kind == "started":
@@ -69,6 +79,8 @@ class Inbox:
                 )
                 self._registry.save(container)
                 self._core.events.publish("container", "start", container.id, container.attributes())
+        elif kind == "exited" and self._is_old(container, event):
+            pass  # of a start that was made again when the supervisor came back
         elif kind == "exited" and container.running and event.get("restarting"):
             self._end.restarting(container, event)
         elif kind == "exited" and container.running:

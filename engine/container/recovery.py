@@ -17,7 +17,6 @@ from .record import RUNNING, Container
 from .registry import Registry
 from .remove import Remove
 from .run import Run
-from .stop import SIGKILL
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +36,8 @@ class Recovery:
             state = states.pop(container.id, None)
             with container.lock:
                 self._follow(container, state)
-        for id, state in states.items():
-            self._drop_stranger(id, state)
+        for id in states:
+            self._drop_stranger(id)
 
     def _follow(self, container: Container, found: dict[str, Any] | None) -> None:
         state = container.state
@@ -51,7 +50,7 @@ class Recovery:
         if found is not None and found["status"] in RUNNING:
             if not container.running and not self._has_network(container):
                 # its start was given up when the supervisor died in the middle
-                self._drop_stranger(container.id, found)
+                self._drop_stranger(container.id)
                 container.supervised = False
                 return
             if not container.running:
@@ -80,15 +79,10 @@ class Recovery:
         shared = container.network_mode.startswith("container:")
         return shared or container.id in self._core.controller.registry.sandboxes
 
-    def _drop_stranger(self, id: str, state: dict[str, Any]) -> None:
+    def _drop_stranger(self, id: str) -> None:
         """A container that no record names: its root file system is not ours to keep, so it ends."""
         log.warning("the supervisor holds container %s, which has no record: it is removed", id[:12])
-        try:
-            if state["status"] in RUNNING:
-                self._core.supervisor.stop(id, SIGKILL, 0)
-            self._core.supervisor.remove(id)
-        except PynetError as error:
-            log.warning("container %s: %s", id[:12], error)
+        self._end.drop_supervised(id)
 
     def finish_interrupted(self) -> None:
         """Removals that a kill interrupted, and --rm containers that ended while nobody looked."""

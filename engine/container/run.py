@@ -10,9 +10,18 @@ import errno
 import logging
 import os
 import sqlite3
+import time
 from typing import Any
 
-from ...netlib.errors import Conflict, InternalError, InvalidArgument, NotFound, NotModified, PynetError
+from ...netlib.errors import (
+    Conflict,
+    InternalError,
+    InvalidArgument,
+    NotFound,
+    NotModified,
+    PynetError,
+    Unavailable,
+)
 from ...runtime.client import Started, StartFailed
 from ...runtime.spec import Restart
 from ..core import Core
@@ -29,6 +38,9 @@ from .specs import build_spec
 from .stop import Stop
 
 log = logging.getLogger(__name__)
+
+HELPER_PATIENCE = 10.0
+"""Seconds that a start waits for the supervisor or the forwarder to come back; they need a fraction of one."""
 
 
 class Run:
@@ -79,7 +91,7 @@ class Run:
     def _start(self, container: Container) -> PynetError | None:
         """Why it does not run; None when it does."""
         try:
-            started = self._launch(container)
+            started = self._patiently(container)
         except (PynetError, OSError, sqlite3.Error) as cause:
             error = told(cause, self._core.instance.root)
             failure = error if isinstance(error, PynetError) else InternalError(f"can not start: {error}")
@@ -109,6 +121,19 @@ class Run:
                 self._core.supervisor.resize(container.id, height, width)
             except PynetError:
                 pass  # it has ended already
+
+    def _patiently(self, container: Container) -> Started:
+        """``_launch``; while the supervisor or the forwarder is on its way back, wait for it and do it again."""
+        deadline = time.monotonic() + HELPER_PATIENCE
+        while True:
+            seen = self._core.revivals.count
+            try:
+                return self._launch(container)
+            except Unavailable:
+                if not self._core.revivals.wait(seen, deadline - time.monotonic()):
+                    raise
+                log.info("container %s: the start is made again", container.name)
+                self._end.drop_supervised(container.id)  # it may have run when the supervisor died
 
     def _launch(self, container: Container) -> Started:
         """Everything that the process stands on, and the process; a failure takes all of it down again."""

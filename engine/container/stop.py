@@ -9,13 +9,13 @@ from concurrent.futures import TimeoutError as NotInTime
 from ...netlib.errors import Conflict, InternalError, NotFound, NotModified, PynetError
 from ..core import Core
 from .config import parse_signal
+from .end import SIGKILL
 from .record import Container
 from .registry import Registry
 from .specs import SIGTERM
 
 log = logging.getLogger(__name__)
 
-SIGKILL = 9
 KILL_PATIENCE = 10.0
 """Seconds that a killed container's end is waited for; the kernel needs longer only when a process hangs in it."""
 

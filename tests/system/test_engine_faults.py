@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -84,14 +85,19 @@ def _answers(port: int) -> bool:
 
 
 def test_a_container_that_ends_while_the_daemon_is_away_has_its_exit_code_and_frees_its_port(daemon: Daemon) -> None:
-    run(daemon, "short", "cat; exit 7", PortBindings={"80/tcp": [{"HostPort": "8080"}]})
+    # it ends when it is told to, while pynetd is away
+    script = "echo ready; while [ ! -e /told/go ]; do sleep 0.02; done; exit 7"
+    told = daemon.run / "told"
+    run(daemon, "short", script, PortBindings={"80/tcp": [{"HostPort": "8080"}]}, Binds=[f"{told}:/told"])
     run(daemon, "gone", "exit 3", AutoRemove=True)
-    pid = int(str(state(daemon, "short")["Pid"] or 0))
+    pid = int(str(state(daemon, "short")["Pid"]))
     daemon.terminate()
-    if pid:
-        os.kill(pid, signal.SIGKILL)
+    (told / "go").touch()
+    daemon.eventually(lambda: not os.path.exists(f"/proc/{pid}"))
+    assert not daemon.pid(), "pynetd is back: it was not away when the container ended"
     assert daemon.start() == "1"
     daemon.eventually(lambda: state(daemon, "short")["Status"] == "exited")
+    assert state(daemon, "short")["ExitCode"] == 7
     daemon.eventually(lambda: daemon.get("/containers/gone/json").status == 404)
     run(daemon, "next", "sleep 1000", PortBindings={"80/tcp": [{"HostPort": "8080"}]})
     assert daemon.get("/pynet/check").body == []
@@ -260,3 +266,54 @@ def test_containers_of_a_network_that_end_at_the_same_time_all_end(daemon: Daemo
             assert daemon.delete(f"/containers/{name}").status == 204
     assert "Traceback" not in daemon.log()
     assert daemon.get("/pynet/check").body == []
+
+
+def test_a_forwarder_that_nobody_can_talk_to_is_replaced(daemon: Daemon) -> None:
+    run(daemon, "web", SERVER, PortBindings={"80/tcp": [{"HostPort": "8080"}]})
+    daemon.eventually(lambda: _answers(8080))
+    (daemon.run / "forwarder.sock").unlink()
+    daemon.wait_back(daemon.kill())
+    daemon.eventually(lambda: _answers(8080))
+    assert daemon.forwarder_pid()
+    assert daemon.delete("/containers/web", force=1).status == 204
+    run(daemon, "next", SERVER, PortBindings={"80/tcp": [{"HostPort": "8080"}]})
+    daemon.eventually(lambda: _answers(8080))
+    assert daemon.get("/pynet/check").body == []
+
+
+@pytest.mark.parametrize("victim", ["forwarder", "supervisor"])
+def test_a_start_waits_for_who_is_on_its_way_back(daemon: Daemon, victim: str) -> None:
+    for turn in range(5):
+        name = f"web{turn}"
+        create(daemon, name, SERVER, PortBindings={"80/tcp": [{"HostPort": "8080"}]})
+        daemon.kill(victim)
+        reply = daemon.post(f"/containers/{name}/start")
+        assert reply.status == 204, reply
+        daemon.eventually(lambda: _answers(8080))
+        assert state(daemon, name)["Running"]
+        assert daemon.delete(f"/containers/{name}", force=1).status == 204
+    assert daemon.get("/pynet/check").body == []
+
+
+NAMES = ("one", "two", "three", "four")
+
+
+def test_the_supervisor_dies_in_the_middle_of_starts(daemon: Daemon) -> None:
+    """A start that was under way is made again; the end of what ran before is not taken for the new one's."""
+    for name in NAMES:
+        create(daemon, name, "sleep 1000", AutoRemove=True)
+    replies: dict[str, int] = {}
+
+    def start(name: str) -> None:
+        replies[name] = daemon.post(f"/containers/{name}/start").status
+
+    threads = [threading.Thread(target=start, args=(name,)) for name in NAMES]
+    for thread in threads:
+        thread.start()
+    daemon.kill("supervisor")
+    for thread in threads:
+        thread.join()
+    assert replies == dict.fromkeys(NAMES, 204), daemon.log()
+    for name in NAMES:
+        assert state(daemon, name)["Running"]
+        assert os.path.exists(f"/proc/{state(daemon, name)['Pid']}")
