@@ -45,8 +45,10 @@ class Engine:
 
         store = ImageStore(str(core.instance.root))
         self.registry = registry = Registry(core.store, core.reserve, core.instance.root)
-        self.images = Images(store, core.events, registry.image_users)
-        self.volumes = volumes = Volumes(core.store, core.instance.root, core.events, registry.volume_users)
+        self.images = Images(store, core.reserve, core.events, registry.image_users)
+        self.volumes = volumes = Volumes(
+            core.store, core.reserve, core.instance.root, core.events, registry.volume_users
+        )
         attachments = ContainerNetworks(core.controller)
         self.hosts = hosts = HostFiles(core, registry, attachments)
         self.networks = Networks(core, registry, attachments, hosts)

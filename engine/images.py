@@ -13,6 +13,7 @@ from ..runtime.images.model import Image
 from ..runtime.images.store import ImageStore
 from .events import EventBus
 from .filters import Filters
+from .reserve import Reserve
 from .times import rfc3339
 
 Shapes = list[dict[str, Any]]
@@ -74,8 +75,11 @@ def inspect_shape(image: Image, lower: list[str]) -> dict[str, Any]:
 class Images:
     """*users* tells the containers: (container id, image id, running)."""
 
-    def __init__(self, store: ImageStore, events: EventBus, users: Callable[[], list[tuple[str, str, bool]]]) -> None:
+    def __init__(
+        self, store: ImageStore, reserve: Reserve, events: EventBus, users: Callable[[], list[tuple[str, str, bool]]]
+    ) -> None:
         self.store = store
+        self._reserve = reserve
         self._events = events
         self._users = users
 
@@ -140,10 +144,16 @@ class Images:
         self._tell("tag", image.id, f"{repo}:{tag or 'latest'}")
 
     def remove(self, ref: str, *, force: bool = False) -> list[dict[str, str]]:
-        removed = self.store.remove(ref, force=force, in_use=self._users())
+        removed = self._remove(ref, force)
         for entry in removed:
             for what, id in entry.items():
                 self._tell("untag" if what == "Untagged" else "delete", id, id)
+        return removed
+
+    def _remove(self, ref: str, force: bool) -> list[dict[str, str]]:
+        """A name less is written down before anything is deleted: on a full disk that takes the reserve."""
+        removed = self._reserve.spend(self.store.remove, ref, force=force, in_use=self._users())
+        self._reserve.make()
         return removed
 
     def prune(self, filters: Filters, until: Callable[[str], float]) -> dict[str, Any]:
@@ -161,7 +171,7 @@ class Images:
             if not (filters.labels(labels) and filters.not_labels(labels)) or (end and image.created_unix > end):
                 continue
             try:
-                removed += self.store.remove(image.id, force=True, in_use=self._users())
+                removed += self._remove(image.id, True)
                 space += image.size
             except PynetError:
                 continue  # a container took it just now

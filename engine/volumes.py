@@ -26,7 +26,7 @@ from ..netlib.errors import Conflict, InternalError, InvalidArgument, NotFound, 
 from ..netlib.kernel.tree import discard_tree, tree_size
 from .container.mounts import valid_volume_name
 from .filters import Filters
-from .reserve import is_full
+from .reserve import Reserve, is_full
 from .times import rfc3339
 
 if TYPE_CHECKING:
@@ -44,8 +44,11 @@ ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 class Volumes:
     """Thread-safe: the store's transactions order its changes.  *users* tells which containers use a volume, one left out."""
 
-    def __init__(self, store: Store, root: Path, events: EventBus, users: Callable[[str, str], list[str]]) -> None:
+    def __init__(
+        self, store: Store, reserve: Reserve, root: Path, events: EventBus, users: Callable[[str, str], list[str]]
+    ) -> None:
         self._store = store
+        self._reserve = reserve
         self._root = root / "volumes"
         self._trash = root / "trash"
         self._lock = threading.Lock()
@@ -141,13 +144,18 @@ class Volumes:
         with self._lock:
             trash = self._move_away(name)
             try:
-                self._store.delete(KIND, name)
-            except BaseException:
-                if trash is not None:
+                self._reserve.spend(self._store.delete, KIND, name)
+            except BaseException as error:
+                if trash is None:
+                    raise
+                if not is_full(error):
                     trash.rename(self._root / name)
-                raise
+                    raise
+                discard_tree(trash, log.warning)  # the room that is asked for, and it shall go anyway
+                self._store.delete(KIND, name)
         if trash is not None:
             discard_tree(trash, log.warning)
+        self._reserve.make()
         self._events.publish("volume", "destroy", name, {"driver": "local"})
 
     def discard(self, name: str, *, but: str = "") -> None:

@@ -136,8 +136,12 @@ class ImageStore:
     def commit(self, images: Sequence[NewImage]) -> Images:
         """Give prepared layers their names and the images theirs: all of it, or nothing that counts."""
         with self.layers.lock:
-            stored = [(self._adopt(image), image.names) for image in images]
-            self.layout.write(with_names(self.layout.read(), stored))
+            try:
+                stored = [(self._adopt(image), image.names) for image in images]
+                self.layout.write(with_names(self.layout.read(), stored))
+            except BaseException:
+                self._prune()  # what got its name before the failure has no image that names it
+                raise
             return [self._image(manifest) for manifest in dict.fromkeys(found.manifest for found, _ in stored)]
 
     def _adopt(self, image: NewImage) -> Named:
@@ -224,7 +228,7 @@ class ImageStore:
     def tag(self, reference: str, new: str) -> Image:
         """Give an image one more name; the name leaves the image that had it."""
         name = new_name(new)
-        with self.layers.lock:
+        with disk_errors(self.path), self.layers.lock:
             manifest = self._find(reference)
             before = self.layout.read()
             image = next(named for named in before if named.manifest == manifest)
@@ -236,7 +240,7 @@ class ImageStore:
 
         *in_use* are the containers there are, as ImageUser (container id, image id, running).
         """
-        with self.layers.lock:
+        with disk_errors(self.path), self.layers.lock:
             image = self.get(reference)
             users = [ImageUser(*user) for user in in_use]
             removal = decide(self.layout.read(), image, reference, force=force, users=users)

@@ -8,6 +8,7 @@ import pytest
 
 from pynet.engine.events import EventBus
 from pynet.engine.filters import Filters
+from pynet.engine.reserve import Reserve
 from pynet.engine.volumes import Volumes
 from pynet.netlib.errors import InternalError
 from pynet.netlib.kernel.syscall import MNT_DETACH, mount, umount2
@@ -17,7 +18,7 @@ from pynet.plugins.testhost import Host
 
 def test_a_busy_volume_stays_whole_and_a_prune_goes_on(tmp_path: Path, host: Host) -> None:
     store = Store(tmp_path / "pynet.db")
-    volumes = Volumes(store, tmp_path, EventBus(), lambda name, but: [])
+    volumes = Volumes(store, Reserve(tmp_path), tmp_path, EventBus(), lambda name, but: [])
     for name in ("busy", "free"):
         volumes.create(name)
     (tmp_path / "volumes/busy/_data/file").write_text("below")

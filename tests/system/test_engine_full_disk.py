@@ -86,6 +86,28 @@ def test_a_full_disk_is_told_and_removals_make_room(small_root: Daemon) -> None:
     assert daemon.get("/pynet/check").body == []
 
 
+def test_images_and_volumes_can_be_removed_from_a_full_disk(small_root: Daemon) -> None:
+    """Each has to be written down before it can make room."""
+    daemon = small_root
+    assert daemon.post("/volumes/create", {"Name": "data"}).status == 201
+    assert daemon.post("/images/busybox/tag", repo="another", tag="one").status == 201
+    volume = daemon.root / "volumes/data/_data"
+    filler = fill(daemon.root)
+    reply = daemon.delete("/images/another:one")
+    assert (reply.status, reply.body) == (200, [{"Untagged": "another:one"}])
+    # the reserve is given up and there is no room for another: what a volume holds makes it
+    filler.rename(volume / "filler")
+    fill(daemon.root)
+    assert daemon.delete("/volumes/data").status == 204
+    assert daemon.get("/volumes").body["Volumes"] == [] == os.listdir(daemon.root / "trash")
+    # now there is a reserve again
+    fill(daemon.root)
+    assert daemon.delete("/images/busybox").status == 200
+    assert daemon.get("/images/json").body == []
+    (daemon.root / "filler").unlink()
+    daemon.bootstrap()
+
+
 def test_a_container_that_fills_the_disk_while_it_starts_is_not_told_as_failed(small_root: Daemon) -> None:
     daemon = small_root
     create(daemon, "greedy", "sh", "-c", "dd if=/dev/zero of=/x bs=64k; sleep 1000")

@@ -16,6 +16,7 @@ import pytest
 
 from pynet.engine.events import EventBus
 from pynet.engine.filters import Filters
+from pynet.engine.reserve import Reserve
 from pynet.engine.volumes import KIND, Volumes
 from pynet.netlib.errors import Conflict, InternalError, InvalidArgument, NotFound
 from pynet.netlib.kernel.tree import remove_tree
@@ -39,7 +40,9 @@ def volumes(store: Store, tmp_path: Path) -> Volumes:
 
 def open_volumes(store: Store, root: Path, used: dict[str, list[str]] | None = None) -> Volumes:
     users = used or {}
-    return Volumes(store, root, EventBus(), lambda name, but: [id for id in users.get(name, []) if id != but])
+    return Volumes(
+        store, Reserve(root), root, EventBus(), lambda name, but: [id for id in users.get(name, []) if id != but]
+    )
 
 
 def mode(path: Path) -> int:
