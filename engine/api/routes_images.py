@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 from collections.abc import Callable
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from aiohttp import StreamReader, web
 
@@ -33,21 +32,30 @@ class BodyReader:
         return data
 
 
-class ResponseWriter(io.RawIOBase):
-    """An answer's body as a file for a thread; every write waits until the client takes it."""
+class ResponseWriter:
+    """An answer's body as a file for a thread, which waits until the client takes what it writes, SENT bytes at a time.
+
+    No file of io's: when a client leaves, what is buffered is dropped with us.  One of io's would be flushed when it is
+    collected, on the loop's own thread as likely as not, which would wait for itself and with it every client.
+    """
+
+    SENT = 1 << 20
 
     def __init__(self, response: web.StreamResponse) -> None:
-        super().__init__()
         self._response = response
         self._loop = asyncio.get_running_loop()
+        self._kept = bytearray()
 
-    def writable(self) -> bool:
-        return True
+    def write(self, data: bytes, /) -> int:
+        self._kept += data
+        if len(self._kept) >= self.SENT:
+            self.flush()
+        return len(data)
 
-    def write(self, data: Any) -> int:
-        block = bytes(data)
+    def flush(self) -> None:
+        block = bytes(self._kept)
+        self._kept.clear()
         asyncio.run_coroutine_threadsafe(self._response.write(block), self._loop).result()
-        return len(block)
 
 
 async def progress(call: Call, work: Callable[[], list[dict[str, Any]]]) -> web.StreamResponse:
@@ -130,7 +138,7 @@ async def save(call: Call) -> web.StreamResponse:
     for name in names:
         await call.work(store.get, name)
     response = await call.stream("application/x-tar")
-    writer = cast("BinaryIO", io.BufferedWriter(ResponseWriter(response), 1 << 20))
+    writer = ResponseWriter(response)
 
     def write() -> None:
         store.save(names, writer)

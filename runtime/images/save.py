@@ -6,11 +6,17 @@ import io
 import tarfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import BinaryIO
+from typing import BinaryIO, Protocol, cast
 
 from .layout import INDEX, MANIFEST, NAME, TAG, Json, Layout, to_json
 from .model import Image
 from .references import Reference, id_prefix
+
+
+class Writable(Protocol):
+    """All that a tar archive in one go needs of a file."""
+
+    def write(self, data: bytes, /) -> int: ...
 
 
 class Saving:
@@ -56,8 +62,8 @@ class Saving:
         named = [{**descriptor, "annotations": {NAME: name, TAG: name.rpartition(":")[2]}} for name in names]
         self._index += named or [descriptor]
 
-    def write(self, stream: BinaryIO) -> None:
-        with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+    def write(self, stream: Writable) -> None:
+        with tarfile.open(fileobj=cast(BinaryIO, stream), mode="w|", format=tarfile.PAX_FORMAT) as archive:
             for digest, file in self._blobs.items():
                 file.seek(0, io.SEEK_END)
                 _add_member(archive, _blob_name(digest), file, file.tell())

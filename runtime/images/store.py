@@ -21,7 +21,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 from ...netlib.errors import InternalError
 from ...netlib.timestamps import format_stamp
@@ -41,7 +41,7 @@ from .names import new_name
 from .prepare import prepare_layer
 from .references import Reference, id_prefix
 from .remove import decide
-from .save import Saving
+from .save import Saving, Writable
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class ImageStore:
             tell(warning)
         return images
 
-    def save(self, references: Sequence[str], stream: BinaryIO) -> None:
+    def save(self, references: Sequence[str], stream: Writable) -> None:
         """Write images as an archive that ``docker load`` and OCI tools read."""
         with self.layers.lock:
             saving = Saving(self.layout, [(reference, self.get(reference)) for reference in references])
