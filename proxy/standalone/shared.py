@@ -25,8 +25,10 @@ import sys
 from ...netlib import ipc
 from ...netlib.errors import PynetError
 from ...netlib.ipc import Message
+from ...netlib.ports.bind import bind
 from .. import ports
 from ..dataplane.lane import Lane
+from ..mapping import parse_endpoint
 from ..process.control import ControlServer
 from ..process.forwarder import SOCKET, take_lock
 from ..process.options import Options
@@ -76,12 +78,25 @@ def _say(options: Options, text: bytes) -> None:
         os.close(options.ready_fd)
 
 
+async def _expose(service: Service) -> None:
+    """Answer Prometheus where PYNET_PROXY_METRICS says.  That it can not be is no reason to serve no port: it is logged."""
+    where = os.environ.get("PYNET_PROXY_METRICS")
+    if not where:
+        return
+    try:
+        ip, port = parse_endpoint(where)
+        await service.expose(socket.socket(fileno=bind("tcp", ip, port, both=not ip)))
+    except PynetError as error:
+        print(f"pynet-proxy: PYNET_PROXY_METRICS: {error}", file=sys.stderr, flush=True)
+
+
 async def _serve(lane: Lane, listener: socket.socket, options: SharedOptions) -> None:
     loop = asyncio.get_running_loop()
     service = Service(loop, lane, options)
     server = LendingServer(loop, listener, service, options.linger)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, service.request_stop)
+    await _expose(service)
     if options.ready_fd is not None:
         os.write(options.ready_fd, b"0\n")
         os.close(options.ready_fd)

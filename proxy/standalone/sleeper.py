@@ -3,8 +3,9 @@
     signals blocked, execve --> signalfd --> poll --- SIGTERM or SIGINT ---> shutdown, wait for the other end, exit 0
                                               `------ forwarder is gone ---> flock, execve(argv): lend again
 
-The program is 132 bytes of machine code in a file of one page, and needs a page of stack: 7 KiB (PSS), where
-``sleep infinity`` takes 109 KiB, a static busybox 64 KiB and docker-proxy 740 KiB.  It owns three descriptors:
+The program is 132 bytes of machine code (sleeper.s is its source) in a file of one page, and needs a page of stack: 7 KiB
+(PSS), where ``sleep infinity`` takes 109 KiB, a static busybox 64 KiB and docker-proxy 740 KiB (bench/bench_waiting.py).  It
+owns three descriptors:
 
     4    the published socket: clients queue on it while a lost forwarder is replaced
     5    the connection to the forwarder; its end withdraws the port, however this process ends
@@ -26,21 +27,22 @@ LISTEN_FD, CONTROL_FD, TURN_FD = 4, 5, 6
 FILE = "pynet-proxy"
 
 _X86_64 = bytes.fromhex(
-    "4889e3"  # _start: mov rbx, rsp            argc, argv and the environment are there
-    "6802400000 4889e6"  # push 1<<14 | 1<<1; mov rsi, rsp    the set {SIGTERM, SIGINT}
-    "83cfff 6a085a 4531d2 b821010000 0f05"  # signalfd4(-1, rsi, 8, 0)
-    "6a05 50 c644240401"  # push 5; push rax; [rsp+4] = POLLIN   {{signalfd, POLLIN}, {5, 0}}
-    "4889e7 6a025e 83caff 6a0758 0f05"  # wait: poll(rsp, 2, -1)
-    "66837c240600 752d"  # if revents of the first: leave
-    "66837c240e00 74e2"  # if not revents of the second: wait
-    "6a065f 6a025e 6a4958 0f05"  # flock(6, LOCK_EX)
-    "488b7b08 488d7308 488b03 488d54c310 6a3b58 0f05"  # execve(argv[0], argv, environment)
-    "6a015f eb17"  # exit_group(1)
-    "6a055f 6a015e 6a3058 0f05"  # leave: shutdown(5, SHUT_WR)
-    "4889e6 6a015a 31c0 0f05"  # read(5, rsp, 1)
-    "31ff"  # status 0
-    "b8e7000000 0f05"  # exit_group
+    "4889e3"
+    "6802400000 4889e6"
+    "83cfff 6a085a 4531d2 b821010000 0f05"
+    "6a05 50 c644240401"
+    "4889e7 6a025e 83caff 6a0758 0f05"
+    "66837c240600 752d"
+    "66837c240e00 74e2"
+    "6a065f 6a025e 6a4958 0f05"
+    "488b7b08 488d7308 488b03 488d54c310 6a3b58 0f05"
+    "6a015f eb17"
+    "6a055f 6a015e 6a3058 0f05"
+    "4889e6 6a015a 31c0 0f05"
+    "31ff"
+    "b8e7000000 0f05"
 )
+"""sleeper.s, assembled: a line an instruction or a system call.  Who changes one changes the other; a test compares."""
 _BASE = 0x400000
 
 

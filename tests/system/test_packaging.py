@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -20,6 +23,7 @@ MODULES = {
     "pynet/__main__.py",
     "pynet/py.typed",
     *(f"pynet/{path.relative_to(TOP)}" for room in ROOMS for path in (TOP / room).rglob("*.py")),
+    "pynet/proxy/standalone/sleeper.s",
 }
 
 
@@ -109,7 +113,7 @@ def test_the_library_needs_no_http_server_and_the_engine_says_that_it_does(tree:
 def test_nothing_of_the_tests_is_in_the_wheel(tree: Path, tmp_path: Path) -> None:
     wheel = build(tree, tmp_path / "wheel", "wheel")
     for name in names(wheel):
-        assert re.fullmatch(r"pynet/(\w+/)*(\w+\.py|py\.typed)", name), name
+        assert re.fullmatch(r"pynet/(\w+/)*(\w+\.py|py\.typed|sleeper\.s)", name), name
         assert "test" not in Path(name).name or name in TEST_TOOLS, name
         assert not {"tests", "support", "bench"} & set(Path(name).parts), name
 
@@ -125,3 +129,41 @@ def test_a_source_distribution_builds_the_same_wheel(tree: Path, tmp_path: Path)
     (unpacked,) = (tmp_path / "unpacked").iterdir()
     assert os.path.exists(unpacked / "tests") and os.path.exists(unpacked / "docs/design.md")
     assert names(build(unpacked, tmp_path / "again", "wheel")) == names(build(tree, tmp_path / "direct", "wheel"))
+
+
+def test_the_folder_of_pynet_proxy_needs_the_wheel_and_nothing_else(tree: Path, tmp_path: Path) -> None:
+    """As docs/docker-proxy.md makes it, with the wheel where the page has the tree: no dependency, and its script serves."""
+    page = (tree / "docs/docker-proxy.md").read_text()
+    made = re.search(r"^# python3 -m venv (\S+)\n# \1/bin/pip install --no-deps \.$", page, re.MULTILINE)
+    script = re.search(r"^```python\n(#!/.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert made is not None and script is not None
+    folder = tmp_path / "opt"
+    wheel = build(tree, tmp_path / "wheel", "wheel")
+    subprocess.run([sys.executable, "-I", "-m", "venv", "--without-pip", folder], check=True)
+    words = ["--python", str(folder / "bin/python"), "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run([sys.executable, "-I", "-m", "pip", "--disable-pip-version-check", *words], check=True, timeout=100)
+    program = tmp_path / "pynet-docker-proxy"
+    program.write_text(script[1].replace(made[1], str(folder)))
+    program.chmod(0o755)
+    with socket.create_server(("127.0.0.1", 0)) as target, socket.create_server(("127.0.0.1", 0)) as free:
+        target.settimeout(20)
+        port, number = free.getsockname()[1], target.getsockname()[1]
+        free.close()
+        where = ["-host-ip", "127.0.0.1", "-host-port", str(port), "-container-ip", "127.0.0.1"]
+        environment = {**os.environ, "PYNET_PROXY_RUN": str(tmp_path / "run")}
+        process = subprocess.Popen([program, "-proto", "tcp", *where, "-container-port", str(number)], env=environment)
+        try:
+            client = None
+            while client is None:
+                assert process.poll() is None
+                with contextlib.suppress(ConnectionRefusedError):
+                    client = socket.create_connection(("127.0.0.1", port), timeout=20)
+            with client, target.accept()[0] as peer:
+                client.sendall(b"x")
+                assert peer.recv(1) == b"x"
+        finally:
+            process.terminate()
+            process.wait(20)
+            lock = os.open(next((tmp_path / "run").iterdir()) / "forwarder.lock", os.O_RDWR)
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the shared forwarder leaves after its last port
+            os.close(lock)

@@ -22,6 +22,8 @@ from pynet.netlib.errors import InvalidArgument, NotFound, NotSupported, PortInU
 from pynet.netlib.ports.told import PortStats
 from pynet.proxy.api import Forwarder, Port
 
+from support.datagrams import answering, asking
+
 HOST = "127.0.0.1"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "proxy.md"
 Target = tuple[str, int]
@@ -139,19 +141,14 @@ async def test_a_socket_from_elsewhere_is_served_and_stays_the_callers(forwarder
 
 
 async def test_udp_and_a_new_target(forwarder: Forwarder) -> None:
-    with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for _ in range(2)]
-        client = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
-        for sock in (*servers, client):
-            sock.bind((HOST, 0))
-            sock.settimeout(20)
-        port = await forwarder.forward_udp((HOST, 0), servers[0].getsockname())
-        client.sendto(b"one", port.address)
-        assert servers[0].recv(10) == b"one"
-        await port.retarget(servers[1].getsockname())
-        client.sendto(b"two", port.address)
-        assert servers[1].recv(10) == b"two"
-        assert (await port.stats())["bytes_in"] == 6
+    async with answering(lambda data: b"1" + data) as first, answering(lambda data: b"2" + data) as second:
+        port = await forwarder.forward_udp((HOST, 0), first)
+        async with asking(port.address) as one, asking(port.address) as other:
+            assert list(await asyncio.gather(one(b"one"), other(b"two"))) == [b"1one", b"1two"]
+            await port.retarget(second)
+            assert list(await asyncio.gather(one(b"one"), other(b"two"))) == [b"2one", b"2two"]
+        stats = await port.stats()
+        assert (stats["bytes_in"], stats["bytes_out"], stats["connections"]) == (12, 16, 4)
         with pytest.raises(NotSupported, match="udp has none"):
             await port.connections()
 

@@ -166,6 +166,46 @@ def test_a_port_ends_with_its_process(client: ForwarderClient, number: signal.Si
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the sleeping program of this machine does not return")
+def test_all_ports_of_dockerds_processes_are_on_one_page(
+    client: ForwarderClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after the forwarder was lost; who asks for a page where there can be none is served without."""
+    metrics, ports = _free(), [_free(), _free()]
+    monkeypatch.setenv("PYNET_PROXY_METRICS", f"{HOST}:{metrics}")
+
+    def told() -> bytes:
+        with urllib.request.urlopen(f"http://{HOST}:{metrics}/metrics", timeout=20) as answer:
+            return bytes(answer.read())
+
+    with socket.create_server((HOST, 0)) as target:
+        target.settimeout(20)
+        number = target.getsockname()[1]
+        with (
+            _docker_form(_words(ports[0], number)) as (first, _),
+            _docker_form(_words(ports[1], number)) as (second, _),
+        ):
+            assert first == second == b"0\n"
+            _talk(ports[1], target)
+            page = told()
+            for port in ports:
+                assert b'connections_total{port="tcp/%s:%d/' % (HOST.encode(), port) in page
+            pidfd = os.pidfd_open(client.ping())
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            _wait_for_end(pidfd)
+            os.close(pidfd)
+            for port in ports:
+                _talk(port, target)
+            assert b'connections_total{port="tcp/' in told()
+        client.shutdown()
+        with socket.create_server((HOST, 0)) as taken:
+            monkeypatch.setenv("PYNET_PROXY_METRICS", f"{HOST}:{taken.getsockname()[1]}")
+            with _docker_form(_words(ports[0], number)) as (said, _):
+                assert said == b"0\n"
+                _talk(ports[0], target)
+                log = Path(client.path).with_name("forwarder.log").read_text()
+                assert "PYNET_PROXY_METRICS: failed to bind host port" in log
+
+
 def test_the_loss_of_the_forwarder_loses_no_port(client: ForwarderClient) -> None:
     with socket.create_server((HOST, 0)) as target, contextlib.ExitStack() as stack:
         target.settimeout(20)
