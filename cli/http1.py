@@ -98,12 +98,12 @@ class Connection:
                 lines.append(f"Content-Length: {len(body)}")
             self._send("\r\n".join([*lines, "", ""]).encode() + body)
             return
-        more = self._send("\r\n".join([*lines, "Transfer-Encoding: chunked", "", ""]).encode())
+        if not self._send("\r\n".join([*lines, "Transfer-Encoding: chunked", "", ""]).encode()):
+            return
         for chunk in body:
-            if chunk and more:
-                more = self._send(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-        if more:
-            self._send(b"0\r\n\r\n")
+            if chunk and not self._send(b"%x\r\n%b\r\n" % (len(chunk), chunk)):
+                return
+        self._send(b"0\r\n\r\n")
 
     def _send(self, data: bytes) -> bool:
         """Send all of *data*; False when the server closed, and an answer may be waiting."""

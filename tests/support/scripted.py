@@ -46,6 +46,7 @@ class ScriptedEngine:
         self._listener.bind(str(self.path))
         self._listener.listen()
         self._arrived = threading.Condition()
+        self._closed = False
         self._threads: list[threading.Thread] = []
         self._open: list[socket.socket] = []
         self._accepting = threading.Thread(target=self._accept)
@@ -53,6 +54,13 @@ class ScriptedEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take no more, and wait until every connection has been served to its end; may be called again."""
+        if self._closed:
+            return
+        self._closed = True
         self._listener.shutdown(socket.SHUT_RDWR)
         self._accepting.join(PATIENCE)
         self._listener.close()

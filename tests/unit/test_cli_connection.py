@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -34,7 +35,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 
     yield start
     for one in with_context:
-        one.__exit__()
+        one.close()
 
 
 Start = Callable[[Callable[[str], Answer]], ScriptedEngine]
@@ -177,6 +178,33 @@ def test_the_third_ctrl_c_leaves_a_container_that_does_not_care(engine: Start) -
     assert done.returncode == 1
     assert "got 3 SIGTERM/SIGINTs, forcefully exiting" in done.stderr
     assert server.requests.count("POST /containers/c1/kill") == 2
+
+
+def test_after_a_detach_the_prompt_has_a_line_of_its_own(engine: Start) -> None:
+    typed = bytearray()
+
+    def stream(sock: socket.socket) -> None:
+        sock.sendall(b"/ # ")
+        while data := sock.recv(4096):
+            typed.extend(data)
+
+    server = engine(run_script(stream, Answer({"StatusCode": 0})))
+    master, slave = pty.openpty()
+    process = subprocess.Popen([*PYNET, "run", "-it", "busybox"], stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    said = b""
+    with process:
+        while not said.endswith(b"/ # "):
+            said += os.read(master, 4096)
+        os.write(master, b"ls\x10\x11")
+        while not said.endswith(b"\n"):
+            said += os.read(master, 4096)
+        assert process.wait(PATIENCE) == 0
+    os.close(master)
+    assert said == b"/ # \r\n"
+    assert server.requests[-1] in ("POST /containers/c1/start", "POST /containers/c1/resize")
+    server.close()
+    assert typed == b"ls"
 
 
 # -- our own output -----------------------------------------------------------------------------------------------
