@@ -17,7 +17,6 @@ from _socket import AF_UNIX, SOCK_STREAM, socket
 
 from ..netlib.errors import PynetError, Unavailable
 from .http1 import BadResponse, Connection, ConnectionLost, Response
-from .textjson import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +41,29 @@ class DaemonError(PynetError):
         self.http_status, self.text = status, message
 
 
+def knock(settings: Settings) -> None:
+    """Connect before it is known what to ask: the engine takes us in while the command is loaded."""
+    if isinstance(settings.address, str):
+        try:
+            settings.early = Connection(_dial(settings.address))
+        except OSError:
+            pass  # whoever asks finds out, and starts the engine where it may
+
+
+def _dial(address: str | tuple[str, int]) -> socket:
+    if not isinstance(address, str):
+        from socket import create_connection
+
+        return create_connection(address)
+    sock = socket(AF_UNIX, SOCK_STREAM)
+    try:
+        sock.connect(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
 class Client:
     """One engine.  Not thread-safe; threads get their own."""
 
@@ -52,24 +74,13 @@ class Client:
 
     # -- connections ---------------------------------------------------------------------------------------------
 
-    def _dial(self) -> socket:
-        address = self.settings.address
-        if not isinstance(address, str):
-            from socket import create_connection
-
-            return create_connection(address)
-        sock = socket(AF_UNIX, SOCK_STREAM)
-        try:
-            sock.connect(address)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
     def connect(self) -> Connection:
         """A new connection; starts the engine when it is ours and away."""
+        early, self.settings.early = self.settings.early, None
+        if early is not None:
+            return early
         try:
-            return Connection(self._dial())
+            return Connection(_dial(self.settings.address))
         except (FileNotFoundError, ConnectionRefusedError) as error:
             if not self._may_start:
                 raise self._away(error) from None
@@ -79,7 +90,7 @@ class Client:
 
         start_engine(self.settings)
         try:
-            return Connection(self._dial())
+            return Connection(_dial(self.settings.address))
         except OSError as error:
             raise self._away(error) from None
 
@@ -198,6 +209,8 @@ def checked(response: Response) -> Response:
         return response
     body = response.read()
     try:
+        from .textjson import loads
+
         answer = loads(body)
     except ValueError:
         answer = None
@@ -213,6 +226,8 @@ def target(path: str, query: Mapping[str, Any] | None = None) -> str:
         if value is None or value is False or value == "" or value == {}:
             continue
         if isinstance(value, (dict, list)):
+            from .textjson import dumps
+
             value = dumps(value)
         words.append(f"{key}={quote('1' if value is True else str(value))}")
     return f"/v{API_VERSION}{path}" + ("?" + "&".join(words) if words else "")
@@ -231,4 +246,8 @@ def _headers(body: object, headers: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _encoded(body: object) -> bytes:
-    return b"" if body is None else dumps(body).encode()
+    if body is None:
+        return b""
+    from .textjson import dumps
+
+    return dumps(body).encode()

@@ -14,7 +14,6 @@ from __future__ import annotations
 from _socket import AF_UNIX
 
 from ..netlib.errors import PynetError
-from .textjson import NotJson, loads, read_one
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -248,6 +247,8 @@ class Response:
 
     def json(self) -> Any:
         """The whole body as JSON; None when it is empty."""
+        from .textjson import loads
+
         body = self.read()
         try:
             return loads(body) if body else None
@@ -259,6 +260,8 @@ class Response:
 
         Docker's daemon separates them by CRLF, by LF or, in old versions, by nothing: so no splitting into lines.
         """
+        from .textjson import NotJson, read_one
+
         text, pending = "", b""
         for chunk in self.chunks():
             pending += chunk

@@ -113,6 +113,8 @@ NOT_YET = [
     "volume",
 ]
 """Docker's commands that are not there yet."""
+ALONE = ("daemon", "playground")
+"""Modules whose commands do not begin by asking an engine that runs."""
 ALIASES = {("container", "ps"): "ls", ("container", "list"): "ls", ("network", "list"): "ls", ("image", "list"): "ls",
            ("image", "remove"): "rm", ("network", "remove"): "rm", ("container", "remove"): "rm"}  # fmt: skip
 
@@ -252,10 +254,14 @@ def _command(title: str, entry: str, text: str, arguments: list[str], options: d
 
     module, _, function = entry.partition(":")
     name = f"{__package__}.commands.{module}"
-    __import__(name)  # importlib's import_module is one more module
     parser: Parser = Parser(title, text)
     try:
         settings: Settings = Settings.resolve(options)
+        if module not in ALONE and "--help" not in arguments:
+            from .client import knock
+
+            knock(settings)
+        __import__(name)  # importlib's import_module is one more module
         run: Run = getattr(sys.modules[name], function)(parser)
         args = parser.parse(arguments)
         if args is None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import sys
 
-from .textjson import dumps
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -97,6 +95,8 @@ def show_object(args: Arguments, value: Any) -> bool:
 
 def lines(values: list[Any]) -> None:
     """JSON, one value a line."""
+    from .textjson import dumps
+
     sys.stdout.write("".join(dumps(value, ascii=False) + "\n" for value in values))
 
 

@@ -17,6 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .http1 import Connection
+
 DEFAULT_ROOT = "/var/lib/pynet"
 DEFAULT_RUN = "/run/pynet"
 SOCKET_NAME = "pynet.sock"
@@ -29,6 +31,8 @@ class Settings:
 
     def __init__(self, address: str | tuple[str, int], root: str, run: str, *, named: bool) -> None:
         self.address, self.root, self.run, self.named = address, root, run, named
+        self.early: Connection | None = None
+        """A connection that was begun before it was known what to ask (client.knock); for whoever needs one first."""
 
     @property
     def shown(self) -> str:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -100,6 +101,25 @@ def test_a_listing_without_its_answer_fails(then: str, engine: Start) -> None:
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith("pynet: the engine closed the connection")
+
+
+def test_several_are_asked_for_at_once_and_shown_in_order(engine: Start) -> None:
+    """None is answered before all have come; the last that came is answered first."""
+    came = threading.Barrier(3, timeout=PATIENCE)
+    order = {name: threading.Event() for name in "abcd"}
+    order["d"].set()
+
+    def script(request: str) -> Answer:
+        name = request.split("/")[2]
+        came.wait()
+        assert order[chr(ord(name) + 1)].wait(PATIENCE)
+        order[name].set()
+        return Answer({"message": "no"}, status=409) if name == "b" else Answer(status=204)
+
+    engine(script)
+    done = pynet("stop", "a", "b", "c")
+    assert (done.returncode, done.stdout) == (1, "a\nc\n")
+    assert done.stderr == "pynet: Error response from daemon: no\n"
 
 
 def run_script(stream: Callable[[socket.socket], None], waited: Answer) -> Callable[[str], Answer]:
