@@ -15,6 +15,8 @@ from collections.abc import Callable
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
+_prctl = _libc.prctl
+_prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 
 # asm-generic numbers (shared by all architectures since 5.1), then those that differ
 NR_OPEN_TREE, NR_MOVE_MOUNT, NR_FSOPEN, NR_FSCONFIG, NR_FSMOUNT = 428, 429, 430, 431, 432
@@ -86,8 +88,7 @@ def umount2(target: str, flags: int = 0) -> None:
 
 
 def prctl(option: int, *arguments: int) -> int:
-    words = [ctypes.c_ulong(a) for a in arguments] + [ctypes.c_ulong(0)] * (4 - len(arguments))
-    return call(_libc.prctl, option, *words, what="prctl")
+    return call(_prctl, option, *arguments, *(0,) * (4 - len(arguments)), what="prctl")
 
 
 def pivot_root(new: str, old: str) -> None:

@@ -38,7 +38,11 @@ from .order import Join, Launch, Process
 _FILE_LIMIT = 4 << 20
 """Most bytes read of the container's passwd and group files."""
 _ALL_CAPABILITIES = 64
-_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+_SIGNALS = sorted(
+    {n for n in signal.valid_signals() if signal.getsignal(n) not in (signal.SIG_DFL, None)} | {signal.SIGCHLD}
+)
+"""What is not as a program expects it: CPython ignores SIGPIPE and SIGXFSZ, whoever started the supervisor may have ignored
+more (nohup(1)), and both survive execve; the supervisor's loop handles SIGCHLD."""
 
 
 def run(process: Launch | Join, errors: int, gate: int) -> NoReturn:
@@ -183,7 +187,7 @@ def _finish(process: Process, who: users.Identity, step: list[str]) -> NoReturn:
             linux.load_seccomp(process.seccomp)
     step[0] = "signals"
     for number in _SIGNALS:
-        signal.signal(number, signal.SIG_DFL)  # CPython ignores SIGPIPE and SIGXFSZ, nohup(1) more; it survives execve
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     step[0] = "exec"
     name = process.args[0]

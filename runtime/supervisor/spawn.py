@@ -6,10 +6,10 @@
 ``Spawned`` does not wait: the supervisor's loop watches its error pipe, so that a start that hangs (a dead network
 file system behind a bind mount) holds up nobody else.
 
-An exec's child is born in the container's pid namespace: a first clone points its own pid_for_children there
-(setns(2) with CLONE_NEWPID moves only children to come) and clones with CLONE_PARENT, so that the process is the
-supervisor's child and its exit code is the supervisor's to collect.  The supervisor can not do it itself: in a user
-namespace there is no way back into its own pid namespace.
+An exec's child is born in the container's pid namespace: the supervisor points its own pid_for_children there for the time
+of one clone (setns(2) with CLONE_NEWPID moves only children to come).  In a user namespace there is no way back into its own
+pid namespace, which belongs to somebody else: there a first clone does it, and clones with CLONE_PARENT, so that the process is
+the supervisor's child all the same and its exit code is the supervisor's to collect; it costs a second copy of the process.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import errno
 import os
 import stat
 import struct
+import sys
 from fcntl import ioctl
 from typing import NoReturn
 
@@ -79,7 +80,8 @@ def _clone(told: order.Launch | order.Join, cgroup: int) -> Spawned:
     gate_theirs, gate = os.pipe()
     try:
         if isinstance(told, order.Join):
-            pid, pidfd = _clone_into(told, cgroup, theirs, gate_theirs)
+            into = _clone_through_another if told.tolerant else _clone_into
+            pid, pidfd = into(told, cgroup, theirs, gate_theirs)
         else:
             pid, pidfd = linux.clone3(k.CLONE_NEWPID | k.CLONE_NEWNS | k.CLONE_NEWUTS | k.CLONE_NEWIPC, cgroup)
             if pid == 0:
@@ -96,6 +98,31 @@ def _clone(told: order.Launch | order.Join, cgroup: int) -> Spawned:
 
 def _clone_into(join: order.Join, cgroup: int, errors: int, gate: int) -> tuple[int, int]:
     """(pid, pidfd) of a child of ours in the pid namespace of the container."""
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        k.setns(join.target, k.CLONE_NEWPID)
+        try:
+            pid, pidfd = linux.clone3(0, cgroup)
+            if pid == 0:
+                _child(join, errors, gate)
+        finally:
+            _return_to(own)
+    finally:
+        os.close(own)
+    return pid, pidfd
+
+
+def _return_to(pid_namespace: int) -> None:
+    try:
+        k.setns(pid_namespace, k.CLONE_NEWPID)
+    except OSError as error:
+        # what it starts from now on would be born in that container: its successor takes over everything instead
+        print(f"no way back from a container's pid namespace: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+def _clone_through_another(join: order.Join, cgroup: int, errors: int, gate: int) -> tuple[int, int]:
+    """As ``_clone_into``, where a user namespace allows no way back."""
     answer, theirs = os.pipe()
     try:
         middle, middle_fd = linux.clone3(0)
