@@ -76,7 +76,7 @@ def declare(parser: Parser) -> None:
     repeated("--ulimit", metavar="NAME=SOFT[:HARD]", help="resource limit")
     repeated("--cap-add", metavar="CAP", help="add a capability, or ALL")
     repeated("--cap-drop", metavar="CAP", help="drop a capability, or ALL")
-    repeated("--security-opt", metavar="OPTION", help="seccomp=builtin|unconfined, no-new-privileges")
+    repeated("--security-opt", metavar="OPTION", help="seccomp=builtin|unconfined|FILE, no-new-privileges")
     repeated("--sysctl", metavar="NAME=VALUE", help="kernel parameter of the container's namespaces")
     repeated("--device", metavar="PATH[:TARGET[:rwm]]", help="add a host device")
     option("--oom-score-adj", metavar="N", type=int, help="preference of the kernel's out-of-memory killer")
@@ -199,9 +199,24 @@ def _security(args: Arguments) -> dict[str, Any]:
         "CapAdd": args.cap_add,
         "CapDrop": args.cap_drop,
         "GroupAdd": args.group_add,
-        "SecurityOpt": args.security_opt,
+        "SecurityOpt": [_security_option(word) for word in args.security_opt],
         "Sysctls": dict(_pair(word) for word in args.sysctl),
     }
+
+
+def _security_option(word: str) -> str:
+    """A seccomp profile is sent as its text, as Docker's client does: the engine may be elsewhere."""
+    key, _, value = word.partition("=")
+    if key != "seccomp" or value in ("", "unconfined", "builtin", "default") or value.startswith("{"):
+        return word
+    try:
+        with open(value, encoding="utf-8") as file:
+            return f"seccomp={file.read()}"
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise BadOption(
+            f"opening seccomp profile ({value}) failed: {reason}", hint="name a JSON file, or unconfined or builtin"
+        ) from None
 
 
 def _restart(args: Arguments) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 
+from ...runtime.client import ExecStarted
 from ..container.execs import Exec
 from ..container.logs import STDERR, STDOUT, frame
 from .hijack import Stream
@@ -15,12 +16,12 @@ from .pipes import forward_input, pump, until_first
 class ExecStreams:
     """The descriptors of a command, which we own: a terminal's master, or up to three pipes."""
 
-    def __init__(self, made: Exec, fds: list[int]) -> None:
+    def __init__(self, made: Exec, started: ExecStarted) -> None:
         self._made = made
-        for fd in fds:
+        for fd in started.fds:
             os.set_blocking(fd, False)
-        self._input = fds[0] if made.tty or made.stdin else -1
-        self._outputs = fds[:1] if made.tty else fds[1:] if made.stdin else fds
+        self._input = started.master if made.tty else started.stdin
+        self._outputs = [started.master] if made.tty else [started.stdout, started.stderr]
         self._over = asyncio.Event()
         loop = asyncio.get_running_loop()
         made.ended.add_done_callback(lambda _: loop.call_soon_threadsafe(self._over.set))

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from aiohttp import web
 
 from ...netlib.errors import Conflict, InvalidArgument, PynetError
-from ...runtime.client import StartFailed
+from ...runtime.client import ExecStarted, StartFailed
 from ..container.execs import Exec
 from ..container.hostconfig import console_size
 from ..container.logs import STDOUT, LogFile, Selection, frame, send
@@ -151,11 +151,11 @@ async def _start(call: Call, made: Exec) -> ExecStreams:
     engine = call.engine
     loop = asyncio.get_running_loop()
 
-    def discard(fds: list[int]) -> None:
-        engine.pools.background(ExecStreams(made, fds).discard())
+    def discard(started: ExecStarted) -> None:
+        engine.pools.background(ExecStreams(made, started).discard())
 
-    def unclaimed(fds: list[int]) -> None:
-        loop.call_soon_threadsafe(discard, fds)
+    def unclaimed(started: ExecStarted) -> None:
+        loop.call_soon_threadsafe(discard, started)
 
     return ExecStreams(made, await call.acquire(engine.execs.start, made, release=unclaimed))
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from ...netlib.errors import InvalidArgument
 from ...netlib.ports.portspec import parse_expose
+from ...runtime.grammar.environment import DEFAULT_PATH
 from ..fields import Fields
 
 _HOSTNAME = re.compile(r"(?!-)[A-Za-z0-9_.-]{1,63}(?<!-)\Z")
@@ -20,7 +21,6 @@ _NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
 
 MAX_STOP_TIMEOUT = (1 << 31) - 1
 """Seconds; a negative one waits for ever."""
-DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def check_name(name: str) -> str:
@@ -109,7 +109,7 @@ def complete_config(body: Mapping[str, Any], image: Mapping[str, Any], hostname:
         "Tty": own.boolean("Tty"),
         "OpenStdin": own.boolean("OpenStdin"),
         "StdinOnce": own.boolean("StdinOnce"),
-        "Env": merge_env(base.strings("Env") or [DEFAULT_PATH], own.strings("Env")),
+        "Env": merge_env(base.strings("Env") or [f"PATH={DEFAULT_PATH}"], own.strings("Env")),
         "Cmd": command,
         "Image": own.text("Image"),
         "Volumes": {target: {} for target in [*base.keys("Volumes"), *own.keys("Volumes")]} or None,

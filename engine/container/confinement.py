@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
 from ...netlib.errors import InvalidArgument
+from ...runtime.grammar.capabilities import NAMES
 from ...runtime.spec import DEFAULT_CAPABILITIES, MASKED_PATHS, READONLY_PATHS
 from ..fields import Fields
 
-ALL_CAPABILITIES = (
-    *DEFAULT_CAPABILITIES, "DAC_READ_SEARCH", "LINUX_IMMUTABLE", "NET_BROADCAST", "NET_ADMIN", "IPC_LOCK", "IPC_OWNER",
-    "SYS_MODULE", "SYS_RAWIO", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME",
-    "SYS_TTY_CONFIG", "LEASE", "AUDIT_CONTROL", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND",
-    "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE",
-)  # fmt: skip
-"""capabilities(7), all 41."""
-
-_HINT = "no-new-privileges, seccomp=unconfined, seccomp=builtin and systempaths=unconfined are known"
+_HINT = "no-new-privileges, seccomp=unconfined, seccomp=builtin, seccomp=PROFILE and systempaths=unconfined are known"
 
 
 @dataclass(frozen=True)
@@ -24,10 +18,10 @@ class Confinement:
     """The defaults are those of a container that asks for nothing."""
 
     capabilities: list[str] = field(default_factory=lambda: list(DEFAULT_CAPABILITIES))
-    """Without "CAP_", in the order of ALL_CAPABILITIES."""
+    """Without "CAP_", in the order of NAMES."""
     no_new_privileges: bool = False
     seccomp: str = "default"
-    """"default" or "unconfined"."""
+    """"default", "unconfined" or the JSON of a profile."""
     masked_paths: list[str] = field(default_factory=lambda: list(MASKED_PATHS))
     readonly_paths: list[str] = field(default_factory=lambda: list(READONLY_PATHS))
 
@@ -58,24 +52,37 @@ def _paths(host: Fields, name: str) -> list[str]:
 
 def _capability(text: str) -> str:
     name = text.upper().removeprefix("CAP_")
-    if name != "ALL" and name not in ALL_CAPABILITIES:
+    if name != "ALL" and name not in NAMES:
         raise InvalidArgument(f'invalid capability: "{text}"', hint="capabilities(7) lists them; ALL means all")
     return name
 
 
 def capabilities(add: list[str], drop: list[str], privileged: bool = False) -> list[str]:
-    """The container's set, in the order of ALL_CAPABILITIES (moby, oci/caps TweakCapabilities)."""
+    """The container's set, in the order of NAMES (moby, oci/caps TweakCapabilities)."""
     added, dropped = {_capability(text) for text in add}, {_capability(text) for text in drop}
     if privileged:
-        return list(ALL_CAPABILITIES)
-    base = set(ALL_CAPABILITIES if "ALL" in added else DEFAULT_CAPABILITIES)
+        return list(NAMES)
+    base = set(NAMES if "ALL" in added else DEFAULT_CAPABILITIES)
     if "ALL" in dropped:
         base = set()
     if "ALL" in added and "ALL" not in dropped:
         chosen = base - dropped
     else:
         chosen = (base - dropped) | (added - {"ALL"})
-    return [name for name in ALL_CAPABILITIES if name in chosen]
+    return [name for name in NAMES if name in chosen]
+
+
+def _seccomp(value: str) -> str:
+    """What the specification says: clients send a profile's text, not its file's name."""
+    if value in ("unconfined", "builtin", "default"):
+        return "unconfined" if value == "unconfined" else "default"
+    try:
+        profile = json.loads(value)
+    except ValueError as error:
+        raise InvalidArgument(f"Decoding seccomp profile failed: {error}", hint=_HINT) from None
+    if not isinstance(profile, dict) or "defaultAction" not in profile:
+        raise InvalidArgument("Decoding seccomp profile failed: it has no defaultAction", hint=_HINT)
+    return value
 
 
 def security(options: list[str]) -> tuple[bool, str, bool, list[str]]:
@@ -90,11 +97,7 @@ def security(options: list[str]) -> tuple[bool, str, bool, list[str]]:
                 raise InvalidArgument(f'invalid --security-opt 2: "{option}"', hint=_HINT)
             no_new_privileges = value != "false"
         elif key == "seccomp":
-            if value not in ("unconfined", "builtin", "default"):
-                raise InvalidArgument(
-                    "custom seccomp profiles are not supported; use unconfined or builtin", hint=_HINT
-                )
-            seccomp = "unconfined" if value == "unconfined" else "default"
+            seccomp = _seccomp(value)
         elif key == "systempaths":
             if value != "unconfined":
                 raise InvalidArgument(f'invalid --security-opt 2: "{option}"', hint=_HINT)

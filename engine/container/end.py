@@ -11,11 +11,12 @@ import time
 from typing import Any
 
 from ...netlib.errors import NotFound, PynetError
+from ...runtime.spec import UNKNOWN_EXIT
 from ..core import Core
 from .attachment import PREDEFINED, ContainerNetworks
 from .etc_files import HostFiles
 from .execs import Execs
-from .record import RUNNING, UNKNOWN_EXIT, Container
+from .record import RUNNING, Container
 from .registry import Registry
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...netlib.errors import Conflict, InvalidArgument, NotFound
-from ...runtime.client import StartFailed
+from ...runtime.client import ExecStarted, StartFailed
 from ...runtime.spec import ExecSpec
 from ..core import Core
 from ..fields import Fields
@@ -23,7 +23,6 @@ from ..options import judge
 from .hostconfig import console_size
 from .record import Container
 from .registry import Registry
-from .specs import environment
 
 KEEP = 256
 """Ended commands that can still be inspected, for all containers together."""
@@ -35,6 +34,7 @@ class Exec:
     container_id: str
     args: list[str]
     env: list[str]
+    """Beside the container's own, with which the supervisor merges it."""
     user: str
     cwd: str
     tty: bool
@@ -72,20 +72,14 @@ def parse_exec(body: Mapping[str, Any], container: Container) -> Exec:
     if not args:
         raise InvalidArgument("No exec command specified")
     size = body.get("ConsoleSize")
-    own = fields.strings("Env")
-    named = {item.partition("=")[0] for item in own}
-    tty = fields.boolean("Tty")
-    base = [item for item in environment(container) if item.partition("=")[0] not in named]
-    if tty and not any(item.startswith("TERM=") for item in [*base, *own]):
-        base.append("TERM=xterm")
     return Exec(
         id=secrets.token_hex(32),
         container_id=container.id,
         args=args,
-        env=[*base, *own],
+        env=fields.strings("Env"),
         user=fields.text("User") or container.config["User"],
         cwd=fields.text("WorkingDir") or container.config["WorkingDir"] or "/",
-        tty=tty,
+        tty=fields.boolean("Tty"),
         privileged=fields.boolean("Privileged"),
         stdin=fields.boolean("AttachStdin"),
         stdout=fields.boolean("AttachStdout"),
@@ -160,8 +154,8 @@ class Execs:
             for id in [e.id for e in self._execs.values() if e.container_id == container_id]:
                 del self._execs[id]
 
-    def start(self, made: Exec) -> list[int]:
-        """Run it; returns the descriptors, which the caller owns: [master], or [stdin (if asked for), stdout, stderr]."""
+    def start(self, made: Exec) -> ExecStarted:
+        """Run it; the descriptors are the caller's."""
         container = self._registry.get(made.container_id)
         with self._lock:
             self.check(made)
@@ -178,7 +172,7 @@ class Execs:
         with self._lock:
             made.running = not made.ended.done()
         self._tell(container, f"exec_start: {' '.join(made.args)}", made)
-        return started.fds
+        return started
 
     def _finish(self, made: Exec) -> None:
         with self._lock:

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from ...netlib.errors import InvalidArgument
 from ...netlib.ports.portspec import PortBinding, parse_port_bindings
+from ...runtime.grammar.sysctls import check as check_sysctl
+from ...runtime.grammar.ulimits import check as check_ulimit
 from ..fields import Fields
 from ..options import judge
 from .confinement import Confinement, confine
@@ -34,9 +36,6 @@ UPDATABLE = frozenset(
     {"Memory", "MemorySwap", "NanoCpus", "CpuShares", "CpuPeriod", "CpuQuota", "CpusetCpus", "PidsLimit"}
 )
 RESTART_NAMES = ("no", "on-failure", "always", "unless-stopped")
-_SYSCTL_NAMESPACED = re.compile(
-    r"(net\..+|fs\.mqueue\..+|kernel\.(msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni|shm_rmid_forced|domainname))\Z"
-)
 
 
 def restart_policy(fields: Fields, auto_remove: bool = False) -> dict[str, Any]:
@@ -140,10 +139,10 @@ def _ulimits(host: Fields) -> list[dict[str, Any]]:
     limits: list[dict[str, Any]] = []
     for limit in host.objects("Ulimits"):
         name, soft, hard = limit.text("Name"), limit.integer("Soft"), limit.integer("Hard")
-        if not re.fullmatch(r"[a-z]+", name):
-            raise InvalidArgument(f"invalid ulimit type: {name}")
-        if hard != -1 and (soft > hard or soft == -1):
-            raise InvalidArgument(f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")
+        try:
+            check_ulimit(name, soft, hard)
+        except ValueError as error:
+            raise InvalidArgument(str(error), hint="setrlimit(2) says what there is, as in nofile=1024:2048") from None
         limits.append({"Name": name, "Hard": hard, "Soft": soft})
     return limits
 
@@ -200,16 +199,10 @@ def _isolation(host: Fields) -> dict[str, Any]:
 def _networking(host: Fields) -> dict[str, Any]:
     mode, sysctls = network_mode(host), host.string_map("Sysctls")
     for key in sysctls:
-        if not _SYSCTL_NAMESPACED.match(key):
-            raise InvalidArgument(
-                f"sysctl '{key}' is not in a separate kernel namespace",
-                hint="set it for the whole host, with sysctl(8)",
-            )
-        if key.startswith("net.") and mode == "host":
-            raise InvalidArgument(
-                f"sysctl '{key}' not allowed in host network namespace",
-                hint="set it for the whole host, with sysctl(8)",
-            )
+        try:
+            check_sysctl(key, own_network=mode != "host")
+        except ValueError as error:
+            raise InvalidArgument(str(error), hint="set it for the whole host, with sysctl(8)") from None
     found: dict[str, Any] = {
         "NetworkMode": mode,
         "PortBindings": dict(host.object("PortBindings").body),

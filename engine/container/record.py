@@ -32,8 +32,6 @@ Body = dict[str, Any]
 
 RUNNING = frozenset({"running", "paused", "restarting"})
 """States in which the container holds its network; Docker's ``State.Running`` is true in them."""
-UNKNOWN_EXIT = 255
-"""Exit code that is shown when nobody saw the process end (a kill -9 of everything at once)."""
 
 
 def binding_body(binding: PortBinding) -> Body:

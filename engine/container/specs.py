@@ -56,15 +56,6 @@ def mounts(container: Container, files: Mapping[str, str], volume_path: Callable
     return result
 
 
-def environment(container: Container) -> list[str]:
-    """Docker's order: its own defaults first, so that the image's and the user's win."""
-    config = container.config
-    env = [f"HOSTNAME={config['Hostname']}"]
-    if config["Tty"]:
-        env.append("TERM=xterm")
-    return [*env, *(item for item in config["Env"] if "=" in item)]
-
-
 def keeps_output(config: Mapping[str, Any], host: Mapping[str, Any]) -> bool:
     """Whether the output is written down.  Attach reads it there, so a container that is attached to needs it anyhow."""
     return host["LogConfig"]["Type"] != "none" or bool(config["AttachStdout"] or config["AttachStderr"])
@@ -93,7 +84,7 @@ def build_spec(
         "id": container.id,
         "name": container.name,
         "args": command_line(config),
-        "env": environment(container),
+        "env": [item for item in config["Env"] if "=" in item],
         "cwd": config["WorkingDir"] or "/",
         "user": config["User"],
         "groups": list(host["GroupAdd"] or ()),

@@ -11,7 +11,7 @@ TERM = "xterm"
 def environment(env: list[str], *, hostname: str, tty: bool) -> dict[str, str]:
     """Docker's defaults (PATH, HOSTNAME, TERM with a terminal) under what *env* says; a later entry wins.
 
-    An entry without "=" is dropped: the engine has replaced it by the client's value or left it out.
+    An entry without "=" takes the variable away.
     """
     result = {"PATH": DEFAULT_PATH}
     if hostname:
@@ -22,4 +22,6 @@ def environment(env: list[str], *, hostname: str, tty: bool) -> dict[str, str]:
         key, equals, value = entry.partition("=")
         if equals and key:
             result[key] = value
+        elif not equals:
+            result.pop(key, None)
     return result

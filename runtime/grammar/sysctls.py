@@ -6,7 +6,8 @@ _IPC = {
     "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni",
     "kernel.shm_rmid_forced",
 }  # fmt: skip
-_UTS = {"kernel.domainname", "kernel.hostname"}
+_UTS = {"kernel.domainname"}
+"""Not kernel.hostname: the specification has a name of its own."""
 
 
 def path(name: str) -> str:

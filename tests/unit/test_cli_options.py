@@ -164,9 +164,19 @@ def test_relative_volumes_are_of_this_directory(tmp_path: Path, monkeypatch: pyt
     assert host_of("-v", "./www:/www:ro")["Binds"] == [f"{tmp_path}/www:/www:ro"]
 
 
+def test_a_seccomp_profile_is_sent_as_its_text(tmp_path: Path) -> None:
+    """As Docker's client sends it: the engine does not read files of ours."""
+    profile = tmp_path / "profile.json"
+    profile.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
+    words = ["--security-opt", f"seccomp={profile}", "--security-opt", "seccomp=unconfined"]
+    sent = ['seccomp={"defaultAction": "SCMP_ACT_ALLOW"}', "seccomp=unconfined"]
+    assert host_of(*words)["SecurityOpt"] == sent
+
+
 @pytest.mark.parametrize(
     "words",
     [
+        ["--security-opt", "seccomp=/does/not/exist"],
         ["--restart", "on-failure:x"],
         ["-m", "lots"],
         ["-m", "-1m"],

@@ -17,7 +17,7 @@ from pynet.engine.container.config import (
     merge_env,
     parse_signal,
 )
-from pynet.engine.container.confinement import ALL_CAPABILITIES, capabilities, security
+from pynet.engine.container.confinement import capabilities, security
 from pynet.engine.container.hostconfig import complete_host_config, port_bindings, resource_update, restart_policy
 from pynet.engine.container.mounts import MountPoint, inspect_mounts, parse_all, parse_bind, parse_mount
 from pynet.engine.container.names import random_name
@@ -26,6 +26,7 @@ from pynet.engine.container.specs import build_spec
 from pynet.engine.fields import Fields
 from pynet.engine.filters import Filters
 from pynet.netlib.errors import InvalidArgument, PynetError
+from pynet.runtime.grammar.capabilities import NAMES
 from pynet.runtime.spec import DEFAULT_CAPABILITIES, ContainerSpec
 
 IMAGE: dict[str, Any] = {
@@ -147,7 +148,8 @@ def test_defaults_have_every_key_that_an_inspect_shows() -> None:
         ({"ExtraHosts": ["nohost"]}, "invalid extra host"),
         ({"ExtraHosts": ["a:nope"]}, 'invalid IP address in add-host: "nope"'),
         ({"SecurityOpt": ["what"]}, 'invalid --security-opt 2: "what"'),
-        ({"SecurityOpt": ["seccomp={}"]}, "custom seccomp profiles are not supported"),
+        ({"SecurityOpt": ["seccomp={}"]}, "Decoding seccomp profile failed: it has no defaultAction"),
+        ({"SecurityOpt": ["seccomp=/a/file"]}, "Decoding seccomp profile failed: Expecting value"),
         ({"Sysctls": {"net.ipv4.ip_forward": "1"}, "NetworkMode": "host"}, "not allowed in host network namespace"),
         ({"Ulimits": [{"Name": "nofile", "Soft": 2, "Hard": 1}]}, "ulimit soft limit must be less"),
         ({"OomScoreAdj": 1001}, "Invalid value 1001"),
@@ -178,14 +180,15 @@ def test_capabilities() -> None:
     assert set(capabilities([], [])) == set(DEFAULT_CAPABILITIES)
     assert capabilities(["cap_net_admin"], ["ALL"]) == ["NET_ADMIN"]
     assert "CHOWN" not in capabilities(["ALL"], ["CHOWN"])
-    assert len(capabilities(["ALL"], [])) == len(ALL_CAPABILITIES) == 41
-    assert capabilities([], [], privileged=True) == list(ALL_CAPABILITIES)
+    assert len(capabilities(["ALL"], [])) == len(NAMES) == 41
+    assert capabilities([], [], privileged=True) == list(NAMES)
     assert capabilities(["ALL"], ["ALL"]) == []
 
 
 def test_security_options() -> None:
     assert security(["no-new-privileges", "seccomp=unconfined"]) == (True, "unconfined", False, [])
     assert security(["no-new-privileges:false"])[0] is False
+    assert security(['seccomp={"defaultAction": "SCMP_ACT_ALLOW"}'])[1] == '{"defaultAction": "SCMP_ACT_ALLOW"}'
     assert "apparmor" in security(["apparmor=x"])[3][0]
 
 
@@ -326,7 +329,7 @@ def test_the_spec_has_every_key_of_the_contract() -> None:
     spec = spec_of(container())
     assert set(spec) == set(ContainerSpec.__annotations__)
     assert spec["args"] == ["/entry", "server"]
-    assert spec["env"][:2] == ["HOSTNAME=abab", "TERM=xterm"]
+    assert spec["hostname"] == "abab" and not [word for word in spec["env"] if word.startswith(("HOSTNAME=", "TERM="))]
     assert spec["cgroup"] == f"pynet/{'ab' * 32}"
     assert (spec["stop_signal"], spec["stop_timeout"]) == (signal.SIGQUIT, 3)
     assert [mount["target"] for mount in spec["mounts"]] == ["/etc/hosts", "/b", "/t"]
