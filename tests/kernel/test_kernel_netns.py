@@ -15,6 +15,7 @@ import pytest
 
 from pynet.netlib.kernel import sysctl
 from pynet.netlib.kernel.netns import NetnsThread, NetnsThreadLost, delete_netns, open_netns
+from pynet.netlib.kernel.syscall import MS_BIND, mount
 from pynet.plugins.testhost import Host
 
 OWN = "/proc/thread-self/ns/net"
@@ -193,6 +194,26 @@ def test_delete_is_idempotent_and_careful(thread: NetnsThread, tmp_path: Path) -
         with pytest.raises(OSError, match="Not a network namespace"):
             thread.delete(str(path))
     assert precious.read_text() == "data"
+
+
+def test_pins_on_top_of_one_another_all_go(thread: NetnsThread, tmp_path: Path) -> None:
+    pin = str(tmp_path / "a")
+    os.close(thread.create(pin))
+    for _ in range(2):
+        mount(OWN, pin, None, MS_BIND)
+    thread.delete(pin)
+    assert not os.path.lexists(pin)
+    assert pin not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_a_create_that_can_not_pin_keeps_no_descriptor(thread: NetnsThread, tmp_path: Path) -> None:
+    """The namespace would live as long as this process."""
+    pin = tmp_path / "a"
+    before = sorted(os.listdir("/proc/self/fd"))
+    with pytest.raises(FileNotFoundError):
+        thread.create(str(pin), prepare=pin.unlink)
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert not pin.exists() and _whereabouts(thread) == _inode()
 
 
 def test_a_copy_of_the_mount_table_does_not_keep_the_pin(thread: NetnsThread, tmp_path: Path) -> None:
