@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -138,11 +139,22 @@ def _address(text: str, what: str) -> ipaddress.IPv4Address | ipaddress.IPv6Addr
     return address
 
 
+def _text(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    """As nft and iptables-save show it: inet_ntop(3) has its own way with ::ffff:192.0.2.1, and Python's changes by version."""
+    return socket.inet_ntop(socket.AF_INET if address.version == 4 else socket.AF_INET6, address.packed)
+
+
 def _subnet(text: str) -> str:
     try:
-        return str(ipaddress.ip_network(text))
+        network = ipaddress.ip_network(text)
     except ValueError as error:
         raise InvalidArgument(f"invalid subnet {text!r}: {error}") from None
+    return f"{_text(network.network_address)}/{network.prefixlen}"
+
+
+def _check_sendable(address: ipaddress.IPv4Address | ipaddress.IPv6Address, what: str, why: str) -> None:
+    if address.is_unspecified or address.is_loopback or address.is_multicast:
+        raise InvalidArgument(f"invalid {what} address {address}: packets can not {why}")
 
 
 def check_network(rules: NetworkRules) -> NetworkRules:
@@ -150,6 +162,8 @@ def check_network(rules: NetworkRules) -> NetworkRules:
     check_ifname(rules.bridge)
     subnets = tuple(sorted({_subnet(subnet) for subnet in rules.subnets}, key=lambda text: (":" in text, text)))
     sources = [_address(source, "source address") for source in rules.source]
+    for source in sources:
+        _check_sendable(source, "source", "leave with it")
     if len({source.version for source in sources}) != len(sources):
         raise InvalidArgument(f"more than one source address a family for {rules.bridge}")
     kept = sorted((s for s in sources if rules.masquerade and not rules.internal), key=lambda s: s.version)
@@ -159,7 +173,7 @@ def check_network(rules: NetworkRules) -> NetworkRules:
         rules,
         subnets=subnets,
         masquerade=rules.masquerade and not rules.internal,
-        source=tuple(str(source) for source in kept if source.version in families),
+        source=tuple(_text(source) for source in kept if source.version in families),
     )
 
 
@@ -172,8 +186,7 @@ def check_port(rule: PortRule) -> PortRule:
             raise InvalidArgument(f"invalid port {port}: not between 1 and 65535")
     check_ifname(rule.bridge)
     target = _address(rule.target_ip, "target address")
-    if target.is_unspecified or target.is_loopback or target.is_multicast:
-        raise InvalidArgument(f"invalid target address {rule.target_ip}: packets can not be sent there")
+    _check_sendable(target, "target", "be sent there")
     host_ip = ""
     if rule.host_ip:
         host = _address(rule.host_ip, "host address")
@@ -184,10 +197,10 @@ def check_port(rule: PortRule) -> PortRule:
             )
         if host.is_unspecified:
             raise InvalidArgument(f"{host} is no address to match", hint='"" stands for every address')
-        host_ip = str(host)
-    if (host_ip, str(target)) == (rule.host_ip, rule.target_ip):
+        host_ip = _text(host)
+    if (host_ip, _text(target)) == (rule.host_ip, rule.target_ip):
         return rule
-    return replace(rule, host_ip=host_ip, target_ip=str(target))
+    return replace(rule, host_ip=host_ip, target_ip=_text(target))
 
 
 def is_loopback(host_ip: str) -> bool:

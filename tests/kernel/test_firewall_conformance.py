@@ -26,7 +26,7 @@ import pytest
 
 from pynet.netlib.errors import InvalidArgument, NotSupported
 from pynet.netlib.firewall.choice import select_backend
-from pynet.netlib.firewall.intents import FirewallBackend, NetworkRules, PortRule
+from pynet.netlib.firewall.intents import FirewallBackend, NetworkRules, PortRule, check_network, check_port
 from pynet.netlib.kernel import sysctl
 from pynet.netlib.kernel.rtnetlink import RouteInfo
 from pynet.plugins.snapshot import Snapshot
@@ -701,6 +701,56 @@ def test_state_tells_all_that_was_said(host: Host, make: Callable[..., FirewallB
     assert same(other.state(), networks[1:], ports[1::2])
     other.replace(networks, ports)
     assert same(other.state(), networks, ports)
+
+
+def test_what_others_put_into_our_tables_does_not_keep_us_from_reading(
+    host: Host, make: Callable[..., FirewallBackend]
+) -> None:
+    firewall = make()
+    networks = [rules("a", icc=False), rules("b", internal=True, masquerade=False)]
+    ports = [PortRule("tcp", host_ip, 80, "10.77.1.2", 80, "pba") for host_ip in ("", "192.0.2.1", "127.0.0.1")]
+    firewall.replace(networks, ports)
+    if firewall.name == "nftables":
+        for line in (
+            'own4 { 10.99.0.1-10.99.0.5 . "x" }',
+            'masq4 { 10.98.0.0-10.98.0.5 comment "mine" }',
+            'internal { "x" comment "mine" }',
+            "ports4 { tcp . 99 : 10.77.1.9 . 99 }",
+        ):
+            run("nft", f"add element inet pynet {line}")
+        others = [PortRule("tcp", "", 99, "10.77.1.9", 99, "")]
+    else:
+        for line in (
+            "filter -A PYNET-SAME -j RETURN",
+            "filter -A PYNET-SAME -i x -m mark --mark 1",
+            "filter -A PYNET-INT -j RETURN",
+            "nat -A PYNET-POST -j RETURN",
+            "nat -A PYNET-POST -s 10.99.0.0/24 -j RETURN",
+            "nat -A PYNET-DNAT -p tcp -j RETURN",
+            "nat -A PYNET-DNAT -p tcp --dport 99 -j DNAT --to-destination 10.77.1.9",
+            "raw -A PYNET-GUARD -m comment --comment mine -j RETURN",
+        ):
+            run("iptables-legacy", "-t", *line.split(" "))
+        others = []
+    found, also = firewall.state()
+    assert all(network in found for network in networks)
+    assert sorted(also, key=str) == sorted([*ports, *others], key=str)
+    restarted = make()
+    restarted.ensure()
+    restarted.remove_ports(ports[:1])
+    restarted.replace(networks, ports)
+    assert same(restarted.state(), networks, ports)
+
+
+def test_addresses_are_told_as_they_were_given(host: Host, make: Callable[..., FirewallBackend]) -> None:
+    """inet_ntop(3) has a form of its own for IPv4 within IPv6; a rule that reads otherwise is repaired for ever."""
+    firewall = make()
+    ports = [PortRule("tcp", host_ip, 80, "fd77:1::2", 80, "pba") for host_ip in ("::ffff:192.0.2.1", "::c000:201")]
+    networks = [rules("a", source=("::ffff:c000:0201",))]
+    firewall.replace(networks, ports)
+    found, also = firewall.state()
+    assert found == [check_network(network) for network in networks]
+    assert sorted(also, key=str) == sorted(map(check_port, ports), key=str)
 
 
 def test_a_key_leads_where_it_was_last_told_to(firewall: FirewallBackend, world: World) -> None:

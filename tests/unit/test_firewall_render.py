@@ -68,6 +68,9 @@ def test_ports_that_make_no_sense(changes: dict[str, object]) -> None:
         {"subnets": ("10.0.0.0/33",)},
         {"source": ("10.0.0.1", "10.0.0.2")},
         {"source": ("eth0",)},
+        {"source": ("0.0.0.0",)},
+        {"source": ("::1",)},
+        {"source": ("224.0.0.1",)},
     ],
 )
 def test_networks_that_make_no_sense(changes: dict[str, object]) -> None:

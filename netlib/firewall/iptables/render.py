@@ -260,7 +260,7 @@ def _target(text: str) -> tuple[str, int]:
 
 
 def parse(names: Names, dumps: dict[int, Dump]) -> tuple[list[NetworkRules], list[PortRule]]:
-    """Intents from the dumps of both families."""
+    """Intents from the dumps of both families.  A rule of a form that we do not write is somebody else's, and no intent."""
     return list(_networks(names, dumps)), [rule for dump in dumps.values() for rule in _ports(names, dump)]
 
 
@@ -272,13 +272,17 @@ def _networks(names: Names, dumps: dict[int, Dump]) -> Iterator[NetworkRules]:
     masqueraded: defaultdict[str, set[str]] = defaultdict(set)
     for dump in dumps.values():
         for rule in dump.rules["filter", names.chain("SAME")]:
-            if "--ctstate" not in rule:
-                icc[rule["-i"]] = rule["-j"] == "ACCEPT"
+            if "--ctstate" not in rule and "-i" in rule:
+                icc[rule["-i"]] = rule.get("-j") == "ACCEPT"
         internal.update(rule["-i"] for rule in dump.rules["filter", names.chain("INT")] if "-i" in rule)
         for rule in dump.rules["nat", names.chain("POST")]:
+            if "-s" not in rule:
+                continue
             if "--comment" in rule:
                 subnets[rule["--comment"]].append(rule["-s"])
-            elif rule.get("-s", "") in LOOPBACK.values():
+            elif "-o" not in rule:
+                continue
+            elif rule["-s"] in LOOPBACK.values():
                 loopback.add(rule["-o"])
             else:
                 masqueraded[rule["-o"].lstrip("!")].add(rule.get("--to-source", ""))
@@ -297,12 +301,14 @@ def _networks(names: Names, dumps: dict[int, Dump]) -> Iterator[NetworkRules]:
 
 def _ports(names: Names, dump: Dump) -> Iterator[PortRule]:
     for rule in dump.rules["nat", names.chain("DNAT")]:
-        host = rule.get("-d", "").partition("/")[0]
-        ip, port = _target(rule["--to-destination"])
-        yield PortRule(rule["-p"], host, int(rule["--dport"]), ip, port, rule.get("--comment", ""))
+        yield from _port(rule, rule.get("--to-destination", ""), rule.get("--comment", ""))
     for rule in dump.rules["raw", names.chain("GUARD")]:
-        if "--comment" in rule:
-            bridge, _, target = rule["--comment"].partition(" ")
-            ip, port = _target(target)
-            host = rule["-d"].partition("/")[0]
-            yield PortRule(rule["-p"], host, int(rule["--dport"]), ip, port, bridge)
+        bridge, _, target = rule.get("--comment", "").partition(" ")
+        yield from _port(rule, target, bridge)
+
+
+def _port(rule: dict[str, str], target: str, bridge: str) -> Iterator[PortRule]:
+    ip, port = _target(target)
+    host_port = rule.get("--dport", "")
+    if ip and "-p" in rule and host_port.isdecimal():
+        yield PortRule(rule["-p"], rule.get("-d", "").partition("/")[0], int(host_port), ip, port, bridge)

@@ -27,11 +27,12 @@ Nothing of a user gets into the text but addresses, numbers and interface names 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 from ..intents import NetworkRules, PortRule, is_loopback
 
+T = TypeVar("T")
 Element = tuple[str, str, str, str]
 """Set or map, key, comment, data ("" in a set)."""
 
@@ -239,7 +240,10 @@ def is_complete(objects: Iterable[dict[str, Any]]) -> bool:
 
 
 def parse(objects: Iterable[dict[str, Any]]) -> tuple[list[NetworkRules], list[PortRule]]:
-    """Intents from ``list table`` in libnftables-json(5)'s form."""
+    """Intents from ``list table`` in libnftables-json(5)'s form.
+
+    An element of a form that we do not write is somebody else's, and no intent: it must not keep us from reading our own.
+    """
     elements: dict[str, list[Any]] = {}
     for item in objects:
         for kind in ("set", "map"):
@@ -248,26 +252,61 @@ def parse(objects: Iterable[dict[str, Any]]) -> tuple[list[NetworkRules], list[P
     return list(_networks(elements)), list(_ports(elements))
 
 
+def _read(elements: Iterable[Any], read: Callable[[Any], T]) -> Iterator[T]:
+    for element in elements:
+        try:
+            yield read(element)
+        except (KeyError, TypeError, ValueError):
+            pass
+
+
+def _plain(key: Any) -> Any:
+    """A key without what may be said about it."""
+    return key["elem"]["val"] if isinstance(key, dict) and "elem" in key else key
+
+
 def _prefix(value: Any) -> str:
     if isinstance(value, dict):
         return f"{value['prefix']['addr']}/{value['prefix']['len']}"
     return f"{value}/{128 if ':' in value else 32}"
 
 
+def _name(key: Any) -> str:
+    name = _plain(key)
+    if not isinstance(name, str):
+        raise TypeError
+    return name
+
+
+def _owned(key: Any) -> tuple[str, str]:
+    subnet, bridge = _plain(key)["concat"]
+    return _prefix(subnet), _name(bridge)
+
+
+def _same(element: Any) -> tuple[str, bool]:
+    key, verdict = element
+    return _name(_plain(key)["concat"][0]), "accept" in verdict
+
+
+def _source(element: Any) -> tuple[str, str]:
+    subnet, source = element
+    return _prefix(_plain(subnet)), _name(source)
+
+
 def _networks(elements: dict[str, list[Any]]) -> Iterator[NetworkRules]:
-    icc = {key["concat"][0]: "accept" in verdict for key, verdict in elements.get("same", [])}
+    icc = dict(_read(elements.get("same", []), _same))
     subnets: defaultdict[str, list[str]] = defaultdict(list)
     masqueraded: set[str] = set()
     sources: dict[str, str] = {}
     for v in _ADDR:
-        for element in elements.get(f"own{v}", []):
-            subnet, bridge = element["concat"]
-            subnets[bridge].append(_prefix(subnet))
-        masqueraded.update(_prefix(element) for element in elements.get(f"masq{v}", []))
-        sources |= {_prefix(subnet): source for subnet, source in elements.get(f"snat{v}", [])}
-    for bridge in elements.get("bridges", []):
+        for subnet, bridge in _read(elements.get(f"own{v}", []), _owned):
+            subnets[bridge].append(subnet)
+        masqueraded.update(_read(elements.get(f"masq{v}", []), lambda key: _prefix(_plain(key))))
+        sources |= dict(_read(elements.get(f"snat{v}", []), _source))
+    internals, loopbacks = (set(_read(elements.get(name, []), _name)) for name in ("internal", "loopback"))
+    for bridge in _read(elements.get("bridges", []), _name):
         own = sorted(subnets[bridge], key=lambda text: (":" in text, text))
-        internal = bridge in elements.get("internal", [])
+        internal = bridge in internals
         yield NetworkRules(
             bridge=bridge,
             subnets=tuple(own),
@@ -276,16 +315,18 @@ def _networks(elements: dict[str, list[Any]]) -> Iterator[NetworkRules]:
             masquerade=not internal and (not own or any(s in masqueraded or s in sources for s in own)),
             icc=icc.get(bridge, True),
             source=tuple(dict.fromkeys(sources[s] for s in own if s in sources)),
-            loopback=bridge in elements.get("loopback", []),
+            loopback=bridge in loopbacks,
         )
 
 
 def _ports(elements: dict[str, list[Any]]) -> Iterator[PortRule]:
     for name in ("ports4", "ports6", "hostports4", "hostports6", "lohostports4", "proxied4", "proxied6"):
-        for key, data in elements.get(name, []):
-            comment = ""
-            if "elem" in key:
-                key, comment = key["elem"]["val"], key["elem"].get("comment", "")
-            *host, proto, port = key["concat"]
-            target_ip, target_port = data["concat"]
-            yield PortRule(proto, host[0] if host else "", port, target_ip, target_port, comment)
+        yield from _read(elements.get(name, []), _port)
+
+
+def _port(element: Any) -> PortRule:
+    key, data = element
+    comment = key["elem"].get("comment", "") if "elem" in key else ""
+    *host, proto, port = _plain(key)["concat"]
+    target_ip, target_port = data["concat"]
+    return PortRule(_name(proto), host[0] if host else "", int(port), target_ip, int(target_port), comment)
