@@ -67,7 +67,8 @@ def host_ports(held: int) -> Callable[[], None]:
     def batch() -> None:
         for _ in range(BATCH):
             table.claim_ephemeral("tcp", ("0.0.0.0", "::"), "bench", ephemeral)
-        table.release_owner("bench")
+        for lease in [lease for lease in table if lease.owner == "bench"]:
+            table.release(lease.proto, [lease.host_ip], lease.port, lease.owner)
 
     return batch
 

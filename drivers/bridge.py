@@ -19,13 +19,18 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from ..netlib.driver import Joined, Publishing
 from ..netlib.errors import Forbidden, InvalidArgument
 from ..netlib.firewall.intents import NetworkRules
 from ..netlib.ifname import HINT as IFNAME_HINT
 from ..netlib.ifname import is_ifname
 from ..netlib.instance import bridge_name, veth_name
+from ..netlib.kinds.bridge import Bridge
+from ..netlib.kinds.resource import Resource
+from ..netlib.kinds.rules import NetworkFirewall
+from ..netlib.kinds.sysctl import FORWARDING6, Sysctl
+from ..netlib.kinds.veth import Veth
 from ..netlib.model import EndpointRecord, NetworkRecord, SandboxRecord
-from ..netlib.resources import Bridge, NetworkFirewall, Resource, Sysctl, Veth
 
 DEFAULT_MTU = 1500
 
@@ -141,20 +146,11 @@ def bridge_mac(network: NetworkRecord) -> str:
 class BridgeDriver:
     name = "bridge"
     scope = "local"
-    needs_addresses = True
+    ipam = "default"
     singleton = False
 
     def validate(self, network: NetworkRecord) -> None:
         parse_options(network.options)
-
-    def conflicts(self, network: NetworkRecord, other: NetworkRecord) -> str:
-        if self.bridge(network) == self.bridge(other):
-            return "networks have same bridge name"
-        for mine in network.ipam:
-            for theirs in other.ipam:
-                if mine.version == theirs.version and ip_network(mine.subnet).overlaps(ip_network(theirs.subnet)):
-                    return f"networks have overlapping IPv{mine.version}"
-        return ""
 
     def network_plan(self, network: NetworkRecord) -> Iterable[Resource]:
         options = parse_options(network.options)
@@ -167,7 +163,7 @@ class BridgeDriver:
         if not network.internal:
             yield Sysctl(("net", "ipv4", "ip_forward"), "1")
             if network.subnets(6):
-                yield Sysctl(("net", "ipv6", "conf", "all", "forwarding"), "1")
+                yield Sysctl(FORWARDING6, "1")
         yield Bridge(name=bridge, mtu=options.mtu, mac=bridge_mac(network), addresses=tuple(addresses))
         # a container that may send raw packets must not give this host addresses and routes (CVE-2020-13401)
         yield Sysctl(("net", "ipv6", "conf", bridge, "accept_ra"), "0", optional=not network.subnets(6))
@@ -184,15 +180,18 @@ class BridgeDriver:
             source=tuple(source for source in (options.source, options.source6) if source),
         )
 
+    def join(self, network: NetworkRecord, endpoint: EndpointRecord, sandbox: SandboxRecord) -> Joined:
+        if not sandbox.path:
+            raise Forbidden("a sandbox in the host's namespace can not join a bridge network")
+        prefix = parse_options(network.options).ifname_prefix
+        if network.internal:
+            return Joined(prefix)
+        return Joined(prefix, _hop(network, endpoint.address), _hop(network, endpoint.address6))
+
     def endpoint_plan(
         self, network: NetworkRecord, endpoint: EndpointRecord, sandbox: SandboxRecord
     ) -> Iterable[Resource]:
-        if not sandbox.path:
-            raise Forbidden("a sandbox in the host's namespace can not join a bridge network")
         options = parse_options(network.options)
-        if endpoint.address6:
-            yield Sysctl(("net", "ipv6", "conf", "default", "disable_ipv6"), "0", netns=sandbox.path)
-        gateway, gateway6 = self.gateways(network, endpoint)
         yield Veth(
             host=veth_name(endpoint.id),
             ifname=endpoint.ifname,
@@ -200,23 +199,27 @@ class BridgeDriver:
             mac=endpoint.mac,
             mtu=options.mtu,
             bridge=self.bridge(network),
-            addresses=tuple(address for address in (endpoint.address, endpoint.address6) if address),
-            gateways=tuple(
-                hop
-                for hop, carrier in ((gateway, sandbox.gateway), (gateway6, sandbox.gateway6))
-                if hop and carrier == endpoint.id
-            ),
+            addresses=endpoint.addresses,
             hairpin=options.hairpin,
             isolated=not options.icc,
         )
 
-    def gateways(self, network: NetworkRecord, endpoint: EndpointRecord) -> tuple[str, str]:
+    def publishing(self, network: NetworkRecord, endpoint: EndpointRecord) -> Publishing | None:
         if network.internal:
-            return "", ""
-        return (network.gateway if endpoint.address else ""), (network.gateway6 if endpoint.address6 else "")
+            return None
+        return Publishing(self.bridge(network), parse_options(network.options).host_binding)
 
     def bridge(self, network: NetworkRecord) -> str:
+        """Name of its interface."""
         return parse_options(network.options).bridge or bridge_name(network.id)
 
     def operinfo(self, network: NetworkRecord, endpoint: EndpointRecord) -> Mapping[str, Any]:
         return {"com.docker.network.endpoint.macaddress": endpoint.mac} if endpoint.mac else {}
+
+
+def _hop(network: NetworkRecord, address: str) -> str:
+    """The gateway of the subnet that an endpoint's address ("10.1.0.2/24") is of; a network may have several."""
+    if not address:
+        return ""
+    value = ip_address(address.partition("/")[0])
+    return next((config.gateway for config in network.ipam if value in ip_network(config.subnet)), "")

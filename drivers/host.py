@@ -5,39 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..netlib.driver import Joined, Publishing
 from ..netlib.errors import Forbidden
+from ..netlib.kinds.resource import Resource
 from ..netlib.model import EndpointRecord, NetworkRecord, SandboxRecord
-from ..netlib.resources import Resource
 
 
 class HostDriver:
     name = "host"
     scope = "local"
-    needs_addresses = False
+    ipam = "null"
     singleton = True
 
     def validate(self, network: NetworkRecord) -> None:
         if network.internal or network.options:
             raise Forbidden(f"{self.name} network takes no options")
 
-    def conflicts(self, network: NetworkRecord, other: NetworkRecord) -> str:
-        return f'only one instance of "{self.name}" network is allowed'
-
     def network_plan(self, network: NetworkRecord) -> Iterable[Resource]:
         return ()
+
+    def join(self, network: NetworkRecord, endpoint: EndpointRecord, sandbox: SandboxRecord) -> Joined:
+        if sandbox.path:
+            raise Forbidden("a container with a network namespace of its own can not join the host network")
+        return Joined(prefix="")
 
     def endpoint_plan(
         self, network: NetworkRecord, endpoint: EndpointRecord, sandbox: SandboxRecord
     ) -> Iterable[Resource]:
-        if sandbox.path:
-            raise Forbidden("a container with a network namespace of its own can not join the host network")
         return ()
 
-    def gateways(self, network: NetworkRecord, endpoint: EndpointRecord) -> tuple[str, str]:
-        return "", ""
-
-    def bridge(self, network: NetworkRecord) -> str:
-        return ""
+    def publishing(self, network: NetworkRecord, endpoint: EndpointRecord) -> Publishing | None:
+        return None
 
     def operinfo(self, network: NetworkRecord, endpoint: EndpointRecord) -> Mapping[str, Any]:
         return {}

@@ -38,8 +38,8 @@ class Networks:
 
     def firewall(self) -> str:
         """Name of the firewall back end; "" before the first network needed one."""
-        actions = self._controller.actions
-        return actions.firewall.name if actions.has_firewall else ""
+        tools = self._controller.tools
+        return tools.firewall.name if tools.has_firewall else ""
 
     # -- looking ---------------------------------------------------------------------------------------------
 

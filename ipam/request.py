@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from .errors import InvalidAddress, InvalidNetworkConfig
 from .prefix import Prefix, format_address, parse_address, parse_loose
@@ -23,38 +24,35 @@ class PoolRequest:
     gateway: str | None = None
     auxiliary: tuple[tuple[str, str], ...] = ()
 
-
-def validate_pool_request(
-    subnet: str | None,
-    ip_range: str | None = None,
-    gateway: str | None = None,
-    aux: Mapping[str, str] | None = None,
-    *,
-    version: int = 4,
-) -> PoolRequest:
-    """One family's request; ``version`` counts only without a subnet.  InvalidNetworkConfig with every finding."""
-    request, reasons = _check(subnet or "", ip_range or "", gateway or "", dict(aux or {}), version)
-    if reasons or request is None:
-        raise InvalidNetworkConfig(reasons)
-    return request
+    @property
+    def any_of_size(self) -> bool:
+        """Whether ``subnet`` only says how large a chosen one is to be ("0.0.0.0/26", "::/96")."""
+        return self.subnet is not None and self.subnet.partition("/")[0] in ("0.0.0.0", "::")
 
 
-def validate_network_config(config: Iterable[Mapping[str, object]], *, ipv6: bool = True) -> tuple[PoolRequest, ...]:
-    """The ``IPAM.Config`` list of an Engine API request: Subnet, IPRange, Gateway, AuxiliaryAddresses.
+class SubnetConfig(Protocol):
+    """What a user asks of one subnet; "" leaves a choice.  netlib/model.py's IpamConfig is one."""
+
+    @property
+    def subnet(self) -> str: ...
+    @property
+    def ip_range(self) -> str: ...
+    @property
+    def gateway(self) -> str: ...
+    @property
+    def aux(self) -> Mapping[str, str]: ...
+
+
+def check_request(configs: Iterable[SubnetConfig], *, ipv6: bool = True) -> tuple[PoolRequest, ...]:
+    """What was asked, in canonical form; InvalidNetworkConfig with every finding.
 
     Without ``ipv6`` entries of that family are passed over, as Docker does.
     """
     requests: list[PoolRequest] = []
     reasons: list[str] = []
-    for entry in config:
-        texts = [entry.get(key) or "" for key in ("Subnet", "IPRange", "Gateway")]
-        aux = entry.get("AuxiliaryAddresses") or {}
-        if not all(isinstance(text, str) for text in texts) or not isinstance(aux, dict):
-            reasons.append("invalid IPAM config: Subnet, IPRange and Gateway are strings, AuxiliaryAddresses an object")
-            continue
-        subnet, ip_range, gateway = (str(text) for text in texts)
-        request, found = _check(subnet, ip_range, gateway, {str(name): str(value) for name, value in aux.items()}, 4)
-        if not ipv6 and (":" in subnet):
+    for config in configs:
+        request, found = _check(config.subnet, config.ip_range, config.gateway, config.aux)
+        if not ipv6 and ":" in config.subnet:
             continue
         reasons += found
         if request is not None:
@@ -64,12 +62,10 @@ def validate_network_config(config: Iterable[Mapping[str, object]], *, ipv6: boo
     return tuple(requests)
 
 
-def _check(
-    subnet: str, ip_range: str, gateway: str, aux: dict[str, str], version: int
-) -> tuple[PoolRequest | None, list[str]]:
+def _check(subnet: str, ip_range: str, gateway: str, aux: Mapping[str, str]) -> tuple[PoolRequest | None, list[str]]:
     """The request, and what is wrong with it; no request when not even the subnet can be read."""
     if not (subnet or ip_range or gateway or aux):
-        return PoolRequest(version), []
+        return PoolRequest(), []
     try:
         pool, exact = parse_loose(subnet)
     except ValueError:

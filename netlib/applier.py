@@ -1,14 +1,8 @@
-"""The applier: makes the resources of a plan, and unmakes them.
+"""The applier: makes resources and unmakes them, through the table of kinds (kinds/kind.py).
 
-    apply(plan)    in order; when one fails, what this call made is unmade in reverse and the failure is raised,
-                   with whatever the undoing met added to it as notes
-    undo(plan)     in reverse; goes on after failures and raises them together at the end
-
-What the kernel refuses leaves here as StepFailed, which says what was to be done to which object, and what helps; the
-OSError is its cause.
-
-One handler a kind of resource, in a table.  A handler that fails has cleaned up after itself: only it knows whether what
-stands there now was there before (another program's link of the same name must survive our failure).
+What the kernel refuses leaves here as StepFailed, which says what was to be done to which object, and what helps; the OSError
+is its cause.  A kind whose verb fails has cleaned up after itself: only it knows whether what stands there now was there before
+(another program's link of the same name must survive our failure).
 """
 
 from __future__ import annotations
@@ -16,41 +10,12 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from .errors import InternalError, MultipleErrors, NotSupported
-from .resources import (
-    Bridge,
-    DefaultRoute,
-    Netns,
-    NetworkFirewall,
-    PortForwards,
-    ProxyPorts,
-    Resource,
-    Sysctl,
-    Veth,
-)
-
-
-class Actions(Protocol):
-    """What the applier needs of the kernel; netlib/kernel/host.py has it, and tests have one that keeps a ledger."""
-
-    def set_sysctl(self, resource: Sysctl) -> None: ...
-    def make_netns(self, resource: Netns) -> None: ...
-    def drop_netns(self, resource: Netns) -> None: ...
-    def make_bridge(self, resource: Bridge) -> None: ...
-    def drop_bridge(self, resource: Bridge) -> None: ...
-    def make_veth(self, resource: Veth) -> None: ...
-    def drop_veth(self, resource: Veth) -> None: ...
-    def set_default_route(self, resource: DefaultRoute) -> None: ...
-    def drop_default_route(self, resource: DefaultRoute) -> None: ...
-    def add_network_rules(self, resource: NetworkFirewall) -> None: ...
-    def remove_network_rules(self, resource: NetworkFirewall) -> None: ...
-    def add_port_rules(self, resource: PortForwards) -> None: ...
-    def remove_port_rules(self, resource: PortForwards) -> None: ...
-    def add_proxy_ports(self, resource: ProxyPorts) -> None: ...
-    def remove_proxy_ports(self, resource: ProxyPorts) -> None: ...
-
+from .kinds.kind import Kind, kind_of
+from .kinds.resource import Resource
+from .tools import Tools
 
 REPAIR = "`pynet repair` (Controller.repair) removes what is left"
 _AGAIN = "somebody else removed it; `pynet repair` (Controller.repair) makes it again"
@@ -101,9 +66,9 @@ class Attempts:
         self.problems: list[BaseException] = []
         self._message = message
 
-    def __call__(self, act: Callable[..., object], *arguments: object) -> None:
+    def __call__(self, act: Callable[..., object], *arguments: object, **options: object) -> None:
         try:
-            act(*arguments)
+            act(*arguments, **options)
         except MultipleErrors as error:
             self.problems += error.errors
         except Exception as error:
@@ -119,53 +84,59 @@ class Attempts:
 
 
 class Applier:
-    def __init__(self, actions: Actions) -> None:
-        self.actions = actions
-        self._make: dict[type, Callable[[Any], None]] = {
-            Sysctl: actions.set_sysctl,
-            Netns: actions.make_netns,
-            Bridge: actions.make_bridge,
-            Veth: actions.make_veth,
-            DefaultRoute: actions.set_default_route,
-            NetworkFirewall: actions.add_network_rules,
-            PortForwards: actions.add_port_rules,
-            ProxyPorts: actions.add_proxy_ports,
-        }
-        self._unmake: dict[type, Callable[[Any], None]] = {
-            Netns: actions.drop_netns,
-            Bridge: actions.drop_bridge,
-            Veth: actions.drop_veth,
-            DefaultRoute: actions.drop_default_route,
-            NetworkFirewall: actions.remove_network_rules,
-            PortForwards: actions.remove_port_rules,
-            ProxyPorts: actions.remove_proxy_ports,
-        }
-        """Sysctl is missing: see its text."""
+    """Makes and unmakes through the table of kinds; one step at a time, or a list that is made whole or not at all."""
 
-    def apply(self, plan: Iterable[Resource]) -> None:
-        made: list[Resource] = []
+    def __init__(self, tools: Tools) -> None:
+        self.tools = tools
+
+    def make(self, resource: Resource) -> None:
+        with step("make", resource.title):
+            self._kind(resource).make(self.tools, resource)
+
+    def unmake(self, resource: Resource) -> None:
+        with step("remove", resource.title):
+            self._kind(resource).unmake(self.tools, resource)
+
+    def alter(self, old: Resource, new: Resource) -> None:
+        with step("make", new.title):
+            self._kind(new).alter(self.tools, old, new)
+
+    def forsake(self, resource: Resource) -> None:
+        with step("remove", resource.title):
+            self._kind(resource).forsake(self.tools, resource)
+
+    @staticmethod
+    def _kind(resource: Resource) -> Kind[Any]:
+        kind = kind_of(resource)
+        if kind is None:
+            raise InternalError(
+                f"there is no way to make a {type(resource).__name__} ({resource})",
+                hint="the package of the driver that asks for it must register its kind",
+            )
+        return kind
+
+    def apply(self, make: Iterable[Resource], alter: Iterable[tuple[Resource, Resource]] = ()) -> None:
+        """Make in order, then alter in order.  When a step fails, what was done is undone in reverse and the failure is raised,
+        with whatever the undoing met added to it as notes."""
+        done: list[tuple[Callable[..., None], tuple[Resource, ...]]] = []
         try:
-            for resource in plan:
-                if type(resource) not in self._make:
-                    raise InternalError(f"there is no way to make a {type(resource).__name__} ({resource})")
-                with step("make", resource.title):
-                    self._make[type(resource)](resource)
-                made.append(resource)
+            for resource in make:
+                self.make(resource)
+                done.append((self.unmake, (resource,)))
+            for old, new in alter:
+                self.alter(old, new)
+                done.append((self.alter, (new, old)))
         except BaseException as error:
-            for problem in self._undo(made).problems:
+            attempt = Attempts("could not undo everything")
+            for undo, resources in reversed(done):
+                attempt(undo, *resources)
+            for problem in attempt.problems:
                 error.add_note(f"while undoing: {problem}")
             raise
 
     def undo(self, plan: Iterable[Resource]) -> None:
-        self._undo(list(plan)).finish()
-
-    def _undo(self, plan: list[Resource]) -> Attempts:
+        """Unmake in reverse; goes on after failures and raises them together at the end."""
         attempt = Attempts("could not remove everything")
-        for resource in reversed(plan):
-            if type(resource) in self._unmake:
-                attempt(self._remove, resource)
-        return attempt
-
-    def _remove(self, resource: Resource) -> None:
-        with step("remove", resource.title):
-            self._unmake[type(resource)](resource)
+        for resource in reversed(list(plan)):
+            attempt(self.unmake, resource)
+        attempt.finish()

@@ -5,15 +5,12 @@
         sandbox = c.create_sandbox()
         endpoint = web.create_endpoint("a")
         endpoint.join(sandbox)
-        endpoint.publish(parse_publish("8080:80"))
+        sandbox.publish(parse_publish("8080:80"))
 
-Every change has the same four steps: decide under the lock (names, addresses, ports, the default route); write the
-decision to the store in one transaction; make it true in the kernel by applying a plan; on failure undo the plan and
-the decision.  A removal likewise: the store first, then the kernel.  A process killed between the two leaves a store
-that is ahead of the kernel, and ``repair`` makes the kernel follow it.
+It makes networks and sandboxes and finds them; what they can do is in handles.py, how a verb becomes a change in core.py.
 
 The controller holds an flock on ``<root>/lock``: one process controls a root at a time, others get RootBusy.  It is
-thread-safe: ``lock`` is held while something is decided, and not while the kernel, the firewall or the proxy are
+thread-safe: ``lock`` is held while records are looked at together, and not while the kernel, the firewall or the proxy are
 called; ``turns`` let the changes of one object come one after the other.  Who holds the lock asks for no turn.
 """
 
@@ -21,35 +18,33 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import secrets
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Any, Self
 
-from .addressing import Addressing, host_avoids
-from .applier import Applier, Attempts, step
-from .driver import Driver, load_driver
-from .errors import Forbidden, InvalidArgument, RootBusy
+from .addressing import host_avoids
+from .applier import Attempts, step
+from .change import Change, PoolLease, Step
+from .core import Core, claim_keys, network_key, sandbox_key
+from .decisions import check_network, decide_sandbox
+from .driver import Driver
+from .errors import Forbidden, RootBusy
+from .handles import Endpoint, Network, Sandbox
 from .instance import Instance
-from .model import IpamConfig, NetworkRecord, PublishedPort, SandboxRecord
-from .network import Network, network_key
-from .ports.publishing import Publisher
+from .kinds.namespace import Netns
+from .kinds.proxy_ports import ProxyPorts
+from .model import IpamConfig, NetworkRecord, PublishedPort
 from .proxying import Proxy
+from .reconcile import Difference, check, lost_sockets, repair
 from .registry import NetworkNameTaken, Registry
-from .resources import Netns, ProxyPorts, Resource
-from .sandbox import Sandbox, sandbox_key
 from .store.sqlite import Store
-from .turns import Turns
+from .tools import Tools
 
-if TYPE_CHECKING:
-    from .reconcile import Difference
-
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 PREDEFINED = ("bridge", "host", "none")
 DEFAULT_BRIDGE = "pynet0"
 """Interface name of the predefined bridge network of the default root; others get a name made from the id."""
@@ -76,63 +71,59 @@ class Controller:
         *proxy* serves published ports that NAT can not (loopback, IPv6 host to IPv4 container); without one, loopback
         goes through NAT as well.  *firewall* is "auto", "nftables" or "iptables".
         """
-        from .kernel.host import HostActions
-
         self.instance = Instance.at(root, run)
-        self.turns = Turns()
-        self._drivers: dict[str, Driver] = {}
         with ExitStack() as opened:
-            with step("make", f"directory {self.instance.root}"):
-                _make_private(self.instance.root)
-            for directory in (self.instance.run, self.instance.netns_dir):
-                with step("make", f"directory {directory}"):
-                    directory.mkdir(parents=True, exist_ok=True, mode=0o711)
+            self._make_directories()
             with step("lock", self.instance.root):
                 opened.callback(os.close, _lock_root(self.instance.root))
-            self.store = Store(self.instance.root / "pynet.db")
+            self.store = Store(self.instance.root / "pynet.db", expect=self._pinned)
             opened.callback(self.store.close)
             self.registry = Registry(self.store)
-            self.lock = self.registry.lock
-            self.actions = HostActions(self.instance, firewall=firewall, proxy=proxy)
-            opened.callback(self.actions.close)
-            self.applier = Applier(self.actions)
-            self.addressing = Addressing(self.instance.digest)
-            self.publisher = Publisher(self.actions.sockets, has_proxy=proxy is not None)
-            for network in self.registry.networks.values():
-                endpoints = self.registry.endpoints_of_network(network.id)
-                self.addressing.restore(network, endpoints)
-                for endpoint in endpoints:
-                    self.publisher.restore(endpoint.id, endpoint.ports)
+            opened.callback(self.registry.close)
+            self.tools = Tools(self.instance, firewall=firewall, proxy=proxy)
+            opened.callback(self.tools.close)
+            self.core = Core(self.registry, self.tools)
+            self.core.restore()
             self.lost_ports: list[PublishedPort] = []
             """Published ports that another program took while nobody held their sockets."""
             self.recover_sockets(proxy)
             self._opened = opened.pop_all()
+        self.lock, self.turns = self.core.lock, self.core.turns
+
+    def _make_directories(self) -> None:
+        with step("make", f"directory {self.instance.root}"):
+            _make_private(self.instance.root)
+        for directory in (self.instance.run, self.instance.netns_dir):
+            with step("make", f"directory {directory}"):
+                directory.mkdir(parents=True, exist_ok=True, mode=0o711)
+
+    def _pinned(self) -> str:
+        """Why there must have been a store before this one."""
+        pins = sorted(path.name for path in self.instance.netns_dir.iterdir())
+        return f"{self.instance.netns_dir / pins[0]} is pinned" if pins else ""
 
     def recover_sockets(self, proxy: Proxy | None = None) -> None:
         """The listening sockets of published ports that we have none of: from a *proxy* that outlived the last controller,
         else bound anew; ``lost_ports`` are those that could not be."""
-        ports = [port for endpoint in self.registry.endpoints.values() for port in endpoint.ports]
+        with self.core.lock:
+            ports = [port for sandbox in self.registry.sandboxes.values() for port in sandbox.ports]
         if not ports:
+            self.lost_ports = []
             return
         found: dict[str, socket.socket] = {}
         for listening in proxy.fetch() if proxy is not None else ():
             sock = listening.sock
             found[listening.id] = socket.socket(fileno=sock) if isinstance(sock, int) else sock
-        self.lost_ports = self.publisher.adopt(ports, found)
+        self.lost_ports = self.tools.ports.recover(ports, found)
         for stray in found.values():
             stray.close()
 
     def serve_ports(self) -> None:
         """Give every published port to the proxy, in one message: after a forwarder was started anew."""
         with self.turns.alone():
-            plans = [
-                resource
-                for endpoint in self.registry.endpoints.values()
-                for resource in self.publisher.plan(self.registry, self.driver, endpoint)
-                if isinstance(resource, ProxyPorts)
-            ]
-            ports = tuple(p for plan in plans for p in plan.ports if p.id in self.actions.sockets)
-            self.actions.add_proxy_ports(ProxyPorts("", ports))
+            plan, _ = self.core.plans.whole((), self.registry.rooms())
+            ports = tuple(port for one in plan if isinstance(one, ProxyPorts) for port in one.ports)
+            self.core.applier.make(ProxyPorts("", ports))
 
     def take_down(self) -> None:
         """Remove what networks have in the kernel, and the firewall's tables; the store keeps them, ``repair`` makes them again.
@@ -143,12 +134,13 @@ class Controller:
             attempt = Attempts("could not take everything down")
             for network in list(self.registry.networks.values()):
                 attempt(self._take_down, network)
-            if self.actions.has_firewall:
-                attempt(self.actions.firewall.destroy)
+            attempt(self.tools.reaper.settle)
+            if self.tools.has_firewall:
+                attempt(self.tools.firewall.destroy)
             attempt.finish()
 
     def _take_down(self, network: NetworkRecord) -> None:
-        self.applier.undo(self.driver(network.driver).network_plan(network))
+        self.core.applier.undo(self.core.plans.network(network))
 
     def close(self) -> None:
         """Let go of the root directory; twice is fine.  What is in the kernel stays, and a later controller finds it."""
@@ -161,10 +153,15 @@ class Controller:
         self.close()
 
     def driver(self, name: str) -> Driver:
-        driver = self._drivers.get(name)
-        if driver is None:
-            driver = self._drivers[name] = load_driver(name)
-        return driver
+        return self.core.driver(name)
+
+    def planned(self, verb: Callable[..., object], *args: Any, **kwargs: Any) -> tuple[Step, ...]:
+        """What a verb would do, or its error: ``c.planned(c.create_network, "web")``, ``c.planned(endpoint.join, sandbox)``.
+
+        ``str()`` of each step is a line that says it.  Nothing is written or made, and no lease is kept; ports that other
+        programs hold are not seen.
+        """
+        return self.core.planned(verb, *args, **kwargs)
 
     # -- networks --------------------------------------------------------------------------------------------
 
@@ -175,6 +172,7 @@ class Controller:
         driver: str = "bridge",
         subnet: str = "",
         ipam: Sequence[IpamConfig] = (),
+        ipam_driver: str = "",
         ipv4: bool = True,
         ipv6: bool = False,
         internal: bool = False,
@@ -184,16 +182,19 @@ class Controller:
         id: str | None = None,
     ) -> Network:
         """Make a network.  *subnet* is short for ``ipam=[IpamConfig(subnet=subnet)]``; families without a subnet get one
-        from the default pools.
+        from the default pools.  *ipam_driver* gives its addresses; "" is the one that its driver wants.
 
         Raises InvalidArgument (names, options, subnets), Forbidden (overlap with another network), Conflict (the name),
         NotFound (no such driver).
         """
+        the_driver = self.core.driver(driver)
         record = NetworkRecord(
             id=id or new_id(),
             name=name,
             driver=driver,
             created=time.time(),
+            scope=the_driver.scope,
+            ipam_driver=ipam_driver or the_driver.ipam,
             internal=internal,
             ipv4=ipv4,
             ipv6=ipv6,
@@ -201,108 +202,46 @@ class Controller:
             options=dict(options or {}),
             labels=dict(labels or {}),
         )
+        check_network(record)
+        the_driver.validate(record)
+        if self.registry.has_network_named(name):
+            raise NetworkNameTaken(name)
         configs = [IpamConfig(subnet=subnet), *ipam] if subnet else list(ipam)
-        the_driver = self._validated(record)
-        with self.turns.of(network_key(the_driver, record)):
-            return self._create_network(the_driver, record, configs)
-
-    def plan_network(
-        self,
-        name: str,
-        *,
-        driver: str = "bridge",
-        subnet: str = "",
-        ipam: Sequence[IpamConfig] = (),
-        ipv4: bool = True,
-        ipv6: bool = False,
-        internal: bool = False,
-        options: Mapping[str, str] | None = None,
-    ) -> list[Resource]:
-        """What ``create_network`` would make in the kernel, or its error; nothing is made.
-
-        ``str()`` of each is a line that says it.
-        """
-        record = NetworkRecord(
-            new_id(), name, driver, 0.0, ipv4=ipv4, ipv6=ipv6, internal=internal, options=dict(options or {})
-        )
-        the_driver = self._validated(record)
-        with self.lock:
-            record = self._decide(the_driver, record, [IpamConfig(subnet=subnet), *ipam] if subnet else ipam)
-            self.addressing.close(record.id)
-        return list(the_driver.network_plan(record))
-
-    def _validated(self, record: NetworkRecord) -> Driver:
-        self._check_name(record.name)
-        driver = self.driver(record.driver)
-        driver.validate(record)
-        if not record.ipv4 and not record.ipv6:
-            raise InvalidArgument("IPv4 or IPv6 must be enabled")
-        return driver
-
-    def _decide(self, driver: Driver, record: NetworkRecord, configs: Sequence[IpamConfig]) -> NetworkRecord:
-        """The record with its subnets, whose pools are open, once nothing stands against it."""
-        if self.registry.has_network_named(record.name):
-            raise NetworkNameTaken(record.name)
-        if driver.needs_addresses:
-            record = replace(record, ipam=self.addressing.open(record, configs, host_avoids()))
-        elif configs:
-            raise InvalidArgument(f"the {record.driver} driver takes no subnets")
+        record = replace(record, ipam=self.core.addressing.open(record, configs, self._avoids))
         try:
-            self._check_conflicts(driver, record)
+            return self._create_network(the_driver, record)
         except BaseException:
-            self.addressing.close(record.id)
+            self.core.addressing.close(record)
             raise
-        return record
 
-    def _create_network(self, the_driver: Driver, record: NetworkRecord, configs: Sequence[IpamConfig]) -> Network:
-        with self.lock:
-            record = self._decide(the_driver, replace(record, scope=the_driver.scope), configs)
+    def _create_network(self, driver: Driver, record: NetworkRecord) -> Network:
+        core = self.core
+        plan = core.plans.network(record)
+        with core.turns.of(network_key(record.id), *claim_keys(plan, driver)):
+            core.check_conflicts(driver, record, plan)
+            core.claim(record, plan)
             try:
-                self.registry.save(record)
+                core.carry_out(Change(save=(record,), make=tuple(plan), taken=(PoolLease(record),)))
             except BaseException:
-                self.addressing.close(record.id)
+                core.give_up(record, plan)
                 raise
-        try:
-            self.applier.apply(the_driver.network_plan(record))
-        except BaseException:
-            with self.lock:
-                self.registry.remove(record)
-                self.addressing.close(record.id)
-            raise
-        return Network(self, record.id)
+        return Network(core, record.id)
 
-    def _check_name(self, name: str) -> None:
-        if not name.strip():
-            raise InvalidArgument("invalid network name: name is empty")
-        if not _NAME.fullmatch(name):
-            raise InvalidArgument(
-                f"invalid network name {name!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
-            )
-
-    def _check_conflicts(self, driver: Driver, record: NetworkRecord) -> None:
-        for other in self.registry.networks.values():
-            if other.driver != record.driver:
-                continue
-            reason = driver.conflicts(record, other)
-            if driver.singleton:
-                raise Forbidden(reason)
-            if reason:
-                raise Forbidden(
-                    f"cannot create network {record.id} ({record.name}): conflicts with network {other.id} "
-                    f"({other.name}): {reason}",
-                    hint=f"choose another subnet or bridge name, or remove the network {other.name}",
-                )
+    def _avoids(self, version: int) -> Iterable[str]:
+        with self.core.lock:
+            own = {key[1] for key in self.core.claims() if key[0] == "link"}
+        return host_avoids(version, own)
 
     def network(self, ref: str) -> Network:
         """By exact id, exact name, or a prefix of the id; NotFound, or InvalidArgument when it is ambiguous."""
         with self.lock:
-            return Network(self, self.registry.network(ref).id)
+            return Network(self.core, self.registry.network(ref).id)
 
     def networks(self) -> list[Network]:
         """All networks, oldest first."""
         with self.lock:
             records = sorted(self.registry.networks.values(), key=lambda record: (record.created, record.name))
-        return [Network(self, record.id) for record in records]
+        return [Network(self.core, record.id) for record in records]
 
     def ensure_predefined(self) -> None:
         """Make the networks that Docker's users expect to find: bridge, host, none."""
@@ -311,57 +250,49 @@ class Controller:
             if not self.registry.has_network_named(name):
                 self.create_network(name, driver=name, options=bridge if name == "bridge" else None)
 
-    # -- sandboxes -------------------------------------------------------------------------------------------
+    # -- sandboxes and endpoints -------------------------------------------------------------------------------
 
     def create_sandbox(self, id: str | None = None, *, host: bool = False) -> Sandbox:
         """Make a network namespace, pinned at ``sandbox.path``; with *host*, a sandbox that is the host's own."""
         id = id or new_id()
-        if not _NAME.fullmatch(id) or len(id) > 64:
-            raise InvalidArgument(f"invalid sandbox id {id!r}: up to 64 of [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
-        path = "" if host else str(self.instance.netns_dir / id)
-        record = SandboxRecord(id=id, path=path)
+        record = decide_sandbox(id, "" if host else str(self.instance.netns_dir / id))
         with self.turns.of(sandbox_key(id)):
-            with self.lock:
-                if id in self.registry.sandboxes:
-                    raise Forbidden(f"container {id} is already present in sandbox {id}")
-                self.registry.save(record)
-            try:
-                self.applier.apply([Netns(path)] if path else [])
-            except BaseException:
-                with self.lock:
-                    self.registry.remove(record)
-                raise
-        return Sandbox(self, id)
+            if id in self.registry.sandboxes:
+                raise Forbidden(f"container {id} is already present in sandbox {id}")
+            self.core.carry_out(Change(save=(record,), make=(Netns(record.path),) if record.path else ()))
+        return Sandbox(self.core, id)
 
     def sandbox(self, id: str) -> Sandbox:
         """The sandbox with exactly this id; NotFound."""
-        return Sandbox(self, id).checked()
+        return Sandbox(self.core, self.registry.sandbox(id).id)
 
     def sandboxes(self) -> list[Sandbox]:
         with self.lock:
-            return [Sandbox(self, id) for id in sorted(self.registry.sandboxes)]
+            return [Sandbox(self.core, id) for id in sorted(self.registry.sandboxes)]
+
+    def endpoint(self, id: str) -> Endpoint:
+        """The endpoint with exactly this id; NotFound."""
+        return Endpoint(self.core, self.registry.endpoint(id).id)
 
     # -- what should be and what is --------------------------------------------------------------------------
 
     def check(self) -> list[Difference]:
         """How the kernel differs from the store; changes nothing.  Waits for changes that are under way."""
-        from .reconcile import check
-
         with self.turns.alone():
-            return check(self)
+            return check(self.core)
 
     def warnings(self) -> list[str]:
         """What keeps networks and ports from working and is not ours to mend, a sentence each: other programs' rules,
         sysctls of the host (docs/firewall.md)."""
         with step("read", "the host's settings"):
-            return self.actions.diagnose()
+            return self.tools.diagnose()
 
     def repair(self) -> list[Difference]:
         """Make the kernel as the store says: add what is missing, remove strays; returns what was found."""
-        from .reconcile import repair
-
         with self.turns.alone():
-            return repair(self)
+            lost = lost_sockets(self.core)
+            self.recover_sockets()
+            return lost + repair(self.core, self.lost_ports)
 
 
 def _make_private(root: Path) -> None:

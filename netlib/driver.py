@@ -2,28 +2,62 @@
 
 A driver decides and never acts: it has no socket, opens no file and keeps no state.  All that it knows is in the records it
 is given, so its plans can be made again at any time: to undo, to compare with the kernel, to show.
-Third parties register a class under the entry-point group ``pynet.drivers`` (docs/drivers.md).
+
+    create   validate, network_plan
+    join     join             what only the driver knows: next hops, routes, names; recorded in the endpoint
+             endpoint_plan    from the records alone
+    publish  publishing       where rules for published ports apply
+
+``join`` is the one method that may ask somebody (a remote driver's plugin): it is called with no lock held, in the turn of the
+endpoint and its sandbox, once a join, and what it answers stands in the endpoint's record from then on.  What a driver has to
+*do* that none of the kinds of resources does is a kind of its own, in its plans (netlib/kinds/kind.py).  Third parties register
+a class under the entry-point group ``pynet.drivers`` (docs/drivers.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol
 
 from .errors import NotFound, NotSupported
-from .model import EndpointRecord, NetworkRecord, SandboxRecord
-from .resources import Resource
+from .kinds.resource import Resource
+from .model import EndpointRecord, NetworkRecord, SandboxRecord, StaticRoute
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What an endpoint is like in its sandbox, beyond its addresses."""
+
+    prefix: str = "eth"
+    """Its interface is <prefix>N, N the lowest free number; "" when it has none."""
+    gateway: str = ""
+    """IPv4 next hop that it offers for the default route; "" offers none."""
+    gateway6: str = ""
+    routes: tuple[StaticRoute, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Whatever the driver needs to make its plans again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publishing:
+    """Where published ports of an endpoint lead through."""
+
+    interface: str
+    """The host's interface that its packets come from: the firewall's rules name it."""
+    host_ip: str = ""
+    """Host address of ports that name none; "" is every address."""
 
 
 class Driver(Protocol):
-    """What the controller asks of a driver."""
+    """What the library asks of a driver."""
 
     name: str
     scope: str
-    """"local" or "global"."""
-    needs_addresses: bool
-    """Whether networks of this driver have subnets and endpoints have addresses."""
+    """"local", or "global" when its networks are shared by the hosts of a store."""
+    ipam: str
+    """The IPAM driver of networks that name none: "default", or "null" for those without addresses."""
     singleton: bool
     """Whether there is one network of this driver, made by pynet itself."""
 
@@ -31,26 +65,22 @@ class Driver(Protocol):
         """Raise InvalidArgument or Forbidden when the options or flags make no sense."""
         ...
 
-    def conflicts(self, network: NetworkRecord, other: NetworkRecord) -> str:
-        """Why the two networks can not both exist ("" when they can)."""
+    def network_plan(self, network: NetworkRecord) -> Iterable[Resource]:
+        """What must exist for the network, in order.  Two networks can not both have a resource that is ``exclusive``."""
         ...
 
-    def network_plan(self, network: NetworkRecord) -> Iterable[Resource]:
-        """What must exist for the network, in order."""
+    def join(self, network: NetworkRecord, endpoint: EndpointRecord, sandbox: SandboxRecord) -> Joined:
+        """What the endpoint will be like in the sandbox; Forbidden when it can not be there."""
         ...
 
     def endpoint_plan(
         self, network: NetworkRecord, endpoint: EndpointRecord, sandbox: SandboxRecord
     ) -> Iterable[Resource]:
-        """What must exist for an endpoint that is joined to a sandbox, in order."""
+        """What must exist for an endpoint that is joined to a sandbox, in order; its routes come after it by themselves."""
         ...
 
-    def gateways(self, network: NetworkRecord, endpoint: EndpointRecord) -> tuple[str, str]:
-        """Next hops (IPv4, IPv6) that the endpoint offers for default routes; "" offers none."""
-        ...
-
-    def bridge(self, network: NetworkRecord) -> str:
-        """Name of the host interface that published ports lead through; "" when the network publishes none."""
+    def publishing(self, network: NetworkRecord, endpoint: EndpointRecord) -> Publishing | None:
+        """Where the endpoint's published ports lead through; None when it publishes none."""
         ...
 
     def operinfo(self, network: NetworkRecord, endpoint: EndpointRecord) -> Mapping[str, Any]:

@@ -47,6 +47,11 @@ class Instance:
         return int(self.digest, 16) & 0x3FFFFFFF | 0x40000000
 
     @property
+    def dying_group(self) -> int:
+        """The link group of what is about to be deleted (reaper.py); never an instance's ``link_group``, whose bit 30 is set."""
+        return int(self.digest, 16) & 0x1FFFFFFF | 0x20000000
+
+    @property
     def cgroup(self) -> str:
         """Parent of the containers' cgroups, relative to each hierarchy's own."""
         return "pynet" if not self.suffix else f"pynet-{self.suffix}"

@@ -2,8 +2,8 @@
 
     network 1 ---- n endpoint n ---- 1 sandbox
 
-An endpoint's record is also the lease of its addresses and of its host ports.  ``to_body`` and ``from_body`` are the only
-places that know the JSON form; a body from an older pynet lacks keys, and the defaults here fill them.
+An endpoint's record is also the lease of its addresses, a sandbox's that of its host ports.  ``to_body`` and ``from_body`` are
+the only places that know the JSON form; a body from an older pynet lacks keys, and the defaults here fill them.
 """
 
 from __future__ import annotations
@@ -57,6 +57,9 @@ class NetworkRecord(_Record):
     created: float
     """Unix time in seconds."""
     scope: str = "local"
+    """"local" to this host, or "global": shared by the hosts of a store."""
+    ipam_driver: str = "default"
+    """Who gives its addresses; see pynet/ipam/driver.py."""
     internal: bool = False
     ipv4: bool = True
     ipv6: bool = False
@@ -101,6 +104,21 @@ class PublishedPort(_Record):
     proxy_protocol: int = 0
     """Version of the header that the container gets first; then everybody comes by the proxy, and nobody by NAT."""
 
+    @property
+    def id(self) -> str:
+        """ "tcp/0.0.0.0/8080": its socket is known by this name, to us and to the proxy."""
+        return f"{self.proto}/{self.host_ip}/{self.host_port}"
+
+
+@dataclass(frozen=True, slots=True)
+class StaticRoute(_Record):
+    """A route that a sandbox gets with an endpoint."""
+
+    destination: str
+    """CIDR."""
+    gateway: str = ""
+    """The next hop; "" for what the interface reaches itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class EndpointRecord(_Record):
@@ -119,9 +137,16 @@ class EndpointRecord(_Record):
     gw_priority: int = 0
     aliases: tuple[str, ...] = ()
     options: dict[str, str] = field(default_factory=dict)
-    ports: tuple[PublishedPort, ...] = ()
     static: tuple[str, ...] = ()
     """Addresses that the user asked for by value."""
+    gateway: str = ""
+    """IPv4 next hop that it offers for the default route; this and what follows is what the driver answered to the join."""
+    gateway6: str = ""
+    routes: tuple[StaticRoute, ...] = ()
+    facts: dict[str, str] = field(default_factory=dict)
+    """What the driver wants to find again when it makes its plans."""
+    lease: dict[str, str] = field(default_factory=dict)
+    """What the IPAM driver wants to find again when it gives the addresses back."""
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> EndpointRecord:
@@ -130,7 +155,7 @@ class EndpointRecord(_Record):
                 **body,
                 "aliases": tuple(body.get("aliases", ())),
                 "static": tuple(body.get("static", ())),
-                "ports": tuple(PublishedPort.from_body(port) for port in body.get("ports", ())),
+                "routes": tuple(StaticRoute.from_body(route) for route in body.get("routes", ())),
             }
         )
 
@@ -142,6 +167,15 @@ class EndpointRecord(_Record):
     def ip6(self) -> str:
         return self.address6.partition("/")[0]
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Those that it has, as CIDR."""
+        return tuple(address for address in (self.address, self.address6) if address)
+
+    def left(self) -> EndpointRecord:
+        """As it is when it is joined to nothing; its name and addresses stay."""
+        return dataclasses.replace(self, sandbox="", ifname="", gateway="", gateway6="", routes=(), facts={})
+
 
 @dataclass(frozen=True, slots=True)
 class SandboxRecord(_Record):
@@ -151,3 +185,36 @@ class SandboxRecord(_Record):
     gateway: str = ""
     """Id of the endpoint that the IPv4 default route goes through."""
     gateway6: str = ""
+    ports: tuple[PublishedPort, ...] = ()
+    """They lead to whichever endpoint has the default route, and stay when that changes."""
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> SandboxRecord:
+        ports = tuple(PublishedPort.from_body(port) for port in body.get("ports", ()))
+        return super(SandboxRecord, cls).from_body({**body, "ports": ports})
+
+
+Record = NetworkRecord | EndpointRecord | SandboxRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An endpoint of a sandbox, with its network."""
+
+    endpoint: EndpointRecord
+    network: NetworkRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A sandbox with all that is joined to it: what decisions about it need to know, and what its plan follows from."""
+
+    sandbox: SandboxRecord
+    members: tuple[Member, ...] = ()
+
+    def member(self, endpoint_id: str) -> Member | None:
+        return next((member for member in self.members if member.endpoint.id == endpoint_id), None)
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        return (self.sandbox, *(member.endpoint for member in self.members))

@@ -41,6 +41,10 @@ class Proxy(Protocol):
         """Serve these, in one message, all or none; one that is served already is replaced."""
         ...
 
+    def retarget(self, targets: Iterable[tuple[str, str, int]]) -> None:
+        """(id, target address, target port): new connections go there.  NotFound for an id that is not served."""
+        ...
+
     def withdraw(self, ids: Iterable[str]) -> None:
         """Stop serving; ids that are not served are passed over."""
         ...

@@ -1,8 +1,11 @@
 """Every network, endpoint and sandbox of an instance: in memory for look-ups, in the store for good.
 
-The controller holds the lock of the root directory, so nobody else writes the store, and look-ups need not ask it.  Each
-index is kept so that finding an endpoint by network, sandbox or name costs the same however many there are.  A change
-is one store transaction first, and memory after it: what raises has changed neither.
+Look-ups do not ask the store.  Each index is kept so that finding an endpoint by network, sandbox or name costs the same
+however many there are.  A change is one store transaction first, and memory after it: what raises has changed neither.
+
+Every record is written over the revision that was read, so a store with other writers (store/protocol.py) refuses what would
+overwrite theirs; what they wrote arrives through its ``watch``.  One host's store has no other writer: the controller
+holds the lock of the root directory.
 
 Every method may be called from any thread.  Who decides from several look-ups holds ``lock`` meanwhile.
 """
@@ -15,10 +18,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from .errors import Conflict, Forbidden, InvalidArgument, NotFound
-from .model import EndpointRecord, NetworkRecord, SandboxRecord
-from .store.sqlite import Store
+from .model import EndpointRecord, Member, NetworkRecord, Record, Room, SandboxRecord
+from .store.protocol import Delete, Put, Store, Stored
 
-Record = NetworkRecord | EndpointRecord | SandboxRecord
+KINDS = ("network", "endpoint", "sandbox")
 
 
 class NetworkNotFound(NotFound):
@@ -56,12 +59,16 @@ class Registry:
         self._endpoint_names: dict[tuple[str, str], str] = {}
         self._of_network: defaultdict[str, set[str]] = defaultdict(set)
         self._of_sandbox: defaultdict[str, set[str]] = defaultdict(set)
-        for body in store.list("network"):
-            self._add(NetworkRecord.from_body(body))
-        for body in store.list("endpoint"):
-            self._add(EndpointRecord.from_body(body))
-        for body in store.list("sandbox"):
-            self._add(SandboxRecord.from_body(body))
+        self._revisions: dict[tuple[str, str], int] = {}
+        self._of_driver: defaultdict[str, set[str]] = defaultdict(set)
+        for kind in KINDS:
+            for stored in store.load(kind):
+                self._learn(stored)
+        self._watch = store.watch(KINDS, self._changed_elsewhere)
+
+    def close(self) -> None:
+        """Stop following the store."""
+        self._watch()
 
     # -- changes ---------------------------------------------------------------------------------------------
 
@@ -70,24 +77,71 @@ class Registry:
         with self.lock:
             forget = tuple(forget)
             for record in records:
-                self._check_name(record)
-            with self._store.transaction():
-                for record in records:
-                    kind, name = _kind(record), record.name if isinstance(record, NetworkRecord) else None
-                    self._store.put(kind, record.id, record.to_body(), name)
-                for record in forget:
-                    self._store.delete(_kind(record), record.id)
+                self.check_name(record)
+            puts = [
+                Put(
+                    kind := _kind(record),
+                    record.id,
+                    record.to_body(),
+                    record.name if isinstance(record, NetworkRecord) else None,
+                    self._revisions.get((kind, record.id), 0),
+                )
+                for record in records
+            ]
+            deletes = [
+                Delete(_kind(record), record.id, self._revisions.get((_kind(record), record.id), 0))
+                for record in forget
+            ]
+            if puts or deletes:
+                revision = self._store.commit(puts, deletes)
+                self._revisions.update({(put.kind, put.id): revision for put in puts})
             for record in records:
                 self._unindex(record)
                 self._add(record)
             for record in forget:
+                self._revisions.pop((_kind(record), record.id), None)
                 self._unindex(record)
                 self._table(record).pop(record.id, None)
 
-    def remove(self, *records: Record) -> None:
-        self.save(forget=records)
+    def _learn(self, stored: Stored) -> None:
+        kinds: dict[str, type[Record]] = {
+            "network": NetworkRecord,
+            "endpoint": EndpointRecord,
+            "sandbox": SandboxRecord,
+        }
+        record = kinds[stored.kind].from_body(stored.body or {})
+        self._unindex(record)
+        self._add(record)
+        self._revisions[stored.kind, stored.id] = stored.revision
 
-    def _check_name(self, record: Record) -> None:
+    def _changed_elsewhere(self, changes: Iterable[Stored]) -> None:
+        with self.lock:
+            for stored in changes:
+                if self._revisions.get((stored.kind, stored.id), 0) >= stored.revision:
+                    continue
+                if stored.body is not None:
+                    self._learn(stored)
+                    continue
+                tables: dict[str, Any] = {
+                    "network": self.networks,
+                    "endpoint": self.endpoints,
+                    "sandbox": self.sandboxes,
+                }
+                table = tables[stored.kind]
+                record = table.get(stored.id)
+                if record is not None:
+                    self._unindex(record)
+                    del table[stored.id]
+                    self._revisions.pop((stored.kind, stored.id), None)
+
+    def known(self, record: Record) -> Record | None:
+        """What stands here under the record's id."""
+        with self.lock:
+            found: Record | None = self._table(record).get(record.id)
+            return found
+
+    def check_name(self, record: Record) -> None:
+        """NetworkNameTaken or EndpointNameTaken when another has the name of this one."""
         if isinstance(record, NetworkRecord) and self._network_names.get(record.name, record.id) != record.id:
             raise NetworkNameTaken(record.name)
         if isinstance(record, EndpointRecord):
@@ -99,6 +153,7 @@ class Registry:
         if isinstance(record, NetworkRecord):
             self.networks[record.id] = record
             self._network_names[record.name] = record.id
+            self._of_driver[record.driver].add(record.id)
         elif isinstance(record, EndpointRecord):
             self.endpoints[record.id] = record
             self._endpoint_names[record.network, record.name] = record.id
@@ -113,6 +168,7 @@ class Registry:
         known = self._table(record).get(record.id)
         if isinstance(known, NetworkRecord):
             del self._network_names[known.name]
+            _discard(self._of_driver, known.driver, known.id)
         elif isinstance(known, EndpointRecord):
             del self._endpoint_names[known.network, known.name]
             _discard(self._of_network, known.network, known.id)
@@ -143,6 +199,35 @@ class Registry:
 
     def has_network_named(self, name: str) -> bool:
         return name in self._network_names
+
+    def network_of_driver(self, driver: str) -> NetworkRecord | None:
+        """Any of this driver's."""
+        with self.lock:
+            return next((self.networks[id] for id in self._of_driver.get(driver, ())), None)
+
+    def sandbox(self, id: str) -> SandboxRecord:
+        with self.lock:
+            record = self.sandboxes.get(id)
+        if record is None:
+            raise NotFound(f"sandbox {id} not found")
+        return record
+
+    def endpoint(self, id: str) -> EndpointRecord:
+        with self.lock:
+            record = self.endpoints.get(id)
+        if record is None:
+            raise NotFound(f"endpoint {id} not found")
+        return record
+
+    def room(self, sandbox: str) -> Room:
+        """The sandbox with its endpoints (sorted by name) and their networks."""
+        with self.lock:
+            members = (Member(e, self.networks[e.network]) for e in self.endpoints_of_sandbox(sandbox))
+            return Room(self.sandbox(sandbox), tuple(members))
+
+    def rooms(self) -> list[Room]:
+        with self.lock:
+            return [self.room(id) for id in self.sandboxes]
 
     def endpoints_of_network(self, network: str) -> list[EndpointRecord]:
         """Sorted by name, so that listings are stable."""

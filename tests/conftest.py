@@ -79,7 +79,7 @@ def start_controller(tmp_path: Path, host: Host) -> Iterator[Callable[..., Contr
         controller = Controller(tmp_path / "root", tmp_path / "run", firewall=firewall, **options)
         running.append(controller)
         try:
-            controller.actions.firewall_state(needed=True)
+            controller.tools.firewall_state(needed=True)
         except NotSupported as error:
             pytest.skip(str(error))
         return controller
@@ -108,7 +108,7 @@ def _empty(controller: Controller) -> None:
             network.delete()
         assert controller.check() == []
         assert lost_leases(controller) == []
-        if controller.actions.has_firewall:
-            controller.actions.firewall.destroy()
+        if controller.tools.has_firewall:
+            controller.tools.firewall.destroy()
     finally:
         controller.close()

@@ -9,7 +9,6 @@ from typing import Any
 
 from aiohttp import web
 
-from ...netlib.ports.publishing import socket_id
 from .. import system
 from ..times import parse_time
 from .call import Call, base_headers
@@ -76,19 +75,19 @@ async def ports(call: Call) -> web.StreamResponse:
 
     def collect() -> list[dict[str, Any]]:
         controller = call.engine.controller
-        proxy = controller.actions.proxy
+        proxy = controller.tools.proxy
         counted: Mapping[str, Any] = proxy.stats()["ports"] if proxy is not None else {}
         with controller.lock:
-            endpoints = [e for e in controller.registry.endpoints.values() if e.ports]
+            sandboxes = [sandbox for sandbox in controller.registry.sandboxes.values() if sandbox.ports]
         found: list[dict[str, Any]] = []
-        for endpoint in endpoints:
-            container = call.engine.registry.find_id(endpoint.sandbox)
-            for port in endpoint.ports:
-                counters = counted.get(socket_id(port), {})
+        for sandbox in sandboxes:
+            container = call.engine.registry.find_id(sandbox.id)
+            for port in sandbox.ports:
+                counters = counted.get(port.id, {})
                 found.append(
                     {
-                        "Container": container.name if container else endpoint.name,
-                        "ContainerID": endpoint.sandbox,
+                        "Container": container.name if container else sandbox.id,
+                        "ContainerID": sandbox.id,
                         "HostIp": port.host_ip,
                         "HostPort": port.host_port,
                         "Port": f"{port.container_port}/{port.proto}",

@@ -4,7 +4,7 @@
     detach   ports freed, namespace and links gone, addresses given back; may be called for what is half there
 
 The sandbox has the container's id.  With ``--network container:X`` there is no sandbox of its own: X's is used.  Published
-ports belong to the endpoint that has the default route, and follow it when networks are connected and disconnected.
+ports are the sandbox's: they lead to the endpoint that has the default route, whichever that is.
 """
 
 from __future__ import annotations
@@ -30,10 +30,8 @@ from .record import Container
 
 if TYPE_CHECKING:
     from ...netlib.controller import Controller
-    from ...netlib.endpoint import Endpoint
-    from ...netlib.network import Network
+    from ...netlib.handles import Endpoint, Network, Sandbox
     from ...netlib.ports.portspec import PortBinding
-    from ...netlib.sandbox import Sandbox
 
 PREDEFINED = frozenset({"bridge", "host", "none"})
 _BY_STATUS: dict[int, type[PynetError]] = {
@@ -150,7 +148,7 @@ class ContainerNetworks:
         for entry in container.networks.values():
             known = entry.get("endpoint_id", "")
             if known and known not in endpoints and known in self.controller.registry.endpoints:
-                endpoints[known] = self._endpoint(known)
+                endpoints[known] = self.controller.endpoint(known)
             entry["endpoint_id"] = ""
         for endpoint in endpoints.values():
             attempt(endpoint.delete)
@@ -187,11 +185,10 @@ class ContainerNetworks:
         try:
             sandbox = self.controller.sandbox(container.id)
             self._join(container, name, sandbox)
-            self._move_ports(sandbox)
         except BaseException:
-            endpoint_id = container.networks.pop(name)["endpoint_id"]
-            if endpoint_id:
-                self._endpoint(endpoint_id).delete()
+            endpoint = self.endpoint(container.networks.pop(name))
+            if endpoint is not None:
+                endpoint.delete()
             raise
 
     def disconnect(self, container: Container, network_name: str, *, force: bool = False) -> None:
@@ -206,14 +203,10 @@ class ContainerNetworks:
                 f"container {container.id} is not connected to {article} {network_name}",
                 hint="`pynet inspect` shows the networks of a container",
             )
-        if container.running and entry.get("endpoint_id"):
-            endpoint = self._endpoint(entry["endpoint_id"])
-            sandbox = self.controller.sandbox(container.id)
-            ports = endpoint.ports
-            endpoint.delete()
-            if ports:
-                self._republish(sandbox, ports)
+        endpoint = self.endpoint(entry) if container.running else None
         del container.networks[network_name]
+        if endpoint is not None:
+            endpoint.delete()
 
     def _join(self, container: Container, name: str, sandbox: Sandbox) -> None:
         entry = container.networks[name]
@@ -241,57 +234,29 @@ class ContainerNetworks:
     # -- ports -----------------------------------------------------------------------------------------------
 
     def _publish(self, container: Container, sandbox: Sandbox, bindings: list[PortBinding]) -> None:
-        endpoint = self.gateway_endpoint(sandbox)
-        if not bindings or endpoint is None:
+        if not bindings:
             return
         try:
-            endpoint.publish(bindings)
+            sandbox.publish(bindings)
         except PynetError as error:
-            if isinstance(error, PortInUse) and error.holder in self.controller.registry.endpoints:
-                holder = self.controller.registry.endpoints[error.holder].name
-                error.hint = f"container {holder} holds it; {PortInUse.hint}"
+            if isinstance(error, PortInUse) and error.holder in self.controller.registry.sandboxes:
+                holder = self.controller.registry.room(error.holder)
+                name = next((member.endpoint.name for member in holder.members), error.holder[:12])
+                error.hint = f"container {name} holds it; {PortInUse.hint}"
+            endpoint = self.gateway_endpoint(sandbox)
             raise rephrase(
                 error,
                 "driver failed programming external connectivity on endpoint "
-                f"{container.name} ({endpoint.id}): {error}",
+                f"{container.name} ({endpoint.id if endpoint else ''}): {error}",
             ) from error
 
-    def _move_ports(self, sandbox: Sandbox) -> None:
-        """After a new endpoint took over the default route, the ports of the others are its."""
-        gateway = self.gateway_endpoint(sandbox)
-        for endpoint in sandbox.endpoints():
-            if gateway is not None and endpoint.id != gateway.id and endpoint.ports:
-                ports = endpoint.ports
-                endpoint.unpublish()
-                self._republish(sandbox, ports)
-
-    def _republish(self, sandbox: Sandbox, ports: Any) -> None:
-        from ...netlib.ports.portspec import PortBinding
-
-        endpoint = self.gateway_endpoint(sandbox)
-        if endpoint is None:
-            return
-        bindings = [
-            PortBinding(p.proto, p.host_ip, p.host_port, p.host_port, p.container_port, p.proxy_protocol) for p in ports
-        ]
-        endpoint.publish(bindings)
-
     def gateway_endpoint(self, sandbox: Sandbox) -> Endpoint | None:
-        """The endpoint that published ports lead to: the one with the default route, else any whose network has a bridge."""
+        """The endpoint that has the default route, else any."""
         record = sandbox.record
-        endpoints = sandbox.endpoints()
-        for wanted in (record.gateway, record.gateway6):
-            for endpoint in endpoints:
-                if wanted and endpoint.id == wanted:
-                    return endpoint
-        return next((endpoint for endpoint in endpoints if endpoint.network.bridge), None)
+        endpoints = {endpoint.id: endpoint for endpoint in sandbox.endpoints()}
+        return endpoints.get(record.gateway) or endpoints.get(record.gateway6) or next(iter(endpoints.values()), None)
 
     # -- looking ---------------------------------------------------------------------------------------------
-
-    def _endpoint(self, id: str) -> Endpoint:
-        from ...netlib.endpoint import Endpoint
-
-        return Endpoint(self.controller, id)
 
     def _sandbox_endpoints(self, id: str) -> list[Endpoint]:
         with self.controller.lock:  # between a look and a second one the container may end
@@ -300,7 +265,7 @@ class ContainerNetworks:
     def endpoint(self, entry: Mapping[str, Any]) -> Endpoint | None:
         """The live endpoint of one of a container's ``networks``, or None."""
         id = entry.get("endpoint_id", "")
-        return self._endpoint(id) if id and id in self.controller.registry.endpoints else None
+        return self.controller.endpoint(id) if id and id in self.controller.registry.endpoints else None
 
     def addresses(self, container: Container) -> list[tuple[str, str]]:
         """Every address in the sandbox, without prefix length: (id of its network, address)."""

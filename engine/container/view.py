@@ -9,8 +9,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ...netlib.endpoint import Endpoint
 from ...netlib.errors import NotFound
+from ...netlib.handles import Endpoint
 from ...netlib.kernel.tree import tree_size
 from ...runtime.images.store import ImageStore
 from ..core import Core
@@ -49,7 +49,6 @@ class View:
     def look(self, container: Container) -> Look:
         """The live part of a container."""
         sandbox = self._controller.registry.sandboxes.get(container.id)
-        ports: list[tuple[str, str, int, int]] = []
         networks: dict[str, NetworkLook] = {}
         for name, entry in list(container.networks.items()):
             networks[name] = NetworkLook(entry["settings"], entry["network_id"])
@@ -57,11 +56,11 @@ class View:
                 endpoint = self._networks.endpoint(entry)
                 if endpoint is not None:
                     networks[name] = self._network(container, name, entry, endpoint)
-                    ports += [(p.proto, p.host_ip, p.host_port, p.container_port) for p in endpoint.ports]
             except NotFound:
                 pass  # it left the network while we looked
         if sandbox is None:
             return Look(networks=networks)
+        ports = [(p.proto, p.host_ip, p.host_port, p.container_port) for p in sandbox.ports]
         return Look(sandbox_id=sandbox.id, sandbox_key=sandbox.path, networks=networks, ports=ports)
 
     def _network(self, container: Container, name: str, entry: Mapping[str, Any], endpoint: Endpoint) -> NetworkLook:

@@ -153,6 +153,10 @@ class Rtnetlink:
             batch.append(messages.del_link(group=group))
             self._netlink.transact(batch, ignore=_GONE, at_once=len(batch))
 
+    def delete_group(self, group: int) -> None:
+        """Delete every link of a group, many at the price of one; none is fine (netlib/reaper.py)."""
+        self._netlink.transact([messages.del_link(group=group)], ignore=_GONE)
+
     def link(self, link: int | str) -> LinkInfo | None:
         """One link by index or name, None if there is none."""
         message = messages.get_link(name=check_ifname(link)) if isinstance(link, str) else messages.get_link(link)
@@ -213,9 +217,9 @@ class Rtnetlink:
 
     # -- addresses ----------------------------------------------------------------------------------------------
 
-    def add_address(self, index: int, address: str, prefix: int) -> None:
-        """EEXIST if the link has it already."""
-        self._netlink.transact([messages.new_address(index, address, prefix)])
+    def add_address(self, index: int, address: str, prefix: int, *, origin: int = 0) -> None:
+        """EEXIST if the link has it already.  *origin* marks who added it, where the kernel keeps that (since 5.18)."""
+        self._netlink.transact([messages.new_address(index, address, prefix, origin=origin)])
 
     def delete_address(self, index: int, address: str, prefix: int) -> None:
         """One that is gone already, or whose link is, is fine."""

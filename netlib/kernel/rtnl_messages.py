@@ -27,7 +27,7 @@ IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
 VETH_INFO_PEER = 1
 IFF_UP = 1
 OPERSTATE_UP = 6  # RFC 2863 ifOperStatus, as if.h numbers it
-IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
+IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_PROTO = 1, 2, 8, 11
 IFA_F_NODAD = 2
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_TABLE = 1, 4, 5, 6, 7, 15
 RT_TABLE_MAIN, RTPROT_STATIC, RTN_UNICAST, RTN_LOCAL, RTNH_F_ONLINK, RTM_F_CLONED = 254, 4, 1, 2, 4, 0x200
@@ -70,6 +70,8 @@ class AddressInfo:
     prefix: int
     scope: int
     flags: int
+    origin: int = 0
+    """Who added it (IFA_PROTO, rtnetlink(7), since Linux 5.18); 0 is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,12 +263,14 @@ def read_link(body: bytes) -> LinkInfo:
 # -- addresses ------------------------------------------------------------------------------------------------------
 
 
-def new_address(index: int, address: str, prefix: int) -> Message:
+def new_address(index: int, address: str, prefix: int, *, origin: int = 0) -> Message:
     """IPv6 without duplicate address detection: IPAM gave the address away once, and DAD would hold it for a second."""
     family, raw = pack_address(address)
     _check_prefix(family, address, prefix)
     body = _IFADDR.pack(family, prefix, IFA_F_NODAD if family == socket.AF_INET6 else 0, 0, index)
     body += attribute(IFA_LOCAL, raw) + attribute(IFA_ADDRESS, raw)
+    if origin:
+        body += attribute(IFA_PROTO, bytes([origin]))
     return Message(f"add address {address}/{prefix}", RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body)
 
 
@@ -290,7 +294,8 @@ def read_address(body: bytes) -> AddressInfo:
     _family, prefix, flags, scope, index = _IFADDR.unpack_from(body)
     found = attributes(body, _IFADDR.size)
     raw = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS, b"")
-    return AddressInfo(index, _unpack_address(raw), prefix, scope, _number(found.get(IFA_FLAGS)) or flags)
+    origin = found.get(IFA_PROTO, b"\0")[0]
+    return AddressInfo(index, _unpack_address(raw), prefix, scope, _number(found.get(IFA_FLAGS)) or flags, origin)
 
 
 # -- routes ---------------------------------------------------------------------------------------------------------

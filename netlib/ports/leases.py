@@ -1,6 +1,6 @@
 """Who holds which host port: bookkeeping without sockets.
 
-A lease is (protocol, host address, port) with an owner, the endpoint's id.  As with bind(2), the unspecified address of
+A lease is (protocol, host address, port) with an owner, the sandbox's id.  As with bind(2), the unspecified address of
 a family (0.0.0.0, ::) conflicts with every address of its family, and the families do not meet (the sockets are made
 with IPV6_V6ONLY).
 
@@ -13,7 +13,7 @@ releases it and claims again, with the ports tried so far in ``exclude``.
 Costs: a lease or a look-up is a dictionary access or two.  A choice is a search in a bitmap of ports that have no lease
 at all, 8 KiB a protocol; only when that finds none are the ports looked at one by one that other addresses hold.
 
-Leases are not stored here.  They are in the endpoints' records, and ``restore`` puts them back at start.
+Leases are not stored here.  They are in the sandboxes' records, and ``restore`` puts them back at start.
 """
 
 from __future__ import annotations
@@ -123,12 +123,6 @@ class PortTable:
         """Give a port back on these addresses.  Idempotent; a lease of another owner stays."""
         with self._lock:
             for address in addresses:
-                self._remove(proto, address, port, owner)
-
-    def release_owner(self, owner: str) -> None:
-        """Give back everything that this owner holds.  Idempotent."""
-        with self._lock:
-            for proto, address, port in tuple(self._owned.get(owner, ())):
                 self._remove(proto, address, port, owner)
 
     def holder(self, proto: str, address: str, port: int) -> str | None:

@@ -1,9 +1,10 @@
-"""What pynet must remember: objects, in one SQLite file.
+"""One host's store: objects in one SQLite file.
 
-    objects   kind, id, name, body (JSON)     a network, an endpoint, a sandbox, a container
+    objects   kind, id, name, body (JSON), revision    a network, an endpoint, a sandbox, a container
+    facts     the store's own: its id, and the revision of the last commit
 
-Leases are not kept apart: an address or a host port belongs to the endpoint whose record names it, so it is given and
-taken in the same transaction as the endpoint itself and can not be left over.  (Uniqueness is decided in memory by the
+Leases are not kept apart: an address belongs to the endpoint, a host port to the sandbox whose record names it, so it is given
+and taken in the same transaction as the object itself and can not be left over.  (Uniqueness is decided in memory by the
 pools and the port table, which are filled from the records under the lock of the root directory.)
 
 Every mutation is one transaction (BEGIN IMMEDIATE), so a process killed anywhere leaves the state before or after it.
@@ -12,6 +13,10 @@ last ones, and the reconcile at start compares with the kernel, which has lost e
 connection of its own, which is closed when the thread is gone.  The file and what SQLite keeps beside it (-wal, -shm) are
 the owner's alone (0600): a container's environment stands in them.  A file with a newer schema than this code knows is
 refused (StateTooNew), an older one is migrated in one transaction.
+
+The store's id stands in a file beside it too (``store-id``).  So a file that was emptied or deleted is not taken for the
+first start of a new pynet, which would end everything that runs: StoreLost says so.  And who writes through a file that is
+no longer the one under its name is told, in place of writing to nowhere.
 """
 
 from __future__ import annotations
@@ -20,32 +25,19 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from ..errors import Conflict, InternalError, InvalidArgument, StateTooNew
+from ..errors import InternalError, InvalidArgument, StateTooNew
+from .migrations import MIGRATIONS
+from .protocol import Body, Changed, Delete, NameTaken, Put, Stored
 
-Body = dict[str, Any]
-
-_MIGRATIONS: tuple[str, ...] = (
-    """
-    CREATE TABLE objects (
-        kind TEXT NOT NULL, id TEXT NOT NULL, name TEXT, body TEXT NOT NULL, PRIMARY KEY (kind, id)
-    ) WITHOUT ROWID;
-    CREATE UNIQUE INDEX object_names ON objects (kind, name) WHERE name IS NOT NULL;
-    """,
-)
-"""Step n takes the schema from version n to n + 1; never edit one that was released."""
+__all__ = ["NameTaken", "Store", "StoreFailed", "StoreLost"]
 
 
-class NameTaken(Conflict):
-    """Another object of this kind has the name."""
-
-    def __init__(self, kind: str, name: str) -> None:
-        super().__init__(f"{kind} with name {name} already exists", hint="remove it, or choose another name")
-        self.kind, self.name = kind, name
+class StoreLost(InternalError):
+    """The store is not the one that was here."""
 
 
 class StoreFailed(InternalError):
@@ -83,14 +75,21 @@ def _make_private(path: Path) -> None:
 class Store:
     """See the module's text.  Methods outside a ``transaction()`` are transactions of their own."""
 
-    def __init__(self, path: Path) -> None:
+    scope = "local"
+
+    def __init__(self, path: Path, *, expect: Callable[[], str] | None = None) -> None:
+        """Open or make the file.  *expect* says what else makes a new, empty store a surprise ("" for nothing)."""
         self.path = path
+        self._expect = expect
         self._local = threading.local()
         self._all: dict[threading.Thread, sqlite3.Connection] = {}
         self._lock = threading.Lock()
         try:
             _make_private(path)
+            found = os.stat(path)
+            self._file = found.st_dev, found.st_ino
             self._migrate()
+            self._check_identity()
         except OSError as error:
             raise InternalError(f"can not open the store {path}: {error}", hint=_HINT) from error
         except sqlite3.DatabaseError as error:
@@ -130,14 +129,55 @@ class Store:
     def _migrate(self) -> None:
         with self.transaction() as connection:
             (found,) = connection.execute("PRAGMA user_version").fetchone()
-            if found > len(_MIGRATIONS):
-                raise StateTooNew(str(self.path), found, len(_MIGRATIONS))
-            for step in _MIGRATIONS[found:]:
-                for statement in step.split(";"):
-                    if statement.strip():
-                        connection.execute(statement)
+            if found > len(MIGRATIONS):
+                raise StateTooNew(str(self.path), found, len(MIGRATIONS))
+            if not found:
+                self._check_new()
+            for step in MIGRATIONS[found:]:
+                step(connection)
             # also when it says so already: a full disk is met here, where pynetd has a reserve to spend (engine/reserve.py)
-            connection.execute(f"PRAGMA user_version={len(_MIGRATIONS)}")
+            connection.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
+
+    # -- identity --------------------------------------------------------------------------------------------
+
+    @property
+    def _marker(self) -> Path:
+        return self.path.with_name("store-id")
+
+    def _check_new(self) -> None:
+        """A store that is made must be the first one here."""
+        why = f"{self._marker} says that there was one" if self._marker.exists() else ""
+        if not why and self._expect is not None:
+            why = self._expect()
+        if why:
+            raise StoreLost(
+                f"the store {self.path} is empty or was deleted, and {why}",
+                hint=f"put the file back; or, to begin with nothing and end what runs, remove {self._marker} and what is pinned",
+            )
+
+    def _check_identity(self) -> None:
+        with self.transaction() as connection:
+            (id,) = connection.execute("SELECT value FROM facts WHERE name = 'id'").fetchone()
+        if self._marker.exists():
+            return  # another id is a copy that was put back: that was somebody's intention
+        fd = os.open(self._marker, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, f"{id}\n".encode())
+        finally:
+            os.close(fd)
+
+    def _check_there(self) -> None:
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            found = None
+        if found is None or (found.st_dev, found.st_ino) != self._file:
+            raise StoreLost(
+                f"the store {self.path} was {'deleted' if found is None else 'replaced'} while it was in use",
+                hint="put the file back under its name and restart pynetd; what runs goes on meanwhile",
+            )
+
+    # -- transactions ----------------------------------------------------------------------------------------
 
     @contextmanager
     def transaction(self) -> Generator[sqlite3.Connection]:
@@ -150,6 +190,7 @@ class Store:
             finally:
                 self._local.depth -= 1
             return
+        self._check_there()
         try:
             connection.execute("BEGIN IMMEDIATE")
             self._local.depth = 1
@@ -162,20 +203,58 @@ class Store:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
 
-    # -- objects ---------------------------------------------------------------------------------------------
+    # -- objects, as the library's registry uses them (protocol.py) --------------------------------------------
+
+    def load(self, kind: str) -> list[Stored]:
+        rows = self._connection().execute("SELECT id, body, revision FROM objects WHERE kind = ? ORDER BY id", (kind,))
+        return [Stored(kind, id, json.loads(body), revision) for id, body, revision in rows]
+
+    def commit(self, puts: Sequence[Put], deletes: Sequence[Delete]) -> int:
+        with self.transaction() as connection:
+            revision = self._next_revision(connection)
+            for put in puts:
+                self._expect_revision(connection, put.kind, put.id, put.expected)
+                self._put(connection, put, revision)
+            for delete in deletes:
+                if delete.expected:
+                    self._expect_revision(connection, delete.kind, delete.id, delete.expected)
+                connection.execute("DELETE FROM objects WHERE kind = ? AND id = ?", (delete.kind, delete.id))
+        return revision
+
+    def watch(self, kinds: Sequence[str], tell: Callable[[Iterable[Stored]], None]) -> Callable[[], None]:
+        """Silent: who holds the lock of the root directory is the only writer."""
+        return lambda: None
+
+    @staticmethod
+    def _next_revision(connection: sqlite3.Connection) -> int:
+        (value,) = connection.execute(
+            "UPDATE facts SET value = value + 1 WHERE name = 'revision' RETURNING value"
+        ).fetchone()
+        return int(value)
+
+    @staticmethod
+    def _expect_revision(connection: sqlite3.Connection, kind: str, id: str, expected: int) -> None:
+        row = connection.execute("SELECT revision FROM objects WHERE kind = ? AND id = ?", (kind, id)).fetchone()
+        if (row[0] if row else 0) != expected:
+            raise Changed(kind, id)
+
+    @staticmethod
+    def _put(connection: sqlite3.Connection, put: Put, revision: int) -> None:
+        try:
+            connection.execute(
+                "INSERT INTO objects (kind, id, name, body, revision) VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT (kind, id) DO UPDATE SET name = excluded.name, body = excluded.body, revision = excluded.revision",
+                (put.kind, put.id, put.name, json.dumps(put.body, separators=(",", ":")), revision),
+            )
+        except sqlite3.IntegrityError as error:
+            raise NameTaken(put.kind, put.name or "") from error
+
+    # -- objects, as the engine uses them ----------------------------------------------------------------------
 
     def put(self, kind: str, id: str, body: Body, name: str | None = None) -> None:
-        """Create or replace an object.  NameTaken when another object of the kind has the name."""
-        text = json.dumps(body, separators=(",", ":"))
+        """Create or replace an object, whatever revision it has.  NameTaken when another object of the kind has the name."""
         with self.transaction() as connection:
-            try:
-                connection.execute(
-                    "INSERT INTO objects (kind, id, name, body) VALUES (?, ?, ?, ?)"
-                    " ON CONFLICT (kind, id) DO UPDATE SET name = excluded.name, body = excluded.body",
-                    (kind, id, name, text),
-                )
-            except sqlite3.IntegrityError as error:
-                raise NameTaken(kind, name or "") from error
+            self._put(connection, Put(kind, id, body, name), self._next_revision(connection))
 
     def get(self, kind: str, id: str) -> Body | None:
         row = self._connection().execute("SELECT body FROM objects WHERE kind = ? AND id = ?", (kind, id)).fetchone()

@@ -10,12 +10,10 @@ TYPE_CHECKING = False  # importing typing would cost more than all the rest of a
 if TYPE_CHECKING:
     from .netlib.controller import Controller
     from .netlib.driver import Driver
-    from .netlib.endpoint import Endpoint
     from .netlib.errors import PynetError
+    from .netlib.handles import Endpoint, Network, Sandbox
     from .netlib.model import IpamConfig, PublishedPort
-    from .netlib.network import Network
     from .netlib.ports.portspec import PortBinding, parse_publish
-    from .netlib.sandbox import Sandbox
     from .netlib.version import __version__
     from .proxy.api import Forwarder
 
@@ -37,14 +35,14 @@ __all__ = [
 _WHERE = {
     "Controller": ".netlib.controller",
     "Driver": ".netlib.driver",
-    "Endpoint": ".netlib.endpoint",
+    "Endpoint": ".netlib.handles",
     "Forwarder": ".proxy.api",
     "IpamConfig": ".netlib.model",
-    "Network": ".netlib.network",
+    "Network": ".netlib.handles",
     "PortBinding": ".netlib.ports.portspec",
     "PublishedPort": ".netlib.model",
     "PynetError": ".netlib.errors",
-    "Sandbox": ".netlib.sandbox",
+    "Sandbox": ".netlib.handles",
     "__version__": ".netlib.version",
     "parse_publish": ".netlib.ports.portspec",
 }

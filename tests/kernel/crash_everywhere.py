@@ -24,14 +24,14 @@ from pynet.netlib.applier import Applier
 from pynet.netlib.controller import Controller
 from pynet.netlib.firewall.iptables import backend as iptables
 from pynet.netlib.firewall.nftables import backend as nftables
-from pynet.netlib.kernel import host, netns, sysctl
+from pynet.netlib.kernel import netns, sysctl
 from pynet.netlib.kernel.libnftables import Nft
 from pynet.netlib.kernel.netlink import NetlinkSocket
 from pynet.netlib.model import EndpointRecord, IpamConfig
 from pynet.netlib.ports.portspec import parse_publish
 
 DIED, LIVED = 9, 0
-LOADED = host, iptables, nftables, reconcile, bridge
+LOADED = iptables, nftables, reconcile, bridge
 """What the children would otherwise import again and again."""
 
 
@@ -66,9 +66,9 @@ def arm_every(left: int) -> None:
 
 class Mortal(Applier):
     def __init__(self, inner: Applier, fuse: Fuse) -> None:
-        super().__init__(inner.actions)
-        self._make = {kind: fuse.before(act) for kind, act in self._make.items()}
-        self._unmake = {kind: fuse.before(act) for kind, act in self._unmake.items()}
+        super().__init__(inner.tools)
+        for verb in ("make", "unmake", "alter", "forsake"):
+            setattr(self, verb, fuse.before(getattr(self, verb)))
 
 
 def life(controller: Controller) -> None:
@@ -83,7 +83,7 @@ def life(controller: Controller) -> None:
     second.join(sandbox)  # takes the default route
     second.leave()
     for name in ("stray0", "stray1"):  # several at once are deleted in another way than one
-        controller.actions.rtnl.add_bridge(name, group=controller.instance.link_group)
+        controller.tools.rtnl.add_bridge(name, group=controller.instance.link_group)
     controller.repair()
     first.unpublish()
     second.join(sandbox)
@@ -99,6 +99,11 @@ def life(controller: Controller) -> None:
 
 def endpoints(controller: Controller) -> list[EndpointRecord]:
     return list(controller.registry.endpoints.values())
+
+
+def gateways_of(controller: Controller, path: str) -> set[str]:
+    with controller.tools.inside(path) as inside:
+        return {r.gateway for version in (4, 6) for r in inside.rtnl.routes(version) if r.destination == "default"}
 
 
 def in_child(act: Callable[[int], None], point: int) -> int:
@@ -119,23 +124,24 @@ def follow(controller: Controller) -> None:
     wanted = {n.bridge for n in controller.networks()}
     wanted |= {f"pv{e.id[:12]}" for e in endpoints(controller) if e.sandbox}
     # whatever group they are in: a link of ours that lost its mark is nobody's, and stays for ever
-    links = [link for link in controller.actions.rtnl.links() if link.kind in ("bridge", "veth")]
+    links = [link for link in controller.tools.rtnl.links() if link.kind in ("bridge", "veth")]
     assert {link.name for link in links} == wanted
     assert {link.group for link in links} <= {controller.instance.link_group}
     for network in controller.networks():
         (link,) = (link for link in links if link.name == network.bridge)
-        held = {f"{a.address}/{a.prefix}" for a in controller.actions.rtnl.addresses(link.index)}
+        held = {f"{a.address}/{a.prefix}" for a in controller.tools.rtnl.addresses(link.index)}
         assert held >= {f"{config.gateway}/{config.prefix}" for config in network.record.ipam}, held
-    rules, ports = controller.actions.firewall.state()
+    rules, ports = controller.tools.firewall.state()
     assert {rule.bridge for rule in rules} == {n.bridge for n in controller.networks()}
-    assert {r.host_port for r in ports} == {p.host_port for e in endpoints(controller) for p in e.ports}
+    led = {p.host_port for n in controller.networks() for e in n.endpoints() for p in e.ports}
+    assert {r.host_port for r in ports} == led
     for sandbox in controller.sandboxes():
         offered = [e.gateway for e in sandbox.endpoints()]
-        gateways = controller.actions.default_gateways(sandbox.path)
+        gateways = gateways_of(controller, sandbox.path)
         assert bool(gateways) == bool(offered), (gateways, offered)
         sandbox.delete()
-    controller.actions.rtnl.delete_links([link.index for link in links])  # the next life has another root
-    controller.actions.firewall.destroy()
+    controller.tools.rtnl.delete_links([link.index for link in links])  # the next life has another root
+    controller.tools.firewall.destroy()
 
 
 def main(directory: Path, firewall: str, points: str, stride: int) -> int:
@@ -147,7 +153,7 @@ def main(directory: Path, firewall: str, points: str, stride: int) -> int:
             arm_every(point)
         with start(point) as controller:
             if points == "steps":
-                controller.applier = Mortal(controller.applier, Fuse(point))
+                controller.core.applier = Mortal(controller.core.applier, Fuse(point))
             life(controller)
 
     def mend(point: int) -> None:

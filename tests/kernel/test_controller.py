@@ -13,7 +13,6 @@ import pytest
 
 from pynet.netlib.applier import Applier, StepFailed
 from pynet.netlib.controller import Controller
-from pynet.netlib.endpoint import Endpoint
 from pynet.netlib.errors import (
     Conflict,
     Forbidden,
@@ -24,13 +23,14 @@ from pynet.netlib.errors import (
     PynetError,
     RootBusy,
 )
+from pynet.netlib.handles import Endpoint, Network, Sandbox
 from pynet.netlib.kernel.netlink import NetlinkError
+from pynet.netlib.kinds.resource import Resource
 from pynet.netlib.model import IpamConfig
-from pynet.netlib.network import Network
 from pynet.netlib.ports.portspec import parse_publish
-from pynet.netlib.resources import Resource
-from pynet.netlib.sandbox import Sandbox
 from pynet.plugins.testhost import Host, Lan
+
+from support.netlib import Watched
 
 
 @pytest.fixture(params=["nftables", "iptables"])
@@ -49,17 +49,17 @@ def crash(controller: Controller) -> None:
     controller.close()
 
 
-def joined(network: Network, name: str, **options: Any) -> tuple[Sandbox, Endpoint]:
-    sandbox = network.controller.create_sandbox(name)
+def joined(controller: Controller, network: Network, name: str, **options: Any) -> tuple[Sandbox, Endpoint]:
+    sandbox = controller.create_sandbox(name)
     endpoint = network.create_endpoint(name, **options)
     endpoint.join(sandbox)
     return sandbox, endpoint
 
 
 def call_in(controller: Controller, sandbox: Sandbox, function: Callable[..., Any], *arguments: Any) -> Any:
-    fd = controller.actions.netns.open(sandbox.path)
+    fd = controller.tools.netns.open(sandbox.path)
     try:
-        return controller.actions.netns.call(fd, function, *arguments)
+        return controller.tools.netns.call(fd, function, *arguments)
     finally:
         os.close(fd)
 
@@ -90,8 +90,8 @@ def exchange(client: socket.socket, server: socket.socket) -> tuple[str, int]:
 
 def test_containers_of_a_network_reach_each_other_the_host_and_the_lan(controller: Controller, lan: Lan) -> None:
     web = controller.create_network("web", subnet="10.1.0.0/24")
-    a, first = joined(web, "a")
-    b, second = joined(web, "b")
+    a, first = joined(controller, web, "a")
+    b, second = joined(controller, web, "b")
     assert (first.address, second.address) == ("10.1.0.2/24", "10.1.0.3/24")
     with serve(controller, b, 80) as server:
         peer, _ = exchange(call_in(controller, a, dial, "10.1.0.3", 80), server)
@@ -103,7 +103,7 @@ def test_containers_of_a_network_reach_each_other_the_host_and_the_lan(controlle
 
 def test_a_published_port_answers_the_lan_the_host_and_its_own_container(controller: Controller, lan: Lan) -> None:
     web = controller.create_network("web", subnet="10.1.0.0/24")
-    sandbox, endpoint = joined(web, "a")
+    sandbox, endpoint = joined(controller, web, "a")
     ports = endpoint.publish(parse_publish("8080:80"))
     assert [(p.host_ip, p.host_port, p.container_port) for p in ports] == [("0.0.0.0", 8080, 80)]
     with serve(controller, sandbox, 80) as server:
@@ -122,8 +122,8 @@ def test_ipv6_beside_ipv4(controller: Controller) -> None:
     dual = controller.create_network(
         "dual", ipam=[IpamConfig(subnet="10.1.0.0/24"), IpamConfig(subnet="fd00:1::/64")], ipv6=True
     )
-    a, _ = joined(dual, "a")
-    b, second = joined(dual, "b")
+    a, _ = joined(controller, dual, "a")
+    b, second = joined(controller, dual, "b")
     assert second.address6 == "fd00:1::3/64"
     with call_in(controller, b, lambda: socket.create_server(("::", 80), family=socket.AF_INET6)) as server:
         assert exchange(call_in(controller, a, dial, "fd00:1::3", 80), server)[0] == "fd00:1::2"
@@ -138,8 +138,8 @@ def test_containers_of_a_network_without_icc_reach_the_host_but_not_each_other(
         pytest.skip("br_netfilter is not loaded")
     switch.write_text(br_netfilter)
     apart = controller.create_network("apart", subnet="10.1.0.0/24", options={"icc": "false"})
-    a, _ = joined(apart, "a")
-    b, endpoint = joined(apart, "b")
+    a, _ = joined(controller, apart, "a")
+    b, endpoint = joined(controller, apart, "b")
     endpoint.publish(parse_publish("8080:80"))
     with serve(controller, b, 80) as server:
         with pytest.raises(OSError):
@@ -151,7 +151,7 @@ def test_containers_of_a_network_without_icc_reach_the_host_but_not_each_other(
 def test_the_default_route_follows_priority_and_survives_leaving(controller: Controller) -> None:
     first = controller.create_network("a", subnet="10.1.0.0/24")
     second = controller.create_network("b", subnet="10.2.0.0/24")
-    sandbox, endpoint = joined(first, "x")
+    sandbox, endpoint = joined(controller, first, "x")
 
     def hop() -> str:
         def read() -> str:
@@ -177,7 +177,7 @@ def test_the_default_route_follows_priority_and_survives_leaving(controller: Con
 
 def test_an_address_of_a_static_endpoint_is_kept_while_it_is_not_joined(controller: Controller) -> None:
     web = controller.create_network("web", subnet="10.1.0.0/29")
-    sandbox, endpoint = joined(web, "a", ip="10.1.0.4")
+    sandbox, endpoint = joined(controller, web, "a", ip="10.1.0.4")
     sandbox.delete()
     assert endpoint.record.sandbox == ""
     others = [web.create_endpoint(f"e{i}").address for i in range(4)]
@@ -191,9 +191,9 @@ def test_an_address_of_a_static_endpoint_is_kept_while_it_is_not_joined(controll
 def test_an_endpoint_joins_again_while_its_last_sandbox_is_still_held(controller: Controller) -> None:
     """An orphaned process keeps the old namespace, and with it the old interface of the same name, alive."""
     web = controller.create_network("web", subnet="10.1.0.0/24")
-    old, endpoint = joined(web, "a")
-    other, _ = joined(web, "b")
-    held = controller.actions.netns.open(old.path)
+    old, endpoint = joined(controller, web, "a")
+    other, _ = joined(controller, web, "b")
+    held = controller.tools.netns.open(old.path)
     old.delete()
     new = controller.create_sandbox("again")
     endpoint.join(new)
@@ -250,7 +250,7 @@ def test_a_network_that_can_not_be_is_refused_and_leaves_nothing(
 
 def test_endpoints_and_joins_that_can_not_be(controller: Controller) -> None:
     web = controller.create_network("web", subnet="10.1.0.0/24")
-    sandbox, endpoint = joined(web, "a")
+    sandbox, endpoint = joined(controller, web, "a")
     for options, text in (
         ({"ip": "10.2.0.1"}, "no configured subnet contains IP address 10.2.0.1"),
         ({"ip": "10.1.0.2"}, "Address already in use"),
@@ -275,8 +275,8 @@ def test_endpoints_and_joins_that_can_not_be(controller: Controller) -> None:
 
 def test_a_port_in_use_is_an_error_that_names_the_holder_and_leaves_nothing(controller: Controller, host: Host) -> None:
     web = controller.create_network("web", subnet="10.1.0.0/24")
-    _, a = joined(web, "a")
-    _, b = joined(web, "b")
+    _, a = joined(controller, web, "a")
+    _, b = joined(controller, web, "b")
     a.publish(parse_publish("8080:80"))
     before = host.snapshot()
     with pytest.raises(PortInUse, match=r"Bind for 0.0.0.0:8080 failed: port is already allocated"):
@@ -292,7 +292,7 @@ def test_a_port_in_use_is_an_error_that_names_the_holder_and_leaves_nothing(cont
 
 
 def test_an_sctp_port_is_published_where_the_kernel_has_sctp(controller: Controller) -> None:
-    _, endpoint = joined(controller.create_network("web", subnet="10.1.0.0/24"), "a")
+    _, endpoint = joined(controller, controller.create_network("web", subnet="10.1.0.0/24"), "a")
     try:
         socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
     except OSError:
@@ -313,38 +313,36 @@ def test_an_sctp_port_is_published_where_the_kernel_has_sctp(controller: Control
 # -- failures and crashes ---------------------------------------------------------------------------------------------
 
 
-class FailingApplier(Applier):
+class FailingApplier(Watched):
     """Fails at the n-th resource that it is to make."""
 
     def __init__(self, inner: Applier, failing_at: int) -> None:
-        super().__init__(inner.actions)
+        super().__init__(inner, self._count)
         self.left = failing_at
-        self._make = {kind: self._failing(make) for kind, make in self._make.items()}
 
-    def _failing(self, make: Callable[[Any], None]) -> Callable[[Any], None]:
-        def act(resource: Resource) -> None:
+    def _count(self, verb: str, resource: Resource) -> None:
+        if verb == "make":
             self.left -= 1
-            if self.left < 0:
+            if self.left == -1:
                 raise NetlinkError(5, f"make {resource.key}")
-            make(resource)
-
-        return act
 
 
-STEPS = 9
+STEPS = 13
 
 
 @pytest.mark.parametrize("failing_at", range(STEPS + 1))
 def test_a_change_that_fails_half_way_leaves_nothing(controller: Controller, host: Host, failing_at: int) -> None:
     """Every step of every plan of a life is made to fail in turn."""
-    working = controller.applier
-    sandbox, endpoint = joined(controller.create_network("first"), "first")  # what starts once (a thread, a socket) has
+    working = controller.core.applier
+    sandbox, endpoint = joined(
+        controller, controller.create_network("first"), "first"
+    )  # what starts once (a thread, a socket) has
     sandbox.delete()
     endpoint.delete()
     controller.network("first").delete()
-    controller.actions.settle()
-    controller.actions.conntrack.count()
-    controller.actions.firewall.destroy()
+    controller.tools.reaper.settle()
+    controller.tools.conntrack.count()
+    controller.tools.firewall.destroy()
     clean = host.snapshot()
 
     def life() -> None:
@@ -356,15 +354,15 @@ def test_a_change_that_fails_half_way_leaves_nothing(controller: Controller, hos
         endpoint.join(sandbox)
         endpoint.publish([*parse_publish("8080:80"), *parse_publish("5353:53/udp")])
 
-    controller.applier = FailingApplier(working, failing_at)
+    controller.core.applier = FailingApplier(working, failing_at)
     if failing_at < STEPS:
         with pytest.raises(StepFailed, match=r"can not make .*: make .*Input/output error") as caught:
             life()
         assert isinstance(caught.value.__cause__, NetlinkError)
     else:
         life()
-        assert controller.applier.left == 0, "STEPS is the number of resources in this life"
-    controller.applier = working
+        assert controller.core.applier.left == 0, "STEPS is the number of resources in this life"
+    controller.core.applier = working
     assert controller.check() == [], "store and kernel agree after a failure"
     for sandbox in controller.sandboxes():
         sandbox.delete()
@@ -372,7 +370,7 @@ def test_a_change_that_fails_half_way_leaves_nothing(controller: Controller, hos
         for endpoint in network.endpoints():
             endpoint.delete()
         network.delete()
-    controller.actions.firewall.destroy()
+    controller.tools.firewall.destroy()
     left = clean.difference(host.settled(clean))
     assert not left, left
     life()
@@ -382,12 +380,12 @@ def test_a_change_that_fails_half_way_leaves_nothing(controller: Controller, hos
 def test_repair_brings_back_what_others_removed_and_removes_strays(start: Callable[[], Controller], host: Host) -> None:
     controller = start()
     web = controller.create_network("web", subnet="10.1.0.0/24")
-    sandbox, endpoint = joined(web, "a")
+    sandbox, endpoint = joined(controller, web, "a")
     endpoint.publish(parse_publish("8080:80"))
-    controller.actions.firewall.destroy()
-    controller.actions.rtnl.delete_link(web.bridge)
+    controller.tools.firewall.destroy()
+    controller.tools.rtnl.delete_link(web.bridge)
     group = controller.instance.link_group
-    controller.actions.rtnl.add_bridge("pbstray", group=group)
+    controller.tools.rtnl.add_bridge("pbstray", group=group)
     (controller.instance.netns_dir / "stray").touch()
     found = {str(difference) for difference in controller.check()}
     assert f"missing link {web.bridge}" in found
@@ -404,7 +402,7 @@ def test_repair_brings_back_what_others_removed_and_removes_strays(start: Callab
 def test_a_crashed_controller_is_followed_by_one_that_knows_everything(start: Callable[[], Controller]) -> None:
     controller = start()
     web = controller.create_network("web", subnet="10.1.0.0/24", labels={"a": "b"})
-    _sandbox, endpoint = joined(web, "a")
+    _sandbox, endpoint = joined(controller, web, "a")
     endpoint.publish(parse_publish("8080:80"))
     with pytest.raises(RootBusy, match="in use by another process"):
         Controller(controller.instance.root, controller.instance.run)
@@ -424,10 +422,10 @@ def test_a_lost_namespace_is_made_again(start: Callable[[], Controller]) -> None
     """As after a reboot: the store knows all of it, the kernel nothing."""
     controller = start()
     web = controller.create_network("web", subnet="10.1.0.0/24")
-    sandbox, endpoint = joined(web, "a")
+    sandbox, endpoint = joined(controller, web, "a")
     endpoint.publish(parse_publish("8080:80"))
-    controller.actions.netns.delete(sandbox.path)
-    controller.actions.rtnl.delete_link(web.bridge)
+    controller.tools.netns.delete(sandbox.path)
+    controller.tools.rtnl.delete_link(web.bridge)
     controller.repair()
     assert controller.check() == []
     with serve(controller, sandbox, 80) as server:

@@ -5,17 +5,27 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from pynet.netlib.controller import Controller
 from pynet.netlib.driver import load_driver
-from pynet.netlib.errors import Conflict, InternalError, InvalidArgument, NotFound, NotSupported
+from pynet.netlib.errors import InternalError, InvalidArgument, NotFound, NotSupported
+from pynet.netlib.kinds.resource import Resource
 from pynet.netlib.ports.portspec import parse_publish
-from pynet.plugins.testhost import Host
 
 PAGE = Path(__file__).parents[2] / "docs" / "drivers.md"
+
+
+@dataclass(frozen=True)
+class Unknown(Resource):
+    """Of a kind that nobody registered."""
+
+    @property
+    def title(self) -> str:
+        return "a link of another kind"
 
 
 @pytest.fixture
@@ -51,9 +61,26 @@ def test_a_strangers_driver_works_from_end_to_end(controller: Controller) -> Non
     endpoint.join(controller.create_sandbox("a"))
     assert [port.host_port for port in endpoint.publish(parse_publish("8080:80"))] == [8080]
     assert controller.check() == []
-    controller.actions.rtnl.delete_link(network.bridge)
+    bridge = controller.tools.rtnl.link(network.bridge)
+    assert bridge is not None
+    assert bridge.alias == "pynet network web"
+    controller.tools.rtnl.set_link(bridge.index, alias="")
+    assert [str(difference) for difference in controller.check()] == [f"missing alias {network.bridge}"]
+    assert [str(difference) for difference in controller.repair()] == [f"missing alias {network.bridge}"]
+    controller.tools.rtnl.delete_link(network.bridge)
     controller.repair()
     assert controller.check() == []
+
+
+@pytest.mark.usefixtures("package")
+def test_a_strangers_kind_is_undone_with_the_rest(controller: Controller) -> None:
+    bridge = controller.tools.rtnl.add_bridge("br7")
+    network = controller.create_network("web", driver="quiet", subnet="10.1.0.0/24", options={"bridge": "br7"})
+    network.delete()
+    link = controller.tools.rtnl.link("br7")
+    assert link is not None
+    assert link.alias == ""
+    controller.tools.rtnl.delete_link(bridge)
 
 
 def test_everything_is_taken_down_beside_a_driver_that_is_gone(
@@ -66,8 +93,8 @@ def test_everything_is_taken_down_beside_a_driver_that_is_gone(
         controller = start_controller()
         with pytest.raises(NotFound, match="could not find plugin quiet"):
             controller.take_down()
-        assert controller.actions.rtnl.link(quiet) is not None, "only its driver knows what it has made"
-        assert controller.actions.rtnl.link(web) is None
+        assert controller.tools.rtnl.link(quiet) is not None, "only its driver knows what it has made"
+        assert controller.tools.rtnl.link(web) is None
     controller = start_controller()
     controller.repair()
     assert controller.check() == []
@@ -83,32 +110,5 @@ def test_a_driver_that_can_not_be_loaded_is_told() -> None:
 
 
 def test_a_resource_that_nobody_can_make_is_an_error_and_leaves_nothing(controller: Controller) -> None:
-    with pytest.raises(InternalError, match="no way to make a str"):
-        controller.applier.apply(["a link of another kind"])  # type: ignore[list-item]
-
-
-def test_plans_are_shown_as_lines_and_make_nothing(controller: Controller, host: Host) -> None:
-    before = host.snapshot()
-    lines = [
-        str(resource) for resource in controller.plan_network("web", subnet="10.1.0.0/24", options={"bridge": "br0"})
-    ]
-    assert host.snapshot() == before
-    assert lines[0] == "sysctl net.ipv4.ip_forward: 1"
-    assert re.fullmatch(r"bridge br0: 10.1.0.1/24, 02:[0-9a-f:]{14}, MTU 1500", lines[1])
-    assert lines[2:] == ["sysctl net.ipv6.conf.br0.accept_ra: 0", "firewall rules of br0: 10.1.0.0/24, masquerade"]
-    network = controller.create_network("web", subnet="10.1.0.0/24", options={"bridge": "br0"})
-    assert [str(resource).partition(":")[0] for resource in network.plan()] == [
-        line.partition(":")[0] for line in lines
-    ]
-    with pytest.raises(Conflict, match="network with name web already exists"):
-        controller.plan_network("web")
-    endpoint = network.create_endpoint("a")
-    assert endpoint.plan() == []
-    sandbox = controller.create_sandbox("a")
-    endpoint.join(sandbox)
-    endpoint.publish(parse_publish("8080:80"))
-    assert [str(resource) for resource in endpoint.plan()] == [
-        f"interface eth0 in {sandbox.path}: 10.1.0.2/24, {endpoint.mac}, MTU 1500, pv{endpoint.id[:12]} on br0, "
-        "default route through 10.1.0.1",
-        f"NAT of the published ports of endpoint {endpoint.id[:12]}: :8080/tcp -> 10.1.0.2:80",
-    ]
+    with pytest.raises(InternalError, match="no way to make a Unknown"):
+        controller.core.applier.make(Unknown())

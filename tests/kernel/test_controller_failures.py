@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -14,14 +14,20 @@ from pynet.engine.container.attachment import ContainerNetworks, endpoint_settin
 from pynet.engine.container.record import Container
 from pynet.netlib.applier import Applier, StepFailed
 from pynet.netlib.controller import Controller
-from pynet.netlib.endpoint import Endpoint
 from pynet.netlib.errors import MultipleErrors, PortInUse, PynetError, Unavailable
+from pynet.netlib.handles import Endpoint
+from pynet.netlib.kinds.bridge import Bridge
+from pynet.netlib.kinds.resource import Resource
+from pynet.netlib.kinds.route import Route
+from pynet.netlib.kinds.rules import NetworkFirewall, PortForwards
+from pynet.netlib.kinds.veth import Veth
 from pynet.netlib.ports.portspec import parse_publish
 from pynet.netlib.ports.told import Stats
 from pynet.netlib.proxying import Listening, ServedPort
-from pynet.netlib.resources import Bridge, DefaultRoute, NetworkFirewall, PortForwards, Veth
 from pynet.plugins.testhost import Host
 from pynet.proxy.dataplane.counters import Counters
+
+from support.netlib import Watched, default_gateways
 
 
 @dataclass
@@ -38,6 +44,11 @@ class KeptInHand:
     def listen(self, ports: Iterable[ServedPort]) -> None:
         self._reach()
         self.ports.update({port.id: port for port in ports})
+
+    def retarget(self, targets: Iterable[tuple[str, str, int]]) -> None:
+        self._reach()
+        for id, ip, port in targets:
+            self.ports[id] = replace(self.ports[id], target_ip=ip, target_port=port)
 
     def withdraw(self, ids: Iterable[str]) -> None:
         self._reach()
@@ -71,16 +82,16 @@ def endpoint(controller: Controller) -> Endpoint:
     return endpoint
 
 
-class Refusing(Applier):
+class Refusing(Watched):
     """The kernel refuses to make or unmake these."""
 
     def __init__(self, inner: Applier, *kinds: type) -> None:
-        super().__init__(inner.actions)
-        for table in (self._make, self._unmake):
-            table.update({kind: self._refuse for kind in kinds if kind in table})
+        super().__init__(inner, self._refuse)
+        self._kinds = kinds
 
-    def _refuse(self, _: object) -> None:
-        raise OSError(16, "Device or resource busy")
+    def _refuse(self, verb: str, resource: Resource) -> None:
+        if isinstance(resource, self._kinds):
+            raise OSError(16, "Device or resource busy")
 
 
 def test_publishing_while_the_proxy_is_away_fails_and_leaves_nothing(
@@ -106,7 +117,8 @@ def test_what_ends_while_the_proxy_is_away_ends_all_the_same(
         controller.sandbox("a").delete() if how == "sandbox" else getattr(endpoint, how)()
     proxy.away = False
     assert (how == "delete") == (endpoint.id not in controller.registry.endpoints)
-    assert controller.actions.sockets == {}
+    kept = {"tcp/0.0.0.0/8080", "tcp/::/8080"} if how in ("leave", "delete") else set[str]()
+    assert controller.tools.ports.ids == kept, "the sandbox has them, and they wait for another network"
     assert {str(difference) for difference in controller.check()} == {
         "stray port tcp/0.0.0.0/8080",
         "stray port tcp/::/8080",
@@ -152,12 +164,12 @@ def test_a_leave_whose_undo_fails_still_moves_the_default_route(controller: Cont
     sandbox = controller.sandbox("a")
     second = controller.create_network("other", subnet="10.2.0.0/24").create_endpoint("a", gw_priority=1)
     second.join(sandbox)
-    controller.applier, working = Refusing(controller.applier, Veth), controller.applier
+    controller.core.applier, working = Refusing(controller.core.applier, Veth), controller.core.applier
     with pytest.raises(StepFailed, match=r"can not remove interface eth1 in .*: .*busy") as caught:
         second.leave()
-    controller.applier = working
+    controller.core.applier = working
     assert "pynet repair" in caught.value.hint
-    assert controller.actions.default_gateways(sandbox.path) == {"10.1.0.1"}
+    assert default_gateways(controller, sandbox.path) == {"10.1.0.1"}
     assert [str(d) for d in controller.check()] == [f"stray link pv{second.id[:12]}"]
     controller.repair()
     assert controller.check() == []
@@ -165,10 +177,10 @@ def test_a_leave_whose_undo_fails_still_moves_the_default_route(controller: Cont
 
 def test_a_delete_whose_undo_fails_gives_the_addresses_back(controller: Controller, endpoint: Endpoint) -> None:
     endpoint.publish(parse_publish("8080:80"))
-    controller.applier, working = Refusing(controller.applier, Veth, PortForwards), controller.applier
+    controller.core.applier, working = Refusing(controller.core.applier, Veth, PortForwards), controller.core.applier
     with pytest.raises(MultipleErrors, match=r"endpoint a: .*NAT of the published ports.*; .*interface eth0") as caught:
         endpoint.delete()
-    controller.applier = working
+    controller.core.applier = working
     assert len(caught.value.errors) == 2
     assert "pynet repair" in caught.value.hint
     again = controller.network("web").create_endpoint("b", ip="10.1.0.2")
@@ -179,10 +191,13 @@ def test_a_delete_whose_undo_fails_gives_the_addresses_back(controller: Controll
 def test_a_network_whose_undo_fails_is_gone_and_repair_removes_the_rest(controller: Controller) -> None:
     network = controller.create_network("web", subnet="10.1.0.0/24")
     bridge = network.bridge
-    controller.applier, working = Refusing(controller.applier, Bridge, NetworkFirewall), controller.applier
+    controller.core.applier, working = (
+        Refusing(controller.core.applier, Bridge, NetworkFirewall),
+        controller.core.applier,
+    )
     with pytest.raises(MultipleErrors, match=rf"can not remove firewall rules of {bridge}.*; can not remove bridge"):
         network.delete()
-    controller.applier = working
+    controller.core.applier = working
     assert controller.networks() == []
     assert {str(d) for d in controller.check()} == {f"stray link {bridge}", f"stray rule {bridge}"}
     controller.repair()
@@ -192,13 +207,21 @@ def test_a_network_whose_undo_fails_is_gone_and_repair_removes_the_rest(controll
 
 def test_a_join_whose_undo_fails_tells_both(controller: Controller, endpoint: Endpoint) -> None:
     second = controller.create_network("other", subnet="10.2.0.0/24").create_endpoint("a", gw_priority=1)
-    controller.applier, working = Refusing(controller.applier, DefaultRoute), controller.applier
+    working = controller.core.applier
+
+    def refuse(verb: str, resource: Resource) -> None:
+        if isinstance(resource, Route) or (isinstance(resource, Veth) and verb == "remove"):
+            raise OSError(16, "Device or resource busy")
+
+    controller.core.applier = Watched(working, refuse)
     with pytest.raises(StepFailed, match="can not make default route") as caught:
         second.join(controller.sandbox("a"))
-    controller.applier = working
-    assert any("while undoing: can not make default route" in note for note in caught.value.__notes__)
+    controller.core.applier = working
+    assert any("while undoing: can not remove interface eth1" in note for note in caught.value.__notes__)
     assert second.record.sandbox == ""
-    assert controller.actions.default_gateways(controller.sandbox("a").path) == {"10.1.0.1"}
+    assert default_gateways(controller, controller.sandbox("a").path) == {"10.1.0.1"}
+    assert [str(d) for d in controller.check()] == [f"stray link pv{second.id[:12]}"]
+    controller.repair()
     assert controller.check() == []
 
 
@@ -225,7 +248,7 @@ def test_a_port_that_was_taken_meanwhile_is_told_and_comes_back_when_it_is_free(
         endpoint = controller.network("web").endpoints()[0]
         endpoint.delete()
         controller.network("web").delete()
-        controller.actions.firewall.destroy()
+        controller.tools.firewall.destroy()
 
 
 def test_a_port_in_use_names_the_endpoint_that_holds_it(controller: Controller, endpoint: Endpoint) -> None:
@@ -255,7 +278,7 @@ def test_a_controller_that_can_not_start_leaves_no_thread_and_no_descriptor(
         for each in other.network("n").endpoints():
             each.delete()
         other.network("n").delete()
-        other.actions.firewall.destroy()
+        other.tools.firewall.destroy()
 
 
 def test_directories_that_can_not_be_made_are_an_error_of_the_tree(tmp_path: Path, host: Host) -> None:

@@ -26,11 +26,11 @@ def test_publishing_a_udp_port_forgets_the_flows_to_it_alone(
     ):
         client.sendto(b"x", (lan.host_address, 5353))
         own.sendto(b"x", (lan.address, 5353))
-        seen = {flow.destination for flow in controller.actions.conntrack.flows() if flow.destination_port == 5353}
+        seen = {flow.destination for flow in controller.tools.conntrack.flows() if flow.destination_port == 5353}
         assert seen == {lan.host_address, lan.address}
         endpoint.publish(parse_publish(f"{where}5353:53/udp"))
-        flows = [flow for flow in controller.actions.conntrack.flows() if flow.destination_port == 5353]
+        flows = [flow for flow in controller.tools.conntrack.flows() if flow.destination_port == 5353]
         assert [flow.destination for flow in flows] == [lan.address]
         client.sendto(b"x", (lan.host_address, 5353))
-        (flow,) = (f for f in controller.actions.conntrack.flows() if f.destination == lan.host_address)
+        (flow,) = (f for f in controller.tools.conntrack.flows() if f.destination == lan.host_address)
         assert flow.reply_source == endpoint.address.partition("/")[0]

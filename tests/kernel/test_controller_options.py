@@ -13,11 +13,13 @@ import pytest
 from pynet.netlib.addressing import NoAddressLeft
 from pynet.netlib.controller import Controller
 from pynet.netlib.errors import InvalidArgument
+from pynet.netlib.handles import Sandbox
 from pynet.netlib.kernel.rtnetlink import Rtnetlink
 from pynet.netlib.model import IpamConfig
 from pynet.netlib.ports.portspec import parse_publish
-from pynet.netlib.sandbox import Sandbox
 from pynet.plugins.testhost import Lan
+
+from support.netlib import default_gateways
 
 
 @pytest.fixture(params=["nftables", "iptables"])
@@ -26,9 +28,9 @@ def controller(request: pytest.FixtureRequest, start_controller: Callable[..., C
 
 
 def inside(controller: Controller, sandbox: Sandbox, function: Callable[..., Any], *arguments: Any) -> Any:
-    fd = controller.actions.netns.open(sandbox.path)
+    fd = controller.tools.netns.open(sandbox.path)
     try:
-        return controller.actions.netns.call(fd, function, *arguments)
+        return controller.tools.netns.call(fd, function, *arguments)
     finally:
         os.close(fd)
 
@@ -62,8 +64,8 @@ def test_links_have_the_mtu_and_the_mac_that_were_asked_for(controller: Controll
             return link.mtu, link.mac
 
     assert inside(controller, sandbox, look) == (1400, "02:00:00:00:ab:01")
-    bridge = controller.actions.rtnl.link(network.bridge)
-    veth = controller.actions.rtnl.link(f"pv{endpoint.id[:12]}")
+    bridge = controller.tools.rtnl.link(network.bridge)
+    veth = controller.tools.rtnl.link(f"pv{endpoint.id[:12]}")
     assert bridge is not None
     assert veth is not None
     assert (bridge.mtu, veth.mtu) == (1400, 1400)
@@ -102,7 +104,7 @@ def test_a_gateway_of_choice_is_the_bridges_address_and_the_next_hop(controller:
     outside = network.create_endpoint("e", ip="10.1.0.200")
     sandbox = controller.create_sandbox("e")
     outside.join(sandbox)
-    assert controller.actions.default_gateways(sandbox.path) == {"10.1.0.254"}
+    assert default_gateways(controller, sandbox.path) == {"10.1.0.254"}
     with socket.create_server(("10.1.0.254", 7000)) as server:
         assert answers(inside(controller, sandbox, socket.create_connection, ("10.1.0.254", 7000), 5), server) == (
             "10.1.0.200"

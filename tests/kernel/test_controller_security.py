@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pynet.netlib.controller import Controller
-from pynet.netlib.sandbox import Sandbox
+from pynet.netlib.handles import Sandbox
 
 
 @pytest.fixture
@@ -53,11 +53,11 @@ def test_a_bridge_takes_no_router_advertisements_from_its_containers(
     assert Path(f"/proc/sys/net/ipv6/conf/{network.bridge}/accept_ra").read_text() == "0\n"
 
 
-def inhabitant(sandbox: Sandbox) -> subprocess.Popen[bytes]:
+def inhabitant(controller: Controller, sandbox: Sandbox) -> subprocess.Popen[bytes]:
     """A process that lives in the sandbox until its input ends."""
     fd = os.open(sandbox.path, os.O_RDONLY)
     try:
-        process = sandbox.controller.actions.netns.call(
+        process = controller.tools.netns.call(
             fd, subprocess.Popen, ["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
     finally:
@@ -75,7 +75,7 @@ def test_a_living_container_whose_pin_is_lost_is_pinned_again_and_not_cut_off(
     endpoint.join(sandbox)
     neighbour = controller.create_sandbox("b")
     network.create_endpoint("b").join(neighbour)
-    with inhabitant(sandbox), inhabitant(neighbour):
+    with inhabitant(controller, sandbox), inhabitant(controller, neighbour):
         before = os.stat(sandbox.path).st_ino
         subprocess.run(["umount", sandbox.path], check=True)
         if unlinked:

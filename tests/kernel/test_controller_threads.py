@@ -14,11 +14,12 @@ import pytest
 
 from pynet.netlib.applier import Applier, StepFailed
 from pynet.netlib.controller import Controller
-from pynet.netlib.endpoint import Endpoint
 from pynet.netlib.errors import Conflict, Forbidden, NotFound
-from pynet.netlib.network import Network
+from pynet.netlib.handles import Endpoint, Network
+from pynet.netlib.kinds.resource import Resource
 from pynet.netlib.ports.portspec import parse_publish
-from pynet.netlib.resources import Resource
+
+from support.netlib import Watched
 
 PATIENCE = 30
 
@@ -28,34 +29,28 @@ def controller(start_controller: Callable[..., Controller]) -> Controller:
     return start_controller()
 
 
-class Slow(Applier):
+class Slow(Watched):
     """Lets a test act while a step of somebody's plan is under way."""
 
     def __init__(self, inner: Applier, kind: str, *, fails: bool = False) -> None:
-        super().__init__(inner.actions)
+        super().__init__(inner, self._slowly)
         self.reached, self.go_on = threading.Event(), threading.Event()
-        self._kind, self._fails = kind, fails
-        self._make = {k: self._slow(f) for k, f in self._make.items()}
-        self._unmake = {k: self._slow(f) for k, f in self._unmake.items()}
+        self._slow_at, self._fails = kind, fails
 
-    def _slow(self, act: Callable[[Resource], None]) -> Callable[[Resource], None]:
-        def slowly(resource: Resource) -> None:
-            if type(resource).__name__ == self._kind and not self.reached.is_set():
-                self.reached.set()
-                assert self.go_on.wait(PATIENCE)
-                if self._fails:
-                    raise OSError(5, "made to fail")
-            act(resource)
-
-        return slowly
+    def _slowly(self, verb: str, resource: Resource) -> None:
+        if type(resource).__name__ == self._slow_at and not self.reached.is_set():
+            self.reached.set()
+            assert self.go_on.wait(PATIENCE)
+            if self._fails:
+                raise OSError(5, "made to fail")
 
 
 def in_the_middle(
     controller: Controller, kind: str, first: Callable[[], object], second: Callable[[], object], *, fails: bool = False
 ) -> list[BaseException | None]:
     """Start *second* while *first* is at its step of *kind*; what they raised."""
-    slow = Slow(controller.applier, kind, fails=fails)
-    controller.applier, before = slow, controller.applier
+    slow = Slow(controller.core.applier, kind, fails=fails)
+    controller.core.applier, before = slow, controller.core.applier
     try:
         with ThreadPoolExecutor(2) as pool:
             one = pool.submit(first)
@@ -66,7 +61,7 @@ def in_the_middle(
             slow.go_on.set()
             return [future.exception(PATIENCE) for future in (one, two)]
     finally:
-        controller.applier = before
+        controller.core.applier = before
 
 
 def test_threads_that_do_everything_at_once_end_consistent(controller: Controller) -> None:
@@ -111,10 +106,8 @@ def test_threads_that_do_everything_at_once_end_consistent(controller: Controlle
     assert done[0] > 12, "most of it is not refused"
     assert controller.check() == []
     assert {e.network for e in controller.registry.endpoints.values()} <= set(controller.registry.networks)
-    live = {
-        f"{p.proto}/{p.host_ip}/{p.host_port}" for n in controller.networks() for e in n.endpoints() for p in e.ports
-    }
-    assert set(controller.actions.sockets) == live, "a socket for each published port and no other"
+    live = {port.id for sandbox in controller.sandboxes() for port in sandbox.ports}
+    assert controller.tools.ports.ids == live, "a socket for each published port and no other"
 
 
 def test_joins_side_by_side_are_not_slower_than_one_by_one(controller: Controller) -> None:
@@ -150,15 +143,15 @@ def test_a_sandbox_that_is_deleted_while_an_endpoint_joins_stays_deleted(control
     assert controller.check() == []
 
 
-def test_a_port_that_is_published_while_its_endpoint_leaves_is_refused(controller: Controller) -> None:
+def test_a_port_that_is_published_while_the_only_endpoint_leaves_is_not_published(controller: Controller) -> None:
     network = controller.create_network("web", subnet="10.1.0.0/24")
     sandbox, endpoint = controller.create_sandbox("a"), network.create_endpoint("a")
     endpoint.join(sandbox)
-    _, error = in_the_middle(
-        controller, "Veth", endpoint.leave, lambda: endpoint.publish(parse_publish("8080:80"))
+    errors = in_the_middle(
+        controller, "Veth", endpoint.leave, lambda: sandbox.publish(parse_publish("8080:80"))
     )  # fmt: skip
-    assert isinstance(error, Forbidden)
-    assert endpoint.ports == ()
+    assert errors == [None, None]
+    assert sandbox.ports == ()
     with socket.create_server(("0.0.0.0", 8080)):
         pass
 
@@ -184,17 +177,17 @@ def test_a_bridge_that_is_going_is_not_taken_for_the_new_networks(controller: Co
     network = create()
     assert in_the_middle(controller, "Bridge", network.delete, create) == [None, None]
     assert controller.check() == []
-    assert controller.actions.rtnl.link("br0") is not None
+    assert controller.tools.rtnl.link("br0") is not None
 
 
 def test_an_interface_outlives_the_clean_up_after_its_endpoints_last_sandbox(controller: Controller) -> None:
     network = controller.create_network("web", subnet="10.1.0.0/24")
     sandbox, endpoint = controller.create_sandbox("a"), network.create_endpoint("a")
     endpoint.join(sandbox)
-    held = controller.actions.netns.open(sandbox.path)  # a process that is slow to die
+    held = controller.tools.netns.open(sandbox.path)  # a process that is slow to die
     sandbox.delete()
     endpoint.join(controller.create_sandbox("b"))
-    controller.actions.settle()  # what the reaper does a second after the deletion
+    controller.tools.reaper.settle()  # what it does a little after the deletion
     assert controller.check() == []
     os.close(held)
 

@@ -61,6 +61,6 @@ def test_the_bridge_keeps_apart_what_the_firewall_does_not_see(
     apart = controller.create_network("apart", ipv6=True, options={"icc": "false"})
     endpoint = apart.create_endpoint("a")
     endpoint.join(controller.create_sandbox())
-    link = controller.actions.rtnl.link(veth_name(endpoint.id))
+    link = controller.tools.rtnl.link(veth_name(endpoint.id))
     assert link is not None and link.isolated == bool(unseen)
     assert controller.warnings() == []

@@ -30,5 +30,5 @@ def test_the_examples_do_what_the_page_says(host: Host, tmp_path: Path) -> None:
         shown = output.getvalue()
     controller = names["controller"]
     again = type(controller)(tmp_path / "root", tmp_path / "run")
-    again.actions.firewall.destroy()
+    again.tools.firewall.destroy()
     again.close()

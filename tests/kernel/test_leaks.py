@@ -16,8 +16,8 @@ import pytest
 from pynet.netlib.addressing import Addressing
 from pynet.netlib.controller import Controller
 from pynet.netlib.model import IpamConfig
+from pynet.netlib.ports.hostports import HostPorts
 from pynet.netlib.ports.portspec import parse_publish
-from pynet.netlib.ports.publishing import Publisher
 
 from support.leaks import lost_leases
 from support.suites import run_suite
@@ -109,10 +109,14 @@ KILLS_ALL = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
 @pytest.mark.parametrize(
-    ("owner", "said"), [(Addressing, "+ leases: address of 10.1.0.0/24"), (Publisher, "+ leases: port PortLease(")]
+    ("owner", "verb", "said"),
+    [
+        (Addressing, "release", "+ leases: address of 10.1.0.0/24"),
+        (HostPorts, "give_back", "+ leases: port PortLease("),
+    ],
 )
 def test_a_lease_that_no_record_explains_is_seen(
-    start_controller: Callable[..., Controller], monkeypatch: pytest.MonkeyPatch, owner: Any, said: str
+    start_controller: Callable[..., Controller], monkeypatch: pytest.MonkeyPatch, owner: Any, verb: str, said: str
 ) -> None:
     controller = start_controller()
     network = controller.create_network("web", ipam=[IpamConfig(subnet="10.1.0.0/24")])
@@ -121,15 +125,15 @@ def test_a_lease_that_no_record_explains_is_seen(
     endpoint.publish(parse_publish("8080:80"))
     held: list[tuple[Any, ...]] = []
 
-    def forget(*arguments: Any) -> None:
+    def forget(*arguments: Any, **_: Any) -> None:
         held.append(arguments)
 
     with monkeypatch.context() as forgetful:
-        forgetful.setattr(owner, "release", forget)
+        forgetful.setattr(owner, verb, forget)
         sandbox.delete()
         endpoint.delete()
     found = lost_leases(controller)
     assert found and all(line.startswith(said) for line in found)
     for arguments in held:
-        owner.release(*arguments)
+        getattr(owner, verb)(*arguments)
     assert lost_leases(controller) == []

@@ -27,10 +27,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pynet.ipam.driver import DefaultIpam
 from pynet.netlib.addressing import Addressing
 from pynet.netlib.controller import Controller
 from pynet.netlib.instance import Instance
-from pynet.netlib.ports.publishing import Publisher
+from pynet.netlib.ports.hostports import HostPorts
 from pynet.plugins.snapshot import Snapshot
 
 from support.engine import Daemon
@@ -141,24 +142,25 @@ def lost_leases(controller: Controller) -> list[str]:
     """Addresses and ports that *controller* holds and no record explains (+), or the reverse (-), a line each."""
     registry = controller.registry
     addressing = Addressing(controller.instance.digest)
-    publisher = Publisher({}, has_proxy=False)
+    ports = HostPorts(has_proxy=False)
     for network in registry.networks.values():
-        endpoints = registry.endpoints_of_network(network.id)
-        addressing.restore(network, endpoints)
-        for endpoint in endpoints:
-            publisher.restore(endpoint.id, endpoint.ports)
-    explained = _leases(addressing, publisher)
-    held = _leases(controller.addressing, controller.publisher)
+        addressing.restore(network, registry.endpoints_of_network(network.id))
+    for sandbox in registry.sandboxes.values():
+        ports.restore(sandbox.id, sandbox.ports)
+    explained = _leases(addressing, ports)
+    held = _leases(controller.core.addressing, controller.tools.ports)
     return [f"+ leases: {lease}" for lease in sorted((held - explained).elements())] + [
         f"- leases: {lease}" for lease in sorted((explained - held).elements())
     ]
 
 
-def _leases(addressing: Addressing, publisher: Publisher) -> Counter[str]:
-    pools = addressing._space.pools
+def _leases(addressing: Addressing, ports: HostPorts) -> Counter[str]:
+    ipam = addressing.driver("default")
+    assert isinstance(ipam, DefaultIpam)
+    pools = ipam._space.pools
     found = Counter({f"address of {pool.prefix}": pool.used for pool in pools})
     found.update(f"pool {pool.prefix}" for pool in pools)
-    found.update(f"port {lease}" for lease in publisher._table)
+    found.update(f"port {lease}" for lease in ports._table)
     return found
 
 

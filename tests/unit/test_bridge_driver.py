@@ -7,9 +7,14 @@ from dataclasses import replace
 import pytest
 
 from pynet.drivers.bridge import BridgeDriver, bridge_mac, parse_options
+from pynet.netlib.driver import Joined
 from pynet.netlib.errors import Forbidden, InvalidArgument
+from pynet.netlib.kinds.bridge import Bridge
+from pynet.netlib.kinds.resource import Resource
+from pynet.netlib.kinds.rules import NetworkFirewall
+from pynet.netlib.kinds.sysctl import Sysctl
+from pynet.netlib.kinds.veth import Veth
 from pynet.netlib.model import EndpointRecord, IpamConfig, NetworkRecord, SandboxRecord
-from pynet.netlib.resources import Bridge, NetworkFirewall, Resource, Sysctl, Veth
 
 DRIVER = BridgeDriver()
 NETWORK = NetworkRecord(
@@ -90,38 +95,25 @@ def test_an_internal_network_neither_forwards_nor_masquerades_nor_routes() -> No
     assert not any(path[-1] in ("ip_forward", "forwarding") for path in sysctls(plan))
     rules = next(r.rules for r in plan if isinstance(r, NetworkFirewall))
     assert (rules.internal, rules.masquerade) == (True, False)
-    assert DRIVER.gateways(internal, ENDPOINT) == ("", "")
-    assert veth_of(internal, ENDPOINT).gateways == ()
+    assert DRIVER.join(internal, ENDPOINT, SANDBOX) == Joined()
+    assert DRIVER.publishing(internal, ENDPOINT) is None
 
 
-def test_only_the_gateway_endpoint_brings_the_default_route() -> None:
-    assert veth_of(NETWORK, ENDPOINT).gateways == ("10.1.0.1",)
-    assert veth_of(NETWORK, ENDPOINT, replace(SANDBOX, gateway="other")).gateways == ()
-
-
-def test_ipv6_is_switched_on_for_endpoints_that_have_it() -> None:
-    dual = replace(ENDPOINT, address6="fd00:1::2/64")
-    plan = list(DRIVER.endpoint_plan(DUAL, dual, SANDBOX))
-    assert sysctls(plan) == {("net", "ipv6", "conf", "default", "disable_ipv6")}
-    assert sysctls(list(DRIVER.endpoint_plan(NETWORK, ENDPOINT, SANDBOX))) == set()
-    assert veth_of(DUAL, dual, replace(SANDBOX, gateway6=dual.id)).gateways == ("10.1.0.1", "fd00:1::1")
+def test_an_endpoint_offers_the_gateway_of_its_own_subnet() -> None:
+    several = replace(DUAL, ipam=(*DUAL.ipam, IpamConfig("10.2.0.0/24", gateway="10.2.0.9")))
+    assert DRIVER.join(several, ENDPOINT, SANDBOX) == Joined(gateway="10.1.0.1")
+    second = replace(ENDPOINT, address="10.2.0.5/24", address6="fd00:1::2/64")
+    assert DRIVER.join(several, second, SANDBOX) == Joined(gateway="10.2.0.9", gateway6="fd00:1::1")
 
 
 def test_the_hosts_own_namespace_is_refused() -> None:
     with pytest.raises(Forbidden):
-        list(DRIVER.endpoint_plan(NETWORK, ENDPOINT, replace(SANDBOX, path="")))
+        DRIVER.join(NETWORK, ENDPOINT, replace(SANDBOX, path=""))
 
 
-def test_conflicts() -> None:
-    other = replace(NETWORK, id="ef" * 32, name="other", ipam=(IpamConfig("10.2.0.0/24"),))
-    assert DRIVER.conflicts(NETWORK, other) == ""
-    assert DRIVER.conflicts(NETWORK, replace(other, ipam=(IpamConfig("10.1.0.128/25"),))) == (
-        "networks have overlapping IPv4"
-    )
-    named = {"com.docker.network.bridge.name": "br7"}
-    assert DRIVER.conflicts(replace(NETWORK, options=named), replace(other, options=named)) == (
-        "networks have same bridge name"
-    )
+def test_an_inhibited_ipv4_gateway_leaves_the_ipv6_one() -> None:
+    inhibited = replace(DUAL, options={"com.docker.network.bridge.inhibit_ipv4": "true"})
+    assert bridge_of(inhibited).addresses == ("fd00:1::1/64",)
 
 
 def test_names_fit_the_kernels_limit() -> None:

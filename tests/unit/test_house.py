@@ -44,17 +44,9 @@ EXCEPTIONS = {
     ("netlib/driver.py", "drivers"): "the registry of drivers loads the built-in ones by name",
 }
 
-RUN_CIRCLES: set[tuple[str, str]] = {
-    # to go: an entry is an import that closes a circle at run time; without these there is none
-    ("netlib.endpoint", "netlib.network"),
-    ("netlib.endpoint", "netlib.sandbox"),
-}
-TYPING_CIRCLES: dict[tuple[str, str], str] = {
-    ("netlib.network", "netlib.controller"): "to go",
-    ("netlib.endpoint", "netlib.controller"): "to go",
-    ("netlib.sandbox", "netlib.controller"): "to go",
-    ("netlib.reconcile", "netlib.controller"): "to go",
-}
+RUN_CIRCLES: set[tuple[str, str]] = set()
+"""Imports that close a circle at run time."""
+TYPING_CIRCLES: dict[tuple[str, str], str] = {}
 """Imports for the type checkers alone that close a circle, and why each may stay."""
 
 NEVER: dict[str, tuple[str, ...]] = {
@@ -73,14 +65,8 @@ NEVER: dict[str, tuple[str, ...]] = {
 }
 """What the modules of a folder never import, itself and the foundation apart: a room within a room."""
 WIRING = {"engine.daemon": "the process: it wires services and doors, and is imported by nobody"}
-STILL: set[tuple[str, str]] = {
-    # to go: imports against NEVER
-    ("netlib.kernel.host", "netlib.firewall.choice"),
-    ("netlib.kernel.host", "netlib.firewall.intents"),
-    ("netlib.kernel.host", "netlib.instance"),
-    ("netlib.kernel.host", "netlib.proxying"),
-    ("netlib.kernel.host", "netlib.resources"),
-}
+STILL: set[tuple[str, str]] = set()
+"""Imports against NEVER."""
 
 
 def modules() -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,9 +15,10 @@ from pynet.ipam.errors import AddressInUse, AddressOutOfRange, InvalidNetworkCon
 from pynet.ipam.leases import CHUNK, Bitmap, Sparse
 from pynet.ipam.pool import Pool
 from pynet.ipam.prefix import parse_loose
-from pynet.ipam.request import PoolRequest, validate_pool_request
+from pynet.ipam.request import PoolRequest, check_request
 from pynet.ipam.space import AddressSpace
 from pynet.netlib.errors import InvalidArgument
+from pynet.netlib.model import IpamConfig
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -204,7 +206,10 @@ TEXT = st.one_of(st.text(max_size=20), st.from_regex(r"[0-9a-f.:/%]{0,20}", full
 def test_arbitrary_text_is_understood_or_refused_in_our_words(
     subnet: str, ip_range: str, gateway: str, auxiliary: str
 ) -> None:
-    check = validate_pool_request
+    def check(*asked: Any, **more: Any) -> PoolRequest:
+        (request,) = check_request([IpamConfig(*asked, **more)])
+        return request
+
     attempts: list[Callable[[], PoolRequest]] = [
         lambda: check(subnet),
         lambda: check(subnet, ip_range),
@@ -216,7 +221,7 @@ def test_arbitrary_text_is_understood_or_refused_in_our_words(
             request = attempt()
         except InvalidNetworkConfig:
             continue
-        again = check(request.subnet, request.ip_range, request.gateway, dict(request.auxiliary))
+        again = check(request.subnet or "", request.ip_range or "", request.gateway or "", dict(request.auxiliary))
         assert again == request, "canonical form is a fixed point"
     space = AddressSpace()
     requests: list[Callable[[], Pool]] = [

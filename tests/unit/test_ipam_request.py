@@ -7,14 +7,16 @@ from typing import Any
 import pytest
 
 from pynet.ipam.errors import InvalidNetworkConfig
-from pynet.ipam.request import PoolRequest, validate_network_config, validate_pool_request
+from pynet.ipam.request import PoolRequest, check_request
+from pynet.netlib.model import IpamConfig
 
 
 def test_a_fitting_request_comes_out_in_canonical_form() -> None:
-    request = validate_pool_request("FD00:0::/64", "fd00::1:0/112", "fd00::0001", {"a": "FD00::2"})
+    (request,) = check_request([IpamConfig("FD00:0::/64", "fd00::1:0/112", "fd00::0001", {"a": "FD00::2"})])
     assert request == PoolRequest(6, "fd00::/64", "fd00::1:0/112", "fd00::1", (("a", "fd00::2"),))
-    assert validate_pool_request(None, version=6) == PoolRequest(6)
-    assert validate_pool_request("0.0.0.0/26") == PoolRequest(4, "0.0.0.0/26")
+    (request,) = check_request([IpamConfig("0.0.0.0/26")])
+    assert request == PoolRequest(4, "0.0.0.0/26")
+    assert request.any_of_size
 
 
 @pytest.mark.parametrize(
@@ -62,28 +64,27 @@ def test_a_fitting_request_comes_out_in_canonical_form() -> None:
 )
 def test_every_finding_is_reported_at_once(arguments: tuple[Any, ...], reasons: list[str]) -> None:
     with pytest.raises(InvalidNetworkConfig) as caught:
-        validate_pool_request(*arguments)
+        padded: list[Any] = [*arguments, None, None, None]
+        subnet, ip_range, gateway, aux = padded[:4]
+        check_request([IpamConfig(subnet or "", ip_range or "", gateway or "", aux or {})])
     assert list(caught.value.reasons) == reasons
     assert str(caught.value) == "invalid network config:\n" + "\n".join("* " + reason for reason in reasons)
     assert caught.value.status == 400
 
 
-def test_the_engine_api_configuration_holds_both_families() -> None:
-    config: list[dict[str, object]] = [
-        {"Subnet": "10.0.0.0/24", "IPRange": "10.0.0.64/26", "Gateway": "10.0.0.1"},
-        {"Subnet": "fd00::/64", "AuxiliaryAddresses": {"a": "fd00::9"}, "IPRange": "", "Gateway": None},
+def test_a_request_holds_both_families() -> None:
+    config = [
+        IpamConfig("10.0.0.0/24", "10.0.0.64/26", "10.0.0.1"),
+        IpamConfig("fd00::/64", aux={"a": "fd00::9"}),
     ]
     v4 = PoolRequest(4, "10.0.0.0/24", "10.0.0.64/26", "10.0.0.1")
-    assert validate_network_config(config) == (v4, PoolRequest(6, "fd00::/64", None, None, (("a", "fd00::9"),)))
-    assert validate_network_config(config, ipv6=False) == (v4,)
-    assert validate_network_config([{}]) == (PoolRequest(4),)
-    assert validate_network_config([]) == ()
+    assert check_request(config) == (v4, PoolRequest(6, "fd00::/64", None, None, (("a", "fd00::9"),)))
+    assert check_request(config, ipv6=False) == (v4,)
+    assert check_request([IpamConfig()]) == (PoolRequest(4),)
+    assert check_request([]) == ()
 
 
 def test_findings_of_all_entries_are_joined() -> None:
-    config: list[dict[str, object]] = [{"Subnet": "x"}, {"Subnet": 5}, {"Subnet": "fd00::1/64"}]
     with pytest.raises(InvalidNetworkConfig) as caught:
-        validate_network_config(config)
+        check_request([IpamConfig("x"), IpamConfig("5"), IpamConfig("fd00::1/64")])
     assert len(caught.value.reasons) == 3
-    with pytest.raises(InvalidNetworkConfig):
-        validate_network_config([{"Subnet": "10.0.0.0/24", "AuxiliaryAddresses": ["10.0.0.1"]}])

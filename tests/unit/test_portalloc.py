@@ -126,17 +126,6 @@ def test_releasing_is_idempotent_and_spares_other_owners() -> None:
     table.claim("tcp", ["127.0.0.1"], "b", first=8080)
 
 
-def test_an_owner_gives_everything_back_at_once() -> None:
-    table = PortTable()
-    for port in range(9000, 9100):
-        table.claim("tcp", EVERYWHERE, "a", first=port)
-    table.claim("udp", ["::1"], "b", first=9000)
-    table.release_owner("a")
-    table.release_owner("a")
-    table.release_owner("unknown")
-    assert list(table) == [PortLease("udp", "::1", 9000, "b")]
-
-
 def test_leases_are_restored() -> None:
     before = PortTable()
     before.claim("tcp", EVERYWHERE, "a", first=8080)
@@ -241,11 +230,6 @@ class PortMachine(RuleBasedStateMachine):
         self.table.release(proto, [address], port, owner)
         if self.model.get((proto, address, port)) == owner:
             del self.model[proto, address, port]
-
-    @rule(owner=OWNERS)
-    def release_owner(self, owner: str) -> None:
-        self.table.release_owner(owner)
-        self.model = {lease: holder for lease, holder in self.model.items() if holder != owner}
 
     @rule()
     def restart(self) -> None:

@@ -1,0 +1,174 @@
+"""What a controller and its handles share: records, turns, leases, plans, tools; and the way from a verb to a change.
+
+    handle.verb()  ->  turns.of(...)          nobody else changes the same objects meanwhile
+                       leases                 addresses, host ports: taken, or an error
+                       decisions.py           pure: the records that should be
+                       plans.py               pure: the difference in the kernel
+                       core.carry_out(change) change.py: store, kernel, leases
+
+``planned`` is the same way up to the last step: the change is shown, what was taken for it is given back, and nothing was
+written or made.  That works for every verb alike, because each of them ends in one change.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from . import change as changes
+from .addressing import Addressing
+from .applier import Applier
+from .change import AddressLease, Change, HostPortLease, Lease, PoolLease, Step
+from .driver import Driver, load_driver
+from .errors import Forbidden, PynetError
+from .kinds.resource import Key, Resource
+from .model import NetworkRecord, Room
+from .plans import Plans
+from .ports.portspec import PortBinding
+from .registry import Registry
+from .tools import Tools
+from .turns import Turns
+
+
+class _Shown(Exception):
+    """Ends a verb that was only to be shown."""
+
+    def __init__(self, change: Change) -> None:
+        super().__init__()
+        self.change = change
+
+
+class Core:
+    def __init__(self, registry: Registry, tools: Tools) -> None:
+        self.registry, self.tools = registry, tools
+        self.lock = registry.lock
+        self.turns = Turns()
+        self.applier = Applier(tools)
+        self.addressing = Addressing(tools.instance.digest)
+        self.plans = Plans(self.driver, has_proxy=tools.proxy is not None)
+        self._drivers: dict[str, Driver] = {}
+        self._claims: dict[Key, str] | None = None
+        self._showing = threading.local()
+
+    def restore(self) -> None:
+        """The leases that stand in the records."""
+        for network in self.registry.networks.values():
+            self.addressing.restore(network, self.registry.endpoints_of_network(network.id))
+        for sandbox in self.registry.sandboxes.values():
+            self.tools.ports.restore(sandbox.id, sandbox.ports)
+
+    def driver(self, name: str) -> Driver:
+        driver = self._drivers.get(name)
+        if driver is None:
+            driver = self._drivers[name] = load_driver(name)
+        return driver
+
+    # -- changes ---------------------------------------------------------------------------------------------
+
+    def carry_out(self, change: Change) -> None:
+        """The end of every verb."""
+        if self.is_showing:
+            for lease in change.taken:
+                self._give_back(lease, shown=True)
+            raise _Shown(change)
+        changes.carry_out(change, self.registry, self.applier, self._give_back)
+
+    def planned(self, verb: Callable[..., object], *args: Any, **kwargs: Any) -> tuple[Step, ...]:
+        """What *verb* with these arguments would do, in order, or its error; nothing is done."""
+        self._showing.on = True
+        try:
+            verb(*args, **kwargs)
+        except _Shown as shown:
+            return shown.change.steps
+        finally:
+            self._showing.on = False
+        return ()
+
+    @property
+    def is_showing(self) -> bool:
+        """Whether the calling thread's verb is only to be shown."""
+        return getattr(self._showing, "on", False)
+
+    def _give_back(self, lease: Lease, *, shown: bool = False) -> None:
+        match lease:
+            case PoolLease(network):
+                self.addressing.close(network)
+            case AddressLease(network, endpoint):
+                self.addressing.release(network, endpoint, shown=shown)
+            case HostPortLease(sandbox, ports):
+                self.tools.ports.give_back(sandbox, ports)
+
+    # -- what two networks can not both have ---------------------------------------------------------------------
+
+    def claims(self) -> dict[Key, str]:
+        """What networks have for themselves (interfaces, rules), and whose it is; a driver that is away claims nothing."""
+        with self.lock:
+            if self._claims is None:
+                self._claims = {}
+                for network in self.registry.networks.values():
+                    try:
+                        self._claims.update(dict.fromkeys(exclusive(self.plans.network(network)), network.id))
+                    except PynetError:
+                        continue
+            return self._claims
+
+    def check_conflicts(self, driver: Driver, record: NetworkRecord, plan: Sequence[Resource]) -> None:
+        """Forbidden when the network can not be there beside those that are."""
+        with self.lock:
+            if driver.singleton and self.registry.network_of_driver(record.driver) is not None:
+                raise Forbidden(f'only one instance of "{record.driver}" network is allowed')
+            for key in exclusive(plan):
+                other = self.registry.networks.get(self.claims().get(key, ""))
+                if other is not None and other.id != record.id:
+                    what = "networks have same bridge name" if key[0] == "link" else f"both have {' '.join(key)}"
+                    raise Forbidden(
+                        f"cannot create network {record.id} ({record.name}): conflicts with network {other.id} "
+                        f"({other.name}): {what}",
+                        hint=f"choose another name for it, or remove the network {other.name}",
+                    )
+
+    def claim(self, record: NetworkRecord, plan: Sequence[Resource]) -> None:
+        with self.lock:
+            self.claims().update(dict.fromkeys(exclusive(plan), record.id))
+
+    def give_up(self, record: NetworkRecord, plan: Sequence[Resource]) -> None:
+        """The network is gone, or was never made."""
+        with self.lock:
+            claims = self.claims()
+            for key in exclusive(plan):
+                if claims.get(key) == record.id:
+                    del claims[key]
+
+    # -- published ports -------------------------------------------------------------------------------------
+
+    def wanted_ports(self, room: Room, bindings: Sequence[PortBinding]) -> list[tuple[PortBinding, tuple[str, ...]]]:
+        """Each binding with the host addresses that it means; none for a sandbox that publishes none."""
+        target = self.plans.target(room, 4) or self.plans.target(room, 6)
+        if target is None:
+            return []  # as Docker: ports of host, none and internal networks are exposed, not published
+        versions = [v for v in (4, 6) if (t := self.plans.target(room, v)) is not None and t.address]
+        ports = self.tools.ports
+        return [(b, ports.host_addresses(b, target.publishing.host_ip, versions)) for b in bindings]
+
+
+def exclusive(plan: Sequence[Resource]) -> list[Key]:
+    return [resource.key for resource in plan if resource.exclusive]
+
+
+def network_key(network: str) -> str:
+    """Whose turn it is; see turns.py."""
+    return f"network {network}"
+
+
+def endpoint_key(endpoint: str) -> str:
+    return f"endpoint {endpoint}"
+
+
+def sandbox_key(sandbox: str) -> str:
+    return f"sandbox {sandbox}"
+
+
+def claim_keys(plan: Sequence[Resource], driver: Driver) -> list[str]:
+    """Two networks may ask for the same interface, or to be the only one of their driver."""
+    return [*(f"claim {key}" for key in exclusive(plan)), *([f"driver {driver.name}"] if driver.singleton else [])]

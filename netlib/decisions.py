@@ -1,0 +1,124 @@
+"""Decisions about sandboxes and what is joined to them: records and a request in, new records or the error out.  Pure.
+
+A ``Room`` is a sandbox with its endpoints and their networks.  Each decision takes one and gives the one that should be; what has
+to change in the kernel is the difference of their plans (plans.py), so nothing here knows of interfaces, routes or rules.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from ipaddress import ip_address
+
+from .driver import Joined
+from .errors import Forbidden, InvalidArgument
+from .gateway import Candidate, choose, free_ifname
+from .model import EndpointRecord, Member, NetworkRecord, PublishedPort, Room, SandboxRecord
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+
+
+class ActiveEndpoints(Forbidden):
+    """The network still has endpoints (Docker's wording)."""
+
+    hint = "stop or disconnect the containers on it first"
+
+    def __init__(self, network: NetworkRecord, endpoints: Sequence[EndpointRecord]) -> None:
+        listed = ", ".join(f'name:"{endpoint.name}" id:"{endpoint.id[:12]}"' for endpoint in endpoints[:5])
+        super().__init__(f"error while removing network: network {network.name} has active endpoints ({listed})")
+        self.network, self.endpoints = network, tuple(endpoints)
+
+
+# -- networks and sandboxes --------------------------------------------------------------------------------------------
+
+
+def check_network(record: NetworkRecord) -> None:
+    """Name and families of a network to create; its driver judges the rest."""
+    if not record.name.strip():
+        raise InvalidArgument("invalid network name: name is empty")
+    if not _NAME.fullmatch(record.name):
+        raise InvalidArgument(f"invalid network name {record.name!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+    if not record.ipv4 and not record.ipv6:
+        raise InvalidArgument("IPv4 or IPv6 must be enabled")
+
+
+def decide_sandbox(id: str, path: str) -> SandboxRecord:
+    if not _NAME.fullmatch(id) or len(id) > 64:
+        raise InvalidArgument(f"invalid sandbox id {id!r}: up to 64 of [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+    return SandboxRecord(id=id, path=path)
+
+
+# -- endpoints ---------------------------------------------------------------------------------------------------------
+
+
+def decide_mac(asked: str, address: str) -> str:
+    """What was asked for; else 02:42 and the IPv4 address, so that an address that is used again keeps its place in the
+    neighbours' ARP tables; else random and locally administered (IEEE 802: bit 1 of the first byte)."""
+    if asked:
+        digits = asked.replace("-", ":").lower().split(":")
+        if len(digits) != 6 or any(len(d) != 2 or not set(d) <= set("0123456789abcdef") for d in digits):
+            raise InvalidArgument(f"invalid MAC address: {asked}")
+        if int(digits[0], 16) & 1:
+            raise InvalidArgument(f"invalid MAC address: {asked} is a multicast address")
+        return ":".join(digits)
+    if address:
+        raw = b"\x02\x42" + ip_address(address.partition("/")[0]).packed
+    else:
+        raw = b"\x02" + secrets.token_bytes(5)
+    return raw.hex(":")
+
+
+def check_join(room: Room, member: Member) -> None:
+    """Forbidden when the endpoint can not be joined to the sandbox."""
+    if member.endpoint.sandbox:
+        raise Forbidden("another container is attached to the same network endpoint")
+    if any(peer.network.id == member.network.id for peer in room.members):
+        raise Forbidden(f"container {room.sandbox.id} is already connected to network {member.network.name}")
+
+
+def decide_join(room: Room, member: Member, joined: Joined, ifname: str = "") -> Room:
+    """The room with the endpoint in it, as its driver answered; the default routes may go through it now."""
+    check_join(room, member)
+    if joined.prefix:
+        ifname = ifname or free_ifname((peer.endpoint.ifname for peer in room.members), joined.prefix)
+    endpoint = replace(
+        member.endpoint,
+        sandbox=room.sandbox.id,
+        ifname=ifname if joined.prefix else "",
+        gateway=joined.gateway,
+        gateway6=joined.gateway6,
+        routes=tuple(joined.routes),
+        facts=dict(joined.facts),
+    )
+    members = (*room.members, replace(member, endpoint=endpoint))
+    return _with_gateways(Room(room.sandbox, tuple(sorted(members, key=lambda m: m.endpoint.name))))
+
+
+def decide_leave(room: Room, endpoint_id: str) -> Room:
+    """The room without the endpoint; default routes and ports go to those that stay."""
+    return _with_gateways(Room(room.sandbox, tuple(m for m in room.members if m.endpoint.id != endpoint_id)))
+
+
+def _with_gateways(room: Room) -> Room:
+    gateway, gateway6 = choose(
+        Candidate(m.endpoint.id, m.network.name, m.endpoint.gw_priority, m.endpoint.gateway, m.endpoint.gateway6)
+        for m in room.members
+    )
+    return replace(room, sandbox=replace(room.sandbox, gateway=gateway, gateway6=gateway6))
+
+
+# -- ports -------------------------------------------------------------------------------------------------------------
+
+
+def decide_publish(room: Room, ports: Sequence[PublishedPort]) -> Room:
+    """The room with these ports, whose leases are taken, in addition to those it has."""
+    return replace(room, sandbox=replace(room.sandbox, ports=(*room.sandbox.ports, *ports)))
+
+
+def decide_unpublish(room: Room, ports: Sequence[PublishedPort] | None) -> tuple[Room, tuple[PublishedPort, ...]]:
+    """The room without these ports (None: without any), and those that are withdrawn; unknown ones are passed over."""
+    has = room.sandbox.ports
+    gone = has if ports is None else tuple(port for port in has if port in ports)
+    return replace(room, sandbox=replace(room.sandbox, ports=tuple(p for p in has if p not in gone))), gone

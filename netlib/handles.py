@@ -1,0 +1,396 @@
+"""What a user holds: networks, endpoints, sandboxes.  A handle is an id; what it knows stands in the registry.
+
+They name one another (a network has endpoints, an endpoint its network and its sandbox), which is why they share a module.
+Every verb comes down to one change (core.py), and can be shown in place of being done:
+``controller.planned(endpoint.join, sandbox)``.
+
+An error of a verb that makes something means that nothing was done.  A verb that removes goes on after failures: the object is
+gone all the same, the error at the end says what stayed in the kernel, and ``repair`` removes it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from ..ipam.driver import Wanted
+from .change import AddressLease, Change, HostPortLease, PoolLease
+from .core import Core, claim_keys, endpoint_key, network_key, sandbox_key
+from .decisions import (
+    ActiveEndpoints,
+    check_join,
+    decide_join,
+    decide_leave,
+    decide_mac,
+    decide_publish,
+    decide_unpublish,
+)
+from .driver import Driver
+from .errors import Forbidden, InvalidArgument, NotFound, PortInUse
+from .kinds.bridge import Bridge
+from .kinds.resource import Resource
+from .model import EndpointRecord, Member, NetworkRecord, PublishedPort, Room, SandboxRecord
+from .ports.portspec import PortBinding
+from .registry import NetworkNotFound
+
+__all__ = ["ActiveEndpoints", "Endpoint", "Network", "Sandbox"]
+
+
+@dataclass(frozen=True)
+class Network:
+    core: Core
+    id: str
+
+    @property
+    def record(self) -> NetworkRecord:
+        """What is known of the network; NotFound after it was deleted."""
+        with self.core.lock:
+            record = self.core.registry.networks.get(self.id)
+        if record is None:
+            raise NetworkNotFound(self.id)
+        return record
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    @property
+    def driver(self) -> Driver:
+        return self.core.driver(self.record.driver)
+
+    @property
+    def bridge(self) -> str:
+        """Name of its bridge on the host; "" when its driver makes none."""
+        return next((resource.name for resource in self.plan() if isinstance(resource, Bridge)), "")
+
+    def plan(self) -> list[Resource]:
+        """What is in the kernel for the network itself; ``str()`` of each is a line that says it."""
+        return self.core.plans.network(self.record)
+
+    def endpoints(self) -> list[Endpoint]:
+        with self.core.lock:
+            return [Endpoint(self.core, e.id) for e in self.core.registry.endpoints_of_network(self.id)]
+
+    def create_endpoint(
+        self,
+        name: str,
+        *,
+        ip: str | None = None,
+        ip6: str | None = None,
+        mac: str | None = None,
+        aliases: Sequence[str] = (),
+        gw_priority: int = 0,
+        id: str | None = None,
+    ) -> Endpoint:
+        """Reserve a name and addresses on the network; nothing is made in the kernel before ``join``.
+
+        Raises InvalidArgument (an address outside the network), Forbidden (an address or name that is taken), Conflict
+        (no address is left).
+        """
+        if not name.strip():
+            raise InvalidArgument("invalid endpoint name: name is empty")
+        core = self.core
+        with core.turns.of(network_key(self.id)):
+            network = self.record
+            record = EndpointRecord(
+                id=id or secrets.token_hex(32),
+                name=name,
+                network=network.id,
+                aliases=tuple(aliases),
+                gw_priority=gw_priority,
+                static=tuple(address for address in (ip, ip6) if address),
+            )
+            core.registry.check_name(record)
+            wanted = Wanted(record.id, ip or "", ip6 or "", decide_mac(mac, "") if mac else "")
+            lease = core.addressing.lease(network, wanted)
+            record = replace(record, address=lease.address, address6=lease.address6, lease=dict(lease.data))
+            if record.addresses:
+                record = replace(record, mac=wanted.mac or decide_mac("", record.address))
+            chosen = ("" if ip else record.ip, "" if ip6 else record.ip6)
+            last = tuple(new or old for new, old in zip(chosen, network.last or ("", "")))
+            core.carry_out(
+                Change(
+                    save=(record, *([replace(network, last=last)] if any(chosen) else [])),
+                    taken=(AddressLease(network, record),),
+                )
+            )
+        return Endpoint(core, record.id)
+
+    def delete(self) -> None:
+        """Remove the network; ActiveEndpoints while it has endpoints."""
+        core = self.core
+        plan = self.plan()
+        with core.turns.of(network_key(self.id), *claim_keys(plan, self.driver)):
+            record = self.record
+            endpoints = core.registry.endpoints_of_network(self.id)
+            if endpoints:
+                raise ActiveEndpoints(record, endpoints)
+            try:
+                core.carry_out(
+                    Change(
+                        forget=(record,),
+                        unmake=tuple(plan),
+                        released=(PoolLease(record),),
+                        removal=True,
+                        of=f"network {record.name}",
+                    )
+                )
+            finally:
+                if core.registry.known(record) is None:
+                    core.give_up(record, plan)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One attachment of a sandbox to a network."""
+
+    core: Core
+    id: str
+
+    @property
+    def record(self) -> EndpointRecord:
+        """What is known of the endpoint; NotFound after it was deleted."""
+        return self.core.registry.endpoint(self.id)
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    @property
+    def network(self) -> Network:
+        return Network(self.core, self.record.network)
+
+    @property
+    def address(self) -> str:
+        """IPv4 address with its prefix length ("10.1.0.2/24"), or ""."""
+        return self.record.address
+
+    @property
+    def address6(self) -> str:
+        return self.record.address6
+
+    @property
+    def mac(self) -> str:
+        return self.record.mac
+
+    @property
+    def ifname(self) -> str:
+        return self.record.ifname
+
+    @property
+    def gateway(self) -> str:
+        """IPv4 next hop that it offers for the default route, or ""; also while it is not joined."""
+        return self.record.gateway
+
+    @property
+    def gateway6(self) -> str:
+        return self.record.gateway6
+
+    @property
+    def ports(self) -> tuple[PublishedPort, ...]:
+        """Of its sandbox's published ports, those that lead to this endpoint."""
+        room = self._room()
+        return self.core.plans.ports_of(room, self.id) if room is not None else ()
+
+    def plan(self) -> list[Resource]:
+        """What is in the kernel for the endpoint, its published ports included; nothing while it is not joined."""
+        room = self._room()
+        return self.core.plans.endpoint(room, self.id) if room is not None else []
+
+    def _room(self) -> Room | None:
+        with self.core.lock:
+            sandbox = self.record.sandbox
+            return self.core.registry.room(sandbox) if sandbox else None
+
+    # -- joining and leaving ---------------------------------------------------------------------------------
+
+    def join(self, sandbox: Sandbox, *, ifname: str = "") -> None:
+        """Make the interface in the sandbox; on return it is up, addressed and reachable.
+
+        Published ports of the sandbox lead to it if it takes over the default route.  Forbidden when the endpoint is joined
+        already; on any failure everything is as it was.
+        """
+        core = self.core
+        with core.turns.of(endpoint_key(self.id), sandbox_key(sandbox.id)):
+            with core.lock:
+                room, record = core.registry.room(sandbox.id), self.record
+                member = Member(record, core.registry.networks[record.network])
+            check_join(room, member)
+            joined = core.driver(member.network.driver).join(member.network, record, room.sandbox)
+            core.carry_out(core.plans.change(room, decide_join(room, member, joined, ifname)))
+
+    def leave(self) -> None:
+        """Remove the interface; addresses stay reserved, and the sandbox's ports lead to another endpoint of it, if any.
+
+        Nothing happens when it is not joined.
+        """
+        with self._turn() as room:
+            if room is not None:
+                self.core.carry_out(self._leaving(room))
+
+    def delete(self) -> None:
+        """Leave, and give the addresses back.  Nothing happens when it is gone already."""
+        core = self.core
+        with self._turn() as room:
+            with core.lock:
+                record = core.registry.endpoints.get(self.id)
+                if record is None:
+                    return
+                network = core.registry.networks[record.network]
+            change = self._leaving(room) if room is not None else Change(removal=True, of=f"endpoint {record.name}")
+            core.carry_out(
+                replace(
+                    change,
+                    save=tuple(one for one in change.save if one.id != self.id),
+                    forget=(record,),
+                    released=(AddressLease(network, record),),
+                )
+            )
+
+    def _leaving(self, room: Room) -> Change:
+        record = self.record
+        change = self.core.plans.change(room, decide_leave(room, self.id), removal=True)
+        return replace(change, save=(*change.save, record.left()), of=f"endpoint {record.name}")
+
+    @contextmanager
+    def _turn(self) -> Generator[Room | None]:
+        """The endpoint's turn, and inside it that of the sandbox it is joined to, if any (see turns.py); that room."""
+        core = self.core
+        with core.turns.of(endpoint_key(self.id)):
+            while (sandbox := self._sandbox()) != "":
+                with core.turns.of(sandbox_key(sandbox)):
+                    if self._sandbox() == sandbox:
+                        yield core.registry.room(sandbox)
+                        return
+            yield None
+
+    def _sandbox(self) -> str:
+        with self.core.lock:
+            record = self.core.registry.endpoints.get(self.id)
+        return record.sandbox if record is not None else ""
+
+    # -- publishing ------------------------------------------------------------------------------------------
+
+    def publish(self, bindings: Sequence[PortBinding]) -> tuple[PublishedPort, ...]:
+        """Publish ports of the sandbox that it is joined to (``Sandbox.publish``); Forbidden when it is joined to none."""
+        return self._joined().publish(bindings)
+
+    def unpublish(self, ports: Sequence[PublishedPort] | None = None) -> None:
+        """Withdraw some of the ports that lead to this endpoint, or all."""
+        sandbox = self._sandbox()
+        if sandbox:
+            Sandbox(self.core, sandbox).unpublish(self.ports if ports is None else ports)
+
+    def _joined(self) -> Sandbox:
+        record = self.record
+        if not record.sandbox:
+            raise Forbidden(f"endpoint {record.name} is not joined to a sandbox")
+        return Sandbox(self.core, record.sandbox)
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A network namespace that endpoints join, with the ports that are published for it."""
+
+    core: Core
+    id: str
+
+    @property
+    def record(self) -> SandboxRecord:
+        """What is known of the sandbox; NotFound after it was deleted."""
+        return self.core.registry.sandbox(self.id)
+
+    @property
+    def path(self) -> str:
+        """Where the namespace is pinned (a file that setns(2) takes); "" for the host's own."""
+        return self.record.path
+
+    @property
+    def ports(self) -> tuple[PublishedPort, ...]:
+        """Its published ports.  They lead to the endpoint that has the default route, and stay when that changes."""
+        return self.record.ports
+
+    def plan(self) -> list[Resource]:
+        """What is in the kernel for the sandbox and all that is joined to it."""
+        return self.core.plans.room(self.core.registry.room(self.id))
+
+    def endpoints(self) -> list[Endpoint]:
+        with self.core.lock:
+            return [Endpoint(self.core, e.id) for e in self.core.registry.endpoints_of_sandbox(self.id)]
+
+    def publish(self, bindings: Sequence[PortBinding]) -> tuple[PublishedPort, ...]:
+        """Publish ports, in addition to those it has; all of them, or none on any failure.
+
+        Returns one value for each host address and port; PortInUse when one is taken.  Nothing is published for a sandbox
+        whose networks publish nothing (host, none, internal ones): such ports are exposed, as Docker has it.
+        """
+        core = self.core
+        with core.turns.of(sandbox_key(self.id)):
+            room = core.registry.room(self.id)
+            wanted = core.wanted_ports(room, bindings)
+            if not wanted:
+                return ()
+            try:
+                ports = core.tools.ports.lease(self.id, wanted, bound=not core.is_showing)
+            except PortInUse as error:
+                self._name_holder(error)
+                raise
+            change = core.plans.change(room, decide_publish(room, ports))
+            core.carry_out(replace(change, taken=(HostPortLease(self.id, ports),)))
+        return ports
+
+    def unpublish(self, ports: Sequence[PublishedPort] | None = None) -> None:
+        """Withdraw some published ports, or all; those that are not published are passed over."""
+        core = self.core
+        with core.turns.of(sandbox_key(self.id)):
+            try:
+                room = core.registry.room(self.id)
+            except NotFound:
+                return  # and its ports with it
+            after, gone = decide_unpublish(room, ports)
+            if gone:
+                change = core.plans.change(room, after, removal=True)
+                core.carry_out(replace(change, released=(HostPortLease(self.id, gone),), of="the published ports"))
+
+    def _name_holder(self, error: PortInUse) -> None:
+        """Leases know ids; people know names."""
+        registry = self.core.registry
+        with self.core.lock:
+            if error.holder in registry.sandboxes:
+                holder = f"sandbox {error.holder[:12]}"
+                for member in registry.room(error.holder).members:
+                    holder = f"endpoint {member.endpoint.name} of network {member.network.name}"
+                error.hint = f"{holder} holds it; {PortInUse.hint}"
+
+    def delete(self) -> None:
+        """Remove the sandbox with all that is joined to it; the endpoints stay, with their addresses, and can join again.
+
+        The namespace takes the interfaces in it along, which is far cheaper than removing each first; their host ends are
+        out of the way at once, and out of the kernel a little later (reaper.py).
+        """
+        core = self.core
+        with self._all_turns():
+            room = core.registry.room(self.id)
+            change = core.plans.change(room, None, removal=True)
+            core.carry_out(
+                replace(
+                    change,
+                    save=tuple(member.endpoint.left() for member in room.members),
+                    forget=(room.sandbox,),
+                    released=(HostPortLease(self.id, room.sandbox.ports),),
+                    of=f"sandbox {self.id[:12]}",
+                )
+            )
+
+    @contextmanager
+    def _all_turns(self) -> Generator[None]:
+        """The sandbox's turn and those of its endpoints, which must not join elsewhere before their interfaces are away."""
+        core = self.core
+        while True:
+            keys = {endpoint_key(e.id) for e in core.registry.endpoints_of_sandbox(self.id)}
+            with core.turns.of(sandbox_key(self.id), *keys):
+                if {endpoint_key(e.id) for e in core.registry.endpoints_of_sandbox(self.id)} <= keys:
+                    yield
+                    return

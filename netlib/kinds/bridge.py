@@ -1,0 +1,114 @@
+"""Bridges: a network's switch in the host's namespace.
+
+One that is there already is adopted: it gets the addresses that it lacks, keeps its own MAC and MTU, and stays when the network
+goes.  What we gave it is taken back then: our addresses bear a mark (IFA_PROTO, since Linux 5.18; an older kernel keeps none,
+and the address stays).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..errors import InvalidArgument, NotSupported
+from ..kernel import sysctl
+from ..kernel.netlink import NetlinkError
+from ..tools import Tools
+from .kind import register
+from .links import LinkKind
+from .resource import Key, Resource
+from .sight import Sight
+
+ORIGIN = 0x70
+"""Our mark on addresses; the kernel's own are 1 to 3 (linux/if_addr.h)."""
+
+
+@dataclass(frozen=True)
+class Bridge(Resource):
+    name: str
+    mtu: int
+    mac: str
+    """Fixed, so that it does not change when the first port comes and goes."""
+    addresses: tuple[str, ...]
+    """CIDRs."""
+
+    @property
+    def key(self) -> Key:
+        return ("link", self.name)
+
+    @property
+    def title(self) -> str:
+        return f"bridge {self.name}"
+
+    @property
+    def details(self) -> str:
+        return ", ".join([*self.addresses, self.mac, f"MTU {self.mtu}"])
+
+
+class BridgeKind(LinkKind[Bridge]):
+    def make(self, tools: Tools, resource: Bridge) -> None:
+        made = False
+        added: list[str] = []
+        try:
+            index = tools.rtnl.add_bridge(
+                resource.name, mac=resource.mac, mtu=resource.mtu, group=tools.instance.link_group, up=False
+            )
+            made = True
+        except NetlinkError as error:
+            if error.errno != errno.EEXIST:
+                raise
+            link = tools.rtnl.link(resource.name)
+            if link is None or link.kind != "bridge":
+                raise InvalidArgument(f"existing interface {resource.name} is not a bridge") from None
+            index = link.index
+        try:
+            if any(":" in address for address in resource.addresses):
+                _switch_ipv6_on(tools, resource.name)
+            tools.rtnl.set_link(index, up=True)
+            present = set[str]() if made else {f"{a.address}/{a.prefix}" for a in tools.rtnl.addresses(index)}
+            for address in resource.addresses:
+                if address not in present:
+                    ip, _, prefix = address.partition("/")
+                    tools.rtnl.add_address(index, ip, int(prefix), origin=ORIGIN)
+                    added.append(address)
+        except BaseException:
+            if made:
+                tools.rtnl.delete_link(index)
+            for address in () if made else added:
+                ip, _, prefix = address.partition("/")
+                tools.rtnl.delete_address(index, ip, int(prefix))
+            raise
+
+    def unmake(self, tools: Tools, resource: Bridge) -> None:
+        link = tools.rtnl.link(resource.name)
+        if link is None:
+            return
+        if link.group == tools.instance.link_group:
+            tools.reaper.put_away(link.index)
+            return
+        for address in tools.rtnl.addresses(link.index):
+            if address.origin == ORIGIN and f"{address.address}/{address.prefix}" in resource.addresses:
+                tools.rtnl.delete_address(link.index, address.address, address.prefix)
+
+    def missing(self, tools: Tools, sight: Sight, wanted: Sequence[Bridge]) -> Iterable[tuple[str, Bridge]]:
+        for bridge in wanted:
+            link = sight.links.get(bridge.name)
+            if link is None or not link.up or any((link.index, a) not in sight.addresses for a in bridge.addresses):
+                yield bridge.name, bridge
+
+
+def _switch_ipv6_on(tools: Tools, name: str) -> None:
+    """New interfaces may have IPv6 switched off on this host; this one was asked to have it.  And while its link-local address
+    is tentative (RFC 4862) the host asks for no neighbour, and the first forwarded packets wait a second; nobody else on our
+    own bridge can have the address."""
+    try:
+        for parameter, value in (("disable_ipv6", 0), ("accept_dad", 0)):
+            tools.at_home(sysctl.ensure, ("net", "ipv6", "conf", name, parameter), value)
+    except FileNotFoundError:
+        raise NotSupported(
+            "IPv6 is disabled in this kernel", hint="create the network without IPv6, or boot with ipv6.disable=0"
+        ) from None
+
+
+register(Bridge, BridgeKind())

@@ -1,0 +1,208 @@
+"""Plans: from records to the resources that must exist, for one object or for everything.  Pure.
+
+    network      the driver's plan, and what published ports need of its interface where there is no proxy
+    room         a sandbox: its namespace, its endpoints' interfaces, routes, published ports
+    whole        all of the store
+
+Every change of a sandbox is the difference of two of its plans: an endpoint that joins adds its interface, may move a default
+route, and with it where the published ports lead; an endpoint that leaves the same backwards.  Nobody computes that twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from .change import Change
+from .driver import Driver, Publishing
+from .errors import PynetError
+from .firewall.intents import PortRule, is_loopback
+from .kinds.flows import Flows
+from .kinds.listeners import Listeners
+from .kinds.namespace import Netns
+from .kinds.proxy_ports import ProxyPort, ProxyPorts
+from .kinds.resource import Resource
+from .kinds.route import Route
+from .kinds.rules import NetworkFirewall, PortForwards
+from .kinds.sysctl import Sysctl
+from .model import EndpointRecord, Member, NetworkRecord, PublishedPort, Record, Room, SandboxRecord
+from .ports.leases import UNSPECIFIED
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The endpoint that published ports of one address family lead to."""
+
+    endpoint: EndpointRecord
+    publishing: Publishing
+    address: str
+    """"" when the endpoint has none of the family: the proxy leads to its other one."""
+
+
+@dataclass(frozen=True)
+class Plans:
+    driver_of: Callable[[str], Driver]
+    """The driver with a name; NotFound or NotSupported when it is away."""
+    has_proxy: bool = False
+
+    # -- networks --------------------------------------------------------------------------------------------
+
+    def network(self, network: NetworkRecord) -> list[Resource]:
+        plan: list[Resource] = []
+        for resource in self.driver_of(network.driver).network_plan(network):
+            if isinstance(resource, NetworkFirewall) and not self.has_proxy and not resource.rules.internal:
+                # without a proxy, loopback is NAT's business as well
+                bridge = resource.rules.bridge
+                plan.append(Sysctl(("net", "ipv4", "conf", bridge, "route_localnet"), "1"))
+                resource = replace(resource, rules=replace(resource.rules, loopback=True))
+            plan.append(resource)
+        return plan
+
+    # -- sandboxes -------------------------------------------------------------------------------------------
+
+    def room(self, room: Room, away: list[PynetError] | None = None) -> list[Resource]:
+        """What must exist for a sandbox.  With *away*, endpoints whose drivers are not to be had are passed over, and why
+        stands there."""
+        sandbox = room.sandbox
+        plan: list[Resource] = [Netns(sandbox.path)] if sandbox.path else []
+        members: list[Member] = []
+        for member in room.members:
+            try:
+                plan += self._endpoint(member, sandbox)
+                members.append(member)
+            except PynetError as error:
+                if away is None:
+                    raise
+                away.append(error)
+        return [*plan, *self._routes(sandbox, members), *self._ports(Room(sandbox, tuple(members)))]
+
+    def endpoint(self, room: Room, endpoint_id: str) -> list[Resource]:
+        """Of a sandbox's plan, what is there for one endpoint, the routes and ports that lead through it included."""
+        without = Room(room.sandbox, tuple(m for m in room.members if m.endpoint.id != endpoint_id))
+        rest = {resource.key for resource in self.room(replace(without, sandbox=replace(room.sandbox, ports=())))}
+        ports = {port.id for port in self.ports_of(room, endpoint_id)}
+        plan: list[Resource] = []
+        for resource in self.room(room):
+            if isinstance(resource, (Listeners, PortForwards, ProxyPorts)):
+                if ports:
+                    plan.append(resource)
+            elif resource.key not in rest:
+                plan.append(resource)
+        return plan
+
+    def _endpoint(self, member: Member, sandbox: SandboxRecord) -> Iterator[Resource]:
+        endpoint = member.endpoint
+        if endpoint.addresses and endpoint.ifname:
+            yield Flows(tuple(address.partition("/")[0] for address in endpoint.addresses))
+        yield from self.driver_of(member.network.driver).endpoint_plan(member.network, endpoint, sandbox)
+
+    @staticmethod
+    def _routes(sandbox: SandboxRecord, members: Sequence[Member]) -> Iterator[Resource]:
+        for member in members:
+            endpoint = member.endpoint
+            for route in endpoint.routes:
+                yield Route(sandbox.path, endpoint.ifname, route.gateway, route.destination)
+            if endpoint.gateway and sandbox.gateway == endpoint.id:
+                yield Route(sandbox.path, endpoint.ifname, endpoint.gateway)
+            if endpoint.gateway6 and sandbox.gateway6 == endpoint.id:
+                yield Route(sandbox.path, endpoint.ifname, endpoint.gateway6)
+
+    # -- published ports -------------------------------------------------------------------------------------
+
+    def target(self, room: Room, version: int) -> Target | None:
+        """Where ports of host addresses of this family lead: to the endpoint with the default route, else to any that
+        publishes; the family's own default route and address come first."""
+        sandbox = room.sandbox
+        carriers = (sandbox.gateway, sandbox.gateway6) if version == 4 else (sandbox.gateway6, sandbox.gateway)
+        members = [m for id in carriers if id and (m := room.member(id)) is not None] or list(room.members)
+        found: list[Target] = []
+        for member in members:
+            publishing = self.driver_of(member.network.driver).publishing(member.network, member.endpoint)
+            if publishing is not None:
+                address = member.endpoint.ip if version == 4 else member.endpoint.ip6
+                found.append(Target(member.endpoint, publishing, address))
+        return next((target for target in found if target.address), found[0] if found else None)
+
+    def ports_of(self, room: Room, endpoint_id: str) -> tuple[PublishedPort, ...]:
+        """Of the sandbox's ports, those that lead to this endpoint."""
+        targets = {version: self.target(room, version) for version in {_version(p.host_ip) for p in room.sandbox.ports}}
+        return tuple(
+            port
+            for port in room.sandbox.ports
+            if (target := targets[_version(port.host_ip)]) is not None and target.endpoint.id == endpoint_id
+        )
+
+    def _ports(self, room: Room) -> list[Resource]:
+        ports = room.sandbox.ports
+        if not ports:
+            return []
+        targets = {version: self.target(room, version) for version in {_version(p.host_ip) for p in ports}}
+        rules: list[PortRule] = []
+        proxied: list[ProxyPort] = []
+        for port in ports:
+            target = targets[_version(port.host_ip)]
+            if target is None:
+                continue
+            # what NAT leads past the proxy has no header; a rule for a loopback address only guards it
+            if target.address and (not port.proxy_protocol or is_loopback(port.host_ip)):
+                rules.append(_rule(port, target))
+            address = target.address or target.endpoint.ip or target.endpoint.ip6
+            proxied.append(ProxyPort(port.id, port.proto, address, port.container_port, port.proxy_protocol))
+        leading = tuple(port.id for port in ports if targets[_version(port.host_ip)] is not None)
+        plan: list[Resource] = [Listeners(room.sandbox.id, leading)] if leading else []
+        if rules:
+            plan.append(PortForwards(room.sandbox.id, tuple(rules)))
+        if self.has_proxy and proxied:
+            plan.append(ProxyPorts(room.sandbox.id, tuple(proxied)))
+        return plan
+
+    # -- changes ---------------------------------------------------------------------------------------------
+
+    def change(self, before: Room | None, after: Room | None, *, removal: bool = False) -> Change:
+        """What leads from one state of a sandbox to another; records that *after* has no more are the caller's business.
+
+        A *removal* is not held up by drivers that are away: why they are stands in its ``problems``.
+        """
+        problems: list[PynetError] = []
+        away = problems if removal else None
+        old = {r.key: r for r in self.room(before, away)} if before is not None else {}
+        new = {r.key: r for r in self.room(after, away)} if after is not None else {}
+        known: tuple[Record, ...] = before.records if before is not None else ()
+        return Change(
+            save=tuple(record for record in (after.records if after is not None else ()) if record not in known),
+            make=tuple(resource for key, resource in new.items() if key not in old),
+            alter=tuple((old[key], resource) for key, resource in new.items() if key in old and old[key] != resource),
+            unmake=tuple(resource for key, resource in old.items() if key not in new),
+            problems=tuple(dict.fromkeys(problems)),
+            removal=removal,
+        )
+
+    # -- everything ------------------------------------------------------------------------------------------
+
+    def whole(self, networks: Iterable[NetworkRecord], rooms: Iterable[Room]) -> tuple[list[Resource], list[str]]:
+        """The plan of all of these, and the names of networks whose drivers are away."""
+        plan: list[Resource] = []
+        away: list[str] = []
+        for network in networks:
+            try:
+                plan += self.network(network)
+            except PynetError:
+                away.append(network.name)
+        for room in rooms:
+            plan += self.room(room, [])
+        return plan, away
+
+
+def _version(host_ip: str) -> int:
+    return 6 if ":" in host_ip else 4
+
+
+def _rule(port: PublishedPort, target: Target) -> PortRule:
+    return PortRule(
+        proto=port.proto,
+        host_ip="" if port.host_ip in UNSPECIFIED else port.host_ip,
+        host_port=port.host_port,
+        target_ip=target.address,
+        target_port=port.container_port,
+        bridge=target.publishing.interface,
+    )
