@@ -2,7 +2,7 @@
 PYTHON = .venv/bin/python
 PYTEST = $(PYTHON) -m pytest -q -n 2 --dist loadgroup
 
-.PHONY: help demo test check bench bench-proxy matrix clean
+.PHONY: help demo test check bench bench-proxy matrix mutants clean
 
 help:
 	@echo "make demo         serve a page from a container through a published port, and show what happened"
@@ -11,6 +11,7 @@ help:
 	@echo "make bench        measure beside Docker (installs docker.io on Debian)"
 	@echo "make bench-proxy  the port proxy alone"
 	@echo "make matrix       the tests under every Python that is here (3.11 to 3.13)"
+	@echo "make mutants      do the tests see plausible mistakes? hours; ARGS='--sample 10 --only netlib' for a part"
 
 demo:
 	@.ci/setup demo
@@ -38,5 +39,9 @@ bench-proxy:
 matrix:
 	@.ci/matrix
 
+mutants:
+	@.ci/setup test
+	@$(PYTHON) tests/mutants.py $(ARGS)
+
 clean:
-	rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
+	rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis .mutants dist build
