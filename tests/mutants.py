@@ -145,9 +145,13 @@ for place in $(cut -d" " -f5 /proc/self/mountinfo); do
         *) mount -o remount,bind,ro "$place" 2>/dev/null || [ "$place" != / ] || exit 99 ;;
     esac
 done
-mount --bind "$1/tmp" /tmp && cd "$1/tree" && shift && exec "$@"
+mount --bind "$1/tmp" /tmp && cd "$1/tree" || exit 99
+shift
+"$@"
+exit $?
 """
-"""sh -c INSIDE sh SCRATCH COMMAND...: only the scratch directory can be written, and it is /tmp as well."""
+"""sh -c INSIDE sh SCRATCH COMMAND...: only the scratch directory can be written, and it is /tmp as well.  The shell stays: it is
+process 1 in there, to whom orphans come, and buries them."""
 
 
 class Scratch:
