@@ -256,9 +256,9 @@ class Supervisor:
 
     def _remove_parents(self) -> None:
         self._parents_timer = None
+        for name in self._parents:
+            self.context.cgroups.remove_parents(name)
         if not self.containers:
-            for name in self._parents:
-                self.context.cgroups.remove_parents(name)
             self._parents.clear()
             try:
                 os.unlink(self._parents_file)
@@ -370,6 +370,11 @@ class Supervisor:
         return found
 
     def _shutdown(self, request: Request) -> None:
+        """End, when no group is being removed any more: nobody would try again."""
+        for container in self.containers.values():
+            if container.confinement.busy:
+                container.confinement.when_removed(lambda: self._shutdown(request))
+                return
         self._remove_parents()
         request.reply()
         self.loop.running = False

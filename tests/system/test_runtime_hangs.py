@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -84,3 +87,28 @@ def test_starts_wait_for_the_next_supervisor(lab: Lab) -> None:
         control.close()
         begun = Path(spec["rootfs"]["upper"], "tmp/begun").read_text()
         assert begun == "begun\n"
+
+
+def test_a_shutdown_waits_for_the_groups_of_what_has_just_ended(tmp_path: Path) -> None:
+    """A group that is still busy when its container ends is removed a little later; who ended before that left it for ever."""
+    lab = Lab(tmp_path)
+    try:
+        if not lab.has_cgroups:
+            pytest.skip("no cgroups may be made here")
+        spec = lab.spec("sleep", "1000")
+        lab.client.start(spec)
+        groups = [path for path in Path("/sys/fs/cgroup").glob(f"*/{lab.cgroup}/{spec['id']}") if path.is_dir()]
+        assert groups
+        with subprocess.Popen(["sleep", "1000"]) as lodger:
+            for group in groups:
+                (group / "cgroup.procs").write_text(str(lodger.pid))
+            os.kill(lodger.pid, signal.SIGSTOP)
+            lab.client.kill(spec["id"], 9)
+            lab.wait("exited", spec["id"])
+            pidfd = os.pidfd_open(lab.pid)
+            lab.client.shutdown()
+            assert select.select([pidfd], [], [], BOUND)[0], "the supervisor did not end"
+            os.close(pidfd)
+    finally:
+        lab.client.close()
+    assert not [str(path) for path in Path("/sys/fs/cgroup").glob(f"*/{lab.cgroup}")], "cgroups were left"
