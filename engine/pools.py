@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -74,6 +75,12 @@ class Pools:
             self._workers.submit(run)
         except RuntimeError:
             pass  # we are ending: the next start looks at everything again
+
+    def later(self, seconds: float, function: Callable[..., None], *args: Any) -> None:
+        """``submit`` after some seconds; forgotten when we end before."""
+        timer = threading.Timer(seconds, self.submit, (function, *args))
+        timer.daemon = True
+        timer.start()
 
     def background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine that nobody waits for; what it raises is told in the log."""

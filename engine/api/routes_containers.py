@@ -122,7 +122,10 @@ async def wait(call: Call) -> web.StreamResponse:
     try:
         response = await call.stream("application/json")
         code = container.state.exit_code if over else await asyncio.wrap_future(future)
-        await response.write(json.dumps({"StatusCode": code}).encode() + b"\n")
+        answer: dict[str, Any] = {"StatusCode": code}
+        if what == "removed" and container.removal_error:
+            answer["Error"] = {"Message": container.removal_error}
+        await response.write(json.dumps(answer).encode() + b"\n")
         await response.write_eof()
         return response
     finally:

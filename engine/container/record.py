@@ -88,6 +88,8 @@ class Container:
     """Events of the supervisor that were not looked at yet."""
     removal: bool = field(default=False, repr=False, compare=False)
     """Whether somebody is removing it just now."""
+    removal_error: str = field(default="", repr=False, compare=False)
+    """Why ``--rm`` could not remove it; it is tried again."""
     kept: bool = field(default=False, repr=False, compare=False)
     """Whether ``--rm`` is to spare it at its next end: a restart by a user starts it again."""
     supervised: bool = field(default=False, repr=False, compare=False)

@@ -8,6 +8,7 @@ it lived it applied them itself.
 from __future__ import annotations
 
 import logging
+import sqlite3
 from typing import Any
 
 from ...netlib.errors import NotFound, PynetError
@@ -93,7 +94,7 @@ class Recovery:
                     self._remove.finish(container, volumes=container.auto_remove)
                 elif container.auto_remove and status == "exited":
                     self._remove.automatically(container)
-            except PynetError as error:
+            except (PynetError, OSError, sqlite3.Error) as error:
                 log.error("removal of %s: %s", container.name, error)
 
     def apply_policies(self, was_running: set[str]) -> None:

@@ -8,6 +8,7 @@ Every step may be done again, and the record goes last.
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from ...netlib.errors import Conflict, MultipleErrors, NotFound, PynetError
 from ...netlib.kernel.tree import discard_tree, tree_size
 from ..core import Core
 from ..filters import Filters
-from ..reserve import is_full
+from ..reserve import is_full, told
 from ..volumes import Volumes
 from .attachment import ContainerNetworks
 from .end import End
@@ -27,6 +28,8 @@ from .stop import Stop
 
 log = logging.getLogger(__name__)
 
+RETRY_SECONDS = 5.0
+"""Between two attempts of a removal that nobody asks for again."""
 PRUNE_FILTERS = frozenset({"until", "label", "label!"})
 
 
@@ -110,8 +113,17 @@ class Remove:
             self.remove(container.id, volumes=True)
         except (NotFound, Conflict):
             pass  # somebody removes it already, or started it again
-        except PynetError:
-            log.exception("removal of %s", container.name)
+        except (PynetError, OSError, sqlite3.Error) as error:
+            # a full disk, most likely: whoever waits is told now, and the removal is done when there is room
+            log.error("removal of %s: %s; it is tried again", container.name, error)
+            with container.lock:
+                container.removal_error = str(told(error, self._core.instance.root))
+                container.announce("removed")
+            self._core.pools.later(RETRY_SECONDS, self._again, container)
+
+    def _again(self, container: Container) -> None:
+        if self._registry.find_id(container.id) is container and not container.running:
+            self.automatically(container)
 
     def prune(self, filters: Filters, until: Callable[[str], float]) -> dict[str, Any]:
         """Remove every container that does not run."""

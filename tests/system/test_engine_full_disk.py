@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,3 +148,25 @@ def test_a_full_run_directory_fails_a_start_and_nothing_else(daemon: Daemon) -> 
         assert daemon.delete("/containers/new", force=1).status == 204
     finally:
         unmount(records)
+
+
+def test_a_container_that_removes_itself_on_a_full_disk(small_root: Daemon) -> None:
+    """Whoever waits for the removal hears that there is none yet; it is done when there is room."""
+    daemon = small_root
+    body = {"Image": "busybox", "Cmd": ["sleep", "1000"], "HostConfig": {"AutoRemove": True}}
+    assert daemon.post("/containers/create", body, name="box").status == 201
+    assert daemon.post("/containers/box/start").status == 204
+    pid = daemon.get("/containers/box/json").body["State"]["Pid"]
+    connection = daemon.connection()
+    connection.request("POST", "/containers/box/wait?condition=removed")
+    answer = connection.getresponse()
+    (daemon.root / "reserve").unlink()  # as when it was spent already
+    filler = fill(daemon.root)
+    os.kill(pid, signal.SIGKILL)
+    told = json.loads(answer.read())
+    connection.close()
+    assert told["StatusCode"] == 137
+    assert "disk is full" in told["Error"]["Message"], told
+    assert daemon.get("/containers/box/json").body["State"]["Status"] in ("removing", "exited")
+    filler.unlink()
+    daemon.eventually(lambda: daemon.get("/containers/box/json").status == 404, "it stays")
