@@ -28,9 +28,11 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ..netlib.errors import InternalError, InvalidArgument, NotSupported, PynetError, RootBusy
 from ..netlib.instance import Instance
+from .container.record import RUNNING
 
 log = logging.getLogger("pynetd")
 
@@ -122,6 +124,28 @@ def bind(path: str) -> socket.socket:
     return sock
 
 
+def is_new(root: Path) -> bool:
+    """Whether there is no store yet, or nothing in it."""
+    try:
+        return (root / "pynet.db").stat().st_size == 0
+    except FileNotFoundError:
+        return True
+
+
+def refuse_orphans(root: Path, supervised: list[dict[str, Any]]) -> None:
+    """Without a store every container is a stranger, which would be ended and thrown away: so it must not be lost already."""
+    running = sum(state["status"] in RUNNING for state in supervised)
+    try:
+        made = len(os.listdir(root / "containers"))
+    except FileNotFoundError:
+        made = 0
+    if running or made:
+        raise InternalError(
+            f"the store {root}/pynet.db is gone, but {made} containers are there and {running} run",
+            hint=f"put it back from a copy; to begin anew, end what runs and move {root}/containers away",
+        )
+
+
 def own_command(arguments: argparse.Namespace, instance: Instance) -> list[str]:
     """How the others start us again."""
     argv = [sys.executable, "-I", "-m", "pynet.engine.daemon", "--root", str(instance.root), "--run", str(instance.run)]
@@ -176,6 +200,10 @@ class Daemon:
         finding.start()
         try:
             self._helpers.find_forwarder()
+            if is_new(self.instance.root):
+                finding.join()
+                if not problems:
+                    refuse_orphans(self.instance.root, self._helpers.supervisor.list())
             reserve = Reserve(self.instance.root)
             self._controller = reserve.spend(
                 Controller,

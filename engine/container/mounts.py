@@ -11,7 +11,6 @@ that Docker makes for a missing bind source is kept: ``-v`` makes a directory, `
 
 from __future__ import annotations
 
-import dataclasses
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -54,7 +53,7 @@ class MountPoint:
     """Of a volume that is made for this mount."""
 
     def to_body(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return {**vars(self)}
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> MountPoint:

@@ -317,3 +317,53 @@ def test_the_supervisor_dies_in_the_middle_of_starts(daemon: Daemon) -> None:
     for name in NAMES:
         assert state(daemon, name)["Running"]
         assert os.path.exists(f"/proc/{state(daemon, name)['Pid']}")
+
+
+@pytest.mark.parametrize("how", ["deleted", "emptied"])
+def test_a_store_that_is_lost_costs_no_container(daemon: Daemon, how: str) -> None:
+    run(daemon, "box", "sleep 1000")
+    pid = int(str(state(daemon, "box")["Pid"]))
+    daemon.terminate()
+    kept = daemon.root / "kept.db"
+    for path in daemon.root.glob("pynet.db*"):
+        shutil.copy(path, daemon.root / path.name.replace("pynet", "kept"))
+        if how == "deleted" or path.suffix != ".db":
+            path.unlink()
+        else:
+            os.truncate(path, 0)
+    said = daemon.start()
+    assert "is gone, but 1 containers are there and 1 run" in said, said
+    assert "put it back" in said
+    assert os.path.exists(f"/proc/{pid}")
+    for path in kept.parent.glob("kept.db*"):
+        path.rename(daemon.root / path.name.replace("kept", "pynet"))
+    assert daemon.start() == "1"
+    assert state(daemon, "box")["Pid"] == pid
+
+
+def test_an_end_that_was_asked_for_is_no_failure(daemon: Daemon) -> None:
+    """The stop signal by kill ends a container for good, whatever its policy; another signal does not."""
+    script = "trap 'exit 0' TERM; trap 'exit 1' USR1; echo ready; while :; do sleep 0.02; done"
+    id = create(daemon, "box", script, RestartPolicy={"Name": "always"})
+    log = daemon.root / "containers" / id / "log.json"
+
+    def ready(times: int) -> bool:
+        return log.exists() and log.read_text().count("ready") == times
+
+    start(daemon, "box")
+    daemon.eventually(lambda: ready(1))
+    assert daemon.post("/containers/box/kill", signal="USR1").status == 204
+    daemon.eventually(lambda: ready(2), "its policy did not start it again")
+    assert daemon.delete("/containers/box", force=1).status == 204
+    body = {"Image": "busybox", "Cmd": ["sh", "-c", script], "HostConfig": {"RestartPolicy": {"Name": "always"}}}
+    id = str(daemon.post("/containers/create", body, name="box").body["Id"])
+    log = daemon.root / "containers" / id / "log.json"
+    start(daemon, "box")
+    daemon.eventually(lambda: ready(1))
+    wait = daemon.connection()
+    wait.request("POST", "/containers/box/wait")
+    answer = wait.getresponse()
+    assert daemon.post("/containers/box/kill", signal="TERM").status == 204
+    assert b'"StatusCode": 0' in answer.read()
+    wait.close()
+    assert state(daemon, "box")["Status"] == "exited"

@@ -152,6 +152,7 @@ def test_defaults_have_every_key_that_an_inspect_shows() -> None:
         ({"SecurityOpt": ["seccomp=/a/file"]}, "Decoding seccomp profile failed: Expecting value"),
         ({"Sysctls": {"net.ipv4.ip_forward": "1"}, "NetworkMode": "host"}, "not allowed in host network namespace"),
         ({"Ulimits": [{"Name": "nofile", "Soft": 2, "Hard": 1}]}, "ulimit soft limit must be less"),
+        ({"Ulimits": [{"Name": "nofile", "Soft": -1, "Hard": 1}]}, "ulimit soft limit must be less"),
         ({"OomScoreAdj": 1001}, "Invalid value 1001"),
         ({"PidMode": "host"}, "PidMode 'host' is not supported"),
         ({"VolumesFrom": ["x"]}, "volumes-from is not supported"),
