@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import os
 import re
 import tomllib
@@ -223,3 +224,39 @@ def test_built_in_drivers_are_entry_points_too() -> None:
         assert driver.name == name
         module, _, attribute = entries[name].partition(":")
         assert (type(driver).__module__, type(driver).__name__) == (module, attribute)
+
+
+WALKS = """
+    cli.commands.run > cli.options > netlib.ports.portspec
+    engine.api.routes_containers > engine.container.run > engine.container.attachment > netlib.handles
+    engine.container.create > engine.container.hostconfig > netlib.ports.portspec
+    netlib.handles > netlib.decisions
+    netlib.handles > netlib.core > netlib.plans > netlib.kinds.listeners
+    netlib.plans > netlib.kinds.rules
+    netlib.plans > netlib.kinds.proxy_ports
+    netlib.handles > netlib.change > netlib.applier
+    netlib.core > netlib.tools > netlib.ports.hostports
+    proxy.process.control > proxy.process.service > proxy.dataplane.tcp
+    netlib.core > netlib.addressing > ipam.driver > ipam.pool
+    netlib.plans > netlib.kinds.flows
+    drivers.bridge > netlib.kinds.veth
+"""
+"""The walks of docs/design.md as imports: a reader finds the next room of a walk by following one."""
+
+
+def test_the_walks_of_the_design_are_what_imports_lead_through() -> None:
+    edges = only(imports(TOP, ROOMS), "load", "late", "typing")
+    page = (TOP / "docs/design.md").read_text()
+    for walk in WALKS.split("\n"):
+        steps = walk.split()[::2]
+        for step, following in itertools.pairwise(steps):
+            assert following in edges[step], f"{step} does not lead to {following}"
+        for step in steps:
+            assert f"{step.rpartition('.')[2]}.py" in page, f"docs/design.md does not speak of {step}"
+
+
+def test_the_design_names_the_foundation() -> None:
+    page = (TOP / "docs/design.md").read_text()
+    listed = page[page.index("*Foundation*") : page.index("and the umbrella package's")]
+    named = {name.removesuffix(".py").strip("/").replace("/", ".") for name in re.findall(r"`([^`]+)`", listed)}
+    assert named == FOUNDATION
