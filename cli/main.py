@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import sys
 
-from .failure import CANNOT, NO_READER, complain, report, usage
-
 TYPE_CHECKING = False  # as typing's, without importing it
 if TYPE_CHECKING:
     from .parser import Run
@@ -184,6 +182,8 @@ def _output_failed(error: OSError) -> int:
     import os
     import select
 
+    from .failure import NO_READER, complain
+
     poll = select.poll()
     for fd in (1, 2):
         poll.register(fd, select.POLLERR)
@@ -215,11 +215,11 @@ def _dispatch(words: list[str]) -> int:
             print(_help(), end="")
             return 0
         if word not in GLOBAL_OPTIONS:
-            return usage(f"unknown option: {word}", "`pynet --help` lists the options")
+            return _wrong(f"unknown option: {word}")
         if not equals:
             position += 1
             if position == len(words):
-                return usage(f"option needs a value: {word}", "`pynet --help` lists the options")
+                return _wrong(f"option needs a value: {word}")
             value = words[position]
         options[GLOBAL_OPTIONS[word]] = value
         position += 1
@@ -269,15 +269,27 @@ def _command(title: str, entry: str, text: str, arguments: list[str], options: d
         args.settings = settings
         return run(args)
     except UsageError as error:
+        from .failure import usage
+
         return usage(str(error), f"`pynet {title} --help` lists the options")
     except PynetError as error:
+        from .failure import CANNOT, report
+
         sys.stdout.flush()
         # the command's own InvalidArgument is about its words; what the engine says is a DaemonError
         return report(error, CANNOT if isinstance(error, InvalidArgument) else None)
 
 
+def _wrong(message: str) -> int:
+    from .failure import usage
+
+    return usage(message, "`pynet --help` lists the options")
+
+
 def _unknown(title: str, names: list[str], page: str) -> int:
     """No such command: what it may be instead."""
+    from .failure import usage
+
     name = title.rpartition(" ")[2]
     if title in NOT_YET:
         return usage(f"pynet {name} is not there yet", "`pynet --help` lists those that are")

@@ -122,6 +122,32 @@ def test_several_are_asked_for_at_once_and_shown_in_order(engine: Start) -> None
     assert done.stderr == "pynet: Error response from daemon: no\n"
 
 
+def test_no_more_are_asked_for_at_once_than_descriptors_allow(engine: Start) -> None:
+    engine(lambda request: Answer(status=204))
+    names = [f"c{number}" for number in range(100)]
+    done = shell('ulimit -n 80; "$0" "$@"', "stop", *names)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, names, "")
+
+
+@pytest.mark.parametrize(("status", "code"), [(404, 0), (409, 1), (500, 1)])
+def test_force_forgives_what_is_not_there_and_nothing_else(status: int, code: int, engine: Start) -> None:
+    engine(lambda request: Answer({"message": "no"}, status=status))
+    assert pynet("rm", "-f", "a").returncode == code
+    assert pynet("rm", "a").returncode == 1
+
+
+def test_a_container_that_could_not_be_made_leaves_no_cidfile(engine: Start, tmp_path: Path) -> None:
+    engine(lambda request: Answer({"message": "no"}, status=500))
+    assert pynet("create", "--cidfile", str(tmp_path / "id"), "busybox").returncode == 125
+    assert not (tmp_path / "id").exists()
+
+
+def test_run_tells_what_the_engine_says_of_the_end(engine: Start) -> None:
+    engine(run_script(lambda sock: None, Answer({"StatusCode": 0, "Error": {"Message": "lost sight of it"}})))
+    done = pynet("run", "busybox")
+    assert (done.returncode, done.stderr) == (125, "pynet: Error response from daemon: lost sight of it\n")
+
+
 def run_script(stream: Callable[[socket.socket], None], waited: Answer) -> Callable[[str], Answer]:
     """What ``pynet run`` asks for, with this on the stream and that as the answer to its waiting."""
 
@@ -160,7 +186,9 @@ def test_exec_fails_when_the_engine_does_not_know_how_it_ended(engine: Start) ->
     assert "the stream ended before the command did" in done.stderr
 
 
-def signalled(engine: Start, numbers: list[int]) -> tuple[subprocess.CompletedProcess[str], ScriptedEngine]:
+def signalled(
+    engine: Start, numbers: list[int], *options: str
+) -> tuple[subprocess.CompletedProcess[str], ScriptedEngine]:
     """``pynet run`` whose idle connection is closed before each of the signals that it gets."""
     asked = "POST /containers/c1/kill"
     running, ended = socket.socketpair()
@@ -170,7 +198,9 @@ def signalled(engine: Start, numbers: list[int]) -> tuple[subprocess.CompletedPr
         ended.recv(1)
 
     server = engine(run_script(stream, Answer({"StatusCode": 42})))
-    process = subprocess.Popen([*PYNET, "run", "busybox"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*PYNET, "run", *options, "busybox"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     with process, running, ended:
         assert process.stdout
         assert process.stderr
@@ -178,11 +208,12 @@ def signalled(engine: Start, numbers: list[int]) -> tuple[subprocess.CompletedPr
         for count, number in enumerate(numbers, 1):
             server.close_idle(2 if count == 1 else 1)  # the one for requests; at first that of the answered wait too
             process.send_signal(number)
-            if count < 3:
+            if count < 3 and not options:
                 server.wait_for(asked, count)
-        running.sendall(b"x") if len(numbers) < 3 else process.wait(PATIENCE)
+        stays = len(numbers) >= 3 or options  # the container goes on when we leave
+        process.wait(PATIENCE) if stays else running.sendall(b"x")
         out, err = process.communicate(timeout=PATIENCE)
-        if len(numbers) >= 3:
+        if stays:
             running.sendall(b"x")
     return subprocess.CompletedProcess([], process.returncode, first + out, err), server
 
@@ -191,6 +222,12 @@ def test_ctrl_c_after_the_idle_time_reaches_the_container(engine: Start) -> None
     done, server = signalled(engine, [signal.SIGINT])
     assert (done.returncode, done.stdout, done.stderr) == (42, "runs\n", "")
     assert server.requests.count("POST /containers/c1/kill") == 1
+
+
+def test_ctrl_c_is_ours_when_signals_are_not_handed_on(engine: Start) -> None:
+    done, server = signalled(engine, [signal.SIGINT], "--sig-proxy=false")
+    assert done.returncode == 130
+    assert "POST /containers/c1/kill" not in server.requests
 
 
 def test_the_third_ctrl_c_leaves_a_container_that_does_not_care(engine: Start) -> None:
