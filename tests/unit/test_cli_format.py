@@ -176,8 +176,9 @@ def test_frames_come_out_whole_however_they_are_cut(frames: list[tuple[int, byte
 
 
 def test_what_is_not_framed_is_refused() -> None:
-    with pytest.raises(BadResponse):
-        Demultiplexer().feed(b"hello, world")
+    for data in (b"hello, world", b"\4\0\0\0\0\0\0\1x", b"\1\0\0\1\0\0\0\1x"):
+        with pytest.raises(BadResponse):
+            Demultiplexer().feed(data)
 
 
 def test_an_archive_that_is_sent_shows_its_progress_at_a_terminal(
