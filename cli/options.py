@@ -80,7 +80,7 @@ def declare(parser: Parser) -> None:
     repeated("--sysctl", metavar="NAME=VALUE", help="kernel parameter of the container's namespaces")
     repeated("--device", metavar="PATH[:TARGET[:rwm]]", help="add a host device")
     option("--oom-score-adj", metavar="N", type=int, help="preference of the kernel's out-of-memory killer")
-    option("--ipc", metavar="MODE", help="ipc namespace: private or none")
+    option("--ipc", metavar="MODE", help="ipc namespace: private, there is no other")
     option("--userns", metavar="MODE", help="user namespace: host")
     option("--cgroup-parent", metavar="PATH", help="parent cgroup")
     option("--runtime", metavar="NAME", help="there is one: pynet")
