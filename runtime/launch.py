@@ -7,9 +7,12 @@ import select
 import signal
 import sys
 import threading
+from fcntl import F_DUPFD_CLOEXEC, fcntl
 from pathlib import Path
 
 from ..netlib.errors import Unavailable
+from ..netlib.kernel import syscall as k
+from . import linux
 
 
 def spawn(run: str | Path, *, timeout: float = 10.0) -> int:
@@ -19,6 +22,7 @@ def spawn(run: str | Path, *, timeout: float = 10.0) -> int:
     """
     argv = [sys.executable, "-I", "-m", "pynet.runtime.supervisor.main", "--run", str(run), "--ready", "3"]
     os.makedirs(run, mode=0o700, exist_ok=True)
+    program = _sealed_interpreter()
     ready, theirs = os.pipe()
     log = os.path.join(run, "supervisor.log")
     try:
@@ -29,7 +33,7 @@ def spawn(run: str | Path, *, timeout: float = 10.0) -> int:
             (os.POSIX_SPAWN_DUP2, theirs, 3),
         ]
         pid = os.posix_spawn(
-            argv[0],
+            argv[0] if program < 0 else f"/proc/self/fd/{program}",
             argv,
             dict(os.environ),
             file_actions=actions,
@@ -42,6 +46,8 @@ def spawn(run: str | Path, *, timeout: float = 10.0) -> int:
         raise
     finally:
         os.close(theirs)
+        if program >= 0:
+            os.close(program)
     threading.Thread(target=_reap, args=(pid,), name="supervisor-reaper", daemon=True).start()
     try:
         readable, _, _ = select.select([ready], [], [], timeout)
@@ -52,6 +58,24 @@ def spawn(run: str | Path, *, timeout: float = 10.0) -> int:
     if word in ("ready", "busy"):
         return int(rest)
     raise Unavailable(f"the supervisor did not start: {rest or f'see {log}'}")
+
+
+def _sealed_interpreter() -> int:
+    """This interpreter on a read-only mount that nobody else has, -1 where none may be made: what the supervisor runs.
+
+    A container whose program is /proc/self/exe, or has it behind "#!", runs the file that the child ran before: the host's
+    Python. It could keep that, and write to it as soon as nothing on the host runs it (CVE-2019-5736); the mount goes where
+    the file goes, and says EROFS.  argv[0] keeps the name by which Python finds its home.
+    """
+    try:
+        low = linux.open_tree(k.AT_FDCWD, os.path.realpath(sys.executable))
+        try:
+            linux.mount_setattr(low, set=k.MOUNT_ATTR_RDONLY)
+            return fcntl(low, F_DUPFD_CLOEXEC, 10)  # above what the spawned process gets as its own
+        finally:
+            os.close(low)
+    except OSError:
+        return -1  # an ordinary user, whose containers run as himself
 
 
 def _reap(pid: int) -> None:

@@ -22,7 +22,6 @@ FSCONFIG_VALUE_MAX = 255
 _FS_CLOEXEC = 1
 _OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 MOUNT_ATTR_STRICTATIME = 0x20
-MS_UNBINDABLE = 1 << 17
 SECCOMP_SET_MODE_FILTER = 1
 PIDFD_GET_INFO = 0xC040FF0B
 """_IOWR(0xFF, 11, struct pidfd_info) with the 64-byte first version of the struct (linux/pidfd.h, 6.13)."""

@@ -130,6 +130,13 @@ def test_a_huge_passwd_file_is_not_read_to_its_end(lab: Lab) -> None:
         lab.client.start(spec)
 
 
+def test_the_hosts_interpreter_can_not_be_written_through_a_container(lab: Lab) -> None:
+    """CVE-2019-5736: what a container gets as /proc/self/exe of a process of ours is on a read-only mount."""
+    assert os.statvfs(f"/proc/{lab.pid}/exe").f_flag & os.ST_RDONLY
+    with pytest.raises(OSError):
+        os.close(os.open(f"/proc/{lab.pid}/exe", os.O_WRONLY))
+
+
 @needs_root
 @pytest.mark.parametrize("directory", [False, True])
 def test_a_volume_on_dev_does_not_choose_what_covers_masked_paths(
