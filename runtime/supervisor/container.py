@@ -32,9 +32,8 @@ from .errors import StartError
 from .execs import Execs
 from .group import Group
 from .loop import Timer
-from .output import Output
 from .records import Record
-from .stdin import Stdin
+from .streams import Streams
 from .watched import Watched
 
 State = dict[str, Any]
@@ -61,9 +60,8 @@ class Container:
         }  # fmt: skip
         self.first = Watched(context, self._ended)
         self.execs = Execs(self)
-        self._stdin = Stdin(record, once=spec["stdin_once"])
+        self.streams = Streams(context, record, spec)
         self.confinement = Confinement(context.loop, context.cgroups, self._oom)
-        self._output: Output | None = None
         self._reply: StartReply | None = None
         self._restart_timer: Timer | None = None
         self._kill_timer: Timer | None = None
@@ -110,10 +108,7 @@ class Container:
         stdio: list[int] = []
         cgroup = -1
         try:
-            stdio = self._open_stdio()
-            self._output = Output(self.context.loop, self.context.peek, self.record, self.spec["log"])
-            if not self.spec["tty"]:
-                self._output.add_fifos()
+            stdio = self.streams.open()
             group = self.confinement.make(self.spec)
             warnings += group.warnings
             cgroup = group.open_v2()
@@ -127,7 +122,7 @@ class Container:
                 if fd >= 0:
                     os.close(fd)
         if master >= 0:
-            self._output.add_terminal(master)
+            self.streams.take_terminal(master)
         self.state.update(
             status="running", pid=child.pid, start_time=child.start_time, started=time.time(), finished=0.0,
             exit_code=0, oom_killed=False, warnings=warnings,
@@ -140,20 +135,9 @@ class Container:
         self.first.follow(child, self._runs, self._start_failed)
         child.go()
 
-    def _open_stdio(self) -> list[int]:
-        """The container's ends of its FIFOs."""
-        if self.spec["tty"]:
-            return []
-        stdin = self._stdin.open() if self.spec["open_stdin"] else -1
-        return [stdin, *(os.open(self.record.make_fifo(name), os.O_RDWR | os.O_CLOEXEC) for name in ("out", "err"))]
-
     @property
     def group(self) -> Group | None:
         return self.confinement.group
-
-    @property
-    def master(self) -> int:
-        return self._output.master if self._output is not None else -1
 
     def _runs(self) -> None:
         self.confinement.watch(self.spec)
@@ -227,10 +211,8 @@ class Container:
             self.start(None)
 
     def _drain(self) -> None:
-        if self._output is None:
-            return
         try:
-            self._output.drain()
+            self.streams.drain()
         except Exception as error:  # whatever is wrong with its output: an end that nobody hears of hangs everybody
             print(f"output of container {self.id} is lost: {error!r}", file=sys.stderr, flush=True)
 
@@ -240,12 +222,9 @@ class Container:
             if timer is not None:
                 timer.cancel()
         self._kill_timer = self._lost_timer = None
-        if self._output is not None:
-            self._output.close()
-            self._output = None
+        self.streams.close()
         self.confinement.unwatch()
         self.first.close()
-        self._stdin.close()
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []
@@ -344,14 +323,10 @@ class Container:
     def attach(self) -> list[int]:
         """New descriptors for a client: the master, or a write end of stdin."""
         self.need_alive()
-        if self.spec["tty"]:
-            return [os.dup(self.master)] if self.master >= 0 else []
-        if not self.spec["open_stdin"]:
-            return []
-        return self._stdin.attach()
+        return self.streams.attach()
 
     def resize(self, exec_id: str | None, height: int, width: int) -> None:
-        master = self.master
+        master = self.streams.master
         if exec_id is not None:
             master = self.execs.master(exec_id)
         if master < 0:
@@ -371,9 +346,9 @@ class Container:
 
         A FIFO that nobody has open loses what is in it.
         """
-        if not self.alive or self.first.pidfd < 0 or self._output is None:
+        if not self.alive or self.first.pidfd < 0:
             return []
-        return [self.first.pidfd, *self._output.descriptors]
+        return [self.first.pidfd, *self.streams.descriptors]
 
     def abandon(self) -> None:
         """The specification turned out to be malformed half-way: nothing stays."""
@@ -417,9 +392,7 @@ class Container:
             self._wake()
             return
         lives = self.first.take_over(self.state["pid"], self.state["start_time"])
-        self._output = Output(self.context.loop, self.context.peek, self.record, self.spec["log"])
-        if not self.spec["tty"]:
-            self._output.add_fifos()
+        self.streams.resume()
         if not lives:
             self._lost_timer = self.context.loop.later(ADOPT_SECONDS, lambda: self._ended(None))
             return
@@ -429,8 +402,7 @@ class Container:
     def adopt(self, fds: list[int]) -> None:
         """A client gives back what it held.  The descriptors are ours now."""
         pidfd, master = [*fds, -1, -1][:2]
-        if self.alive and master >= 0 and self.master < 0 and self.spec["tty"] and self._output is not None:
-            self._output.add_terminal(master)
+        if self.alive and master >= 0 and self.streams.take_terminal(master):
             master = -1
         if self.alive and self.first.pidfd < 0 and pidfd >= 0:
             self.first.told(pidfd)
