@@ -132,7 +132,8 @@ class Link:
         """Send the request over the connection that there is, or that comes within *patience*."""
         deadline = time.monotonic() + self.patience
         while True:
-            if not self._connected.is_set() and threading.current_thread() is not self._reader:
+            waits = not self._closing.is_set() and threading.current_thread() is not self._reader
+            if waits and not self._connected.is_set():
                 self._connected.wait(max(0.0, deadline - time.monotonic()))
             with self._lock:
                 channel = self._channel

@@ -77,6 +77,8 @@ def main(argv: list[str]) -> int:
             _say(ready, f"busy {file.read().strip() or 0}")
         return 0
     try:
+        with open("/proc/self/comm", "w", encoding="ascii") as file:
+            file.write("pynet-runtime")  # it was executed by a descriptor, whose number ps(1) would show (launch.py)
         k.prctl(k.PR_SET_DUMPABLE, 0)  # children in containers inherit it (CVE-2019-5736)
         k.prctl(k.PR_SET_CHILD_SUBREAPER, 1)
         supervisor = Supervisor(run)
