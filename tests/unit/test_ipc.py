@@ -266,3 +266,31 @@ def test_a_channel_closes_what_was_queued_and_what_was_not_taken(pair: Pair) -> 
     right.close()
     assert os.read(read, 1) == b""
     os.close(read)
+
+
+def test_descriptors_arrive_close_on_exec(pair: Pair) -> None:
+    """What a process holds for others is not for the programs that it starts."""
+    left, right = pair
+    left.send({}, [0])
+    frame = right.receive()
+    assert frame is not None
+    assert not os.get_inheritable(frame[1][0])
+    os.close(frame[1][0])
+
+
+def test_a_blocking_send_in_short_writes_sends_its_descriptors_once(pair: Pair) -> None:
+    left, right = pair
+    left.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    left.sock.settimeout(20)  # a send of a socket with a timeout is as short as the buffer
+    read, write = os.pipe()
+    message = {"pad": "x" * (1 << 20)}
+    thread = threading.Thread(target=left.send, args=(message, [write]))
+    thread.start()
+    frame = right.receive()
+    thread.join()
+    assert frame is not None and frame[0] == message
+    assert len(frame[1]) == 1 and right._fds == []
+    os.close(frame[1][0])
+    os.close(write)
+    assert os.read(read, 1) == b""
+    os.close(read)
