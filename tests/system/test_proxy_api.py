@@ -377,6 +377,22 @@ async def test_prometheus_is_answered_where_it_was_asked_for(forwarder: Forwarde
         await scrape(elsewhere)
 
 
+async def test_scrapers_that_say_nothing_are_bounded(forwarder: Forwarder) -> None:
+    address = await forwarder.metrics((HOST, 0))
+    silent = [await asyncio.open_connection(*address) for _ in range(16)]
+    said = b""
+    with contextlib.suppress(ConnectionResetError):
+        said, _ = await scrape(address)
+    assert said == b""  # it was closed before it was answered
+    for _, writer in silent:
+        writer.close()
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(ConnectionResetError):
+                if (await scrape(address))[0].startswith(b"HTTP/1.1 200"):
+                    break
+
+
 async def test_an_end_with_a_scraper_connected_is_quiet(capfd: pytest.CaptureFixture[str]) -> None:
     for move in (False, True):
         async with Forwarder() as forwarder:

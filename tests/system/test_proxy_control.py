@@ -404,6 +404,24 @@ def test_what_is_watched_is_started_again_unless_it_said_goodbye(client: Forward
     os.close(fifo)
 
 
+def test_it_holds_no_directory_and_no_descriptor_of_its_starter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    read, write = os.pipe()
+    os.set_inheritable(write, True)
+    process = spawn(str(tmp_path))
+    assert process is not None
+    os.close(write)
+    assert os.read(read, 1) == b""
+    os.close(read)
+    assert os.readlink(f"/proc/{process.pid}/cwd") == "/"
+    assert os.readlink(f"/proc/{process.pid}/fd/0") == "/dev/null"
+    process.terminate()
+    assert process.wait(10) == 0
+
+
 def test_who_starts_others_keeps_the_limit_that_it_has_raised(tmp_path: Path) -> None:
     """What it starts has the limit of open files that it was itself started with."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from pynet.netlib import ipc
 from pynet.netlib.errors import NotFound
+from pynet.proxy.process import messages
 from pynet.proxy.process.client import ForwarderClient, Listen
 from pynet.proxy.process.launch import spawn
 
@@ -164,3 +166,29 @@ async def test_an_id_that_gets_another_port_lets_its_live_connections_end(tmp_pa
             pass
     client.shutdown()
     assert process.wait(20) == 0
+
+
+async def test_the_crew_follows_in_the_order_of_the_changes(tmp_path: Path) -> None:
+    """A move that is asked for while the crew is still being told of the ports, page by page, is not told before them."""
+    process = spawn(str(tmp_path), "--workers", "2")
+    assert process is not None
+    client = ForwarderClient(str(tmp_path / "forwarder.sock"))
+    while len(client.stats()["processes"]) < 2:
+        pass
+    async with _named(b"B") as second, asyncio.timeout(60):
+        with socket.create_server((HOST, 0), backlog=1024) as sock:
+            ports = [Listen(f"p{number}", "tcp", HOST, 9, sock) for number in range(1200)]
+            channel = ipc.connect(str(tmp_path / "forwarder.sock"), 20)
+            frames = messages.listen(ports)
+            for message, fds in frames:
+                channel.send(message, fds)
+            channel.send(messages.retarget([("p0", *second), ("p1199", *second)]))
+            for _ in range(len(frames) + 1):
+                assert channel.receive() == ({"ok": True}, [])
+            channel.close()
+            client.withdraw([port.id for port in ports[1:-1]])
+            # both of them, in both processes: one socket, so any of the four may have the connection
+            assert {await _new(sock.getsockname()) for _ in range(60)} == {b"B"}
+    client.shutdown()
+    assert process.wait(20) == 0
+    assert (tmp_path / "forwarder.log").read_text() == ""

@@ -19,9 +19,11 @@ from pathlib import Path
 
 import pytest
 
-from pynet.netlib.errors import InvalidArgument
+from pynet.netlib import ipc
+from pynet.netlib.errors import Forbidden, InvalidArgument
 from pynet.proxy.mapping import Mapping, parse_docker, parse_plain
 from pynet.proxy.process.client import ForwarderClient
+from pynet.proxy.standalone import lend
 from pynet.proxy.standalone.main import main
 
 from support.proxy import echoing, receive
@@ -166,6 +168,37 @@ def test_a_port_ends_with_its_process(client: ForwarderClient, number: signal.Si
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the sleeping program of this machine does not return")
+def test_a_run_directory_of_somebody_else_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever owns it could answer in the forwarder's place."""
+    monkeypatch.setenv("PYNET_PROXY_RUN", str(tmp_path))
+    run = Path(lend.run_directory())
+    assert run.parent == tmp_path and run.stat().st_mode & 0o777 == 0o700
+    try:
+        os.chown(run, 1, 1)
+    except OSError:
+        pytest.skip("needs root with more than one uid")
+    with pytest.raises(Forbidden, match="belongs to user 1"):
+        lend.run_directory()
+
+
+def test_what_a_lender_has_begun_ends_with_its_connection(client: ForwarderClient) -> None:
+    with (
+        socket.create_server((HOST, 0)) as target,
+        _docker_form(_words(_free(), target.getsockname()[1])) as (said, _),
+        socket.create_server((HOST, 0)) as sock,
+    ):
+        assert said == b"0\n"
+        before = len(os.listdir(f"/proc/{client.ping()}/fd"))
+        channel = ipc.connect(client.path, 20)
+        entry = {"id": "x", "proto": "tcp", "target": [HOST, 9]}
+        channel.send({"op": "listen", "batch": 1, "more": True, "ports": [entry]}, [sock.fileno()])
+        assert channel.receive() == ({"ok": True}, [])
+        channel.close()
+        end = time.monotonic() + 20
+        while len(os.listdir(f"/proc/{client.ping()}/fd")) > before:
+            assert time.monotonic() < end
+
+
 def test_all_ports_of_dockerds_processes_are_on_one_page(
     client: ForwarderClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,28 @@ def test_pages_follow_each_other_by_the_last_id() -> None:
         messages.next_page({"ports": [], "more": True})  # or it would be asked for ever
 
 
+@pytest.mark.parametrize(
+    ("after", "limit", "page"),
+    [
+        ("", 2, (["a", "b"], True)),
+        ("", 3, (["a", "b", "c"], False)),
+        ("b", 1, (["c"], False)),
+        ("c", 1, ([], False)),
+        ("", None, (["a", "b", "c"], False)),
+    ],
+)
+def test_a_page_says_whether_there_are_more(after: str, limit: int | None, page: tuple[list[str], bool]) -> None:
+    assert ports.page_of_ids(["c", "a", "b"], after, limit) == page
+
+
+def test_descriptors_of_an_answer_that_nobody_wants_are_closed() -> None:
+    read, write = os.pipe()
+    assert messages.result(({"ok": True}, [write]), takes_descriptors=True) == ({"ok": True}, [write])
+    assert messages.result(({"ok": True}, [write])) == ({"ok": True}, [])
+    assert os.read(read, 1) == b""
+    os.close(read)
+
+
 @pytest.mark.parametrize("kind", [InvalidArgument, NotFound, Conflict, NotSupported])
 def test_a_refusal_is_the_error_that_it_names(kind: type[PynetError]) -> None:
     read, write = os.pipe()
