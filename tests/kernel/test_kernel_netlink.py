@@ -91,3 +91,27 @@ def test_links_are_deleted_by_the_datagram(host: Host, monkeypatch: pytest.Monke
     host.rtnl.delete_links(indices)
     assert groups == {4242}
     assert [link.name for link in host.rtnl.links() if link.kind == "bridge"] == []
+
+
+def test_a_dump_under_which_the_table_changed_is_read_again(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was in its first part may be gone by the last one."""
+    count = 200  # several parts
+    indices = [host.rtnl.add_bridge(f"b{number}", up=False) for number in range(count)]
+    receive = NetlinkSocket._receive
+    parts = 0
+
+    def changing(self: NetlinkSocket, step: str) -> Iterator[object]:
+        nonlocal parts
+        yield from receive(self, step)
+        parts += step.startswith("look up link (all)")
+        if parts == 1:
+            parts += 1
+            with NetlinkSocket(socket.NETLINK_ROUTE) as other:
+                other.transact([messages.del_link(indices[0])])
+
+    monkeypatch.setattr(NetlinkSocket, "_receive", changing)
+    names = {link.name for link in host.rtnl.links()}
+    assert parts > 4, "it was read twice, in parts"
+    assert names == {"lo", *(f"b{number}" for number in range(1, count))}
+    monkeypatch.undo()
+    host.rtnl.delete_links(indices)

@@ -195,6 +195,20 @@ def test_addresses(host: Host, bridge: int) -> None:
     assert ("10.0.0.1", 24) not in {(item.address, item.prefix) for item in host.rtnl.addresses(bridge)}
 
 
+def test_what_went_with_its_link_is_gone_already(host: Host) -> None:
+    index = host.rtnl.add_bridge("br0")
+    route4, route6 = (RouteInfo(prefix, device=index) for prefix in ("10.1.0.0/16", "fd01::/64"))
+    for address, prefix in (("10.0.0.1", 24), ("fd00::1", 64)):
+        host.rtnl.add_address(index, address, prefix)
+    for route in (route4, route6):
+        host.rtnl.add_route(route)
+    host.rtnl.delete_link(index)
+    for address, prefix in (("10.0.0.1", 24), ("fd00::1", 64)):
+        host.rtnl.delete_address(index, address, prefix)
+    for route in (route4, route6):
+        host.rtnl.delete_route(route)
+
+
 def test_many_links_go_at_once(host: Host) -> None:
     count = CHUNK + 6  # more than one datagram
     indices = [host.rtnl.add_veth(f"v{number}", f"w{number}", netns_fd=-1)[0] for number in range(count)]

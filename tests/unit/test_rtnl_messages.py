@@ -92,6 +92,21 @@ def test_a_route_is_read_as_it_was_written(route: RouteInfo) -> None:
     assert messages.read_route(messages.new_route(route).body) == route
 
 
+@pytest.mark.parametrize("table", [1, 254, 255, 256, 257, 2**32 - 1])
+def test_a_table_that_a_byte_does_not_hold_has_an_attribute(table: int) -> None:
+    message = messages.new_route(RouteInfo("10.1.0.0/16", gateway="10.0.0.1", table=table))
+    found = decoded(message, rtmsg)
+    assert (found.get_attr("RTA_TABLE") or found["table"]) == table
+    assert messages.read_route(message.body) == RouteInfo("10.1.0.0/16", gateway="10.0.0.1", table=table, version=4)
+
+
+def test_a_cached_exception_is_no_route() -> None:
+    body = bytearray(messages.new_route(RouteInfo("10.1.0.0/16", gateway="10.0.0.1")).body)
+    assert messages.read_route(bytes(body)) is not None
+    body[8:12] = struct.pack("=I", messages.RTM_F_CLONED)
+    assert messages.read_route(bytes(body)) is None
+
+
 @pytest.mark.parametrize(
     ("route", "family"),
     [
