@@ -272,6 +272,15 @@ def test_loopback_by_nat(firewall: FirewallBackend, world: World) -> None:
     assert not world.ask(world.lan, "tcp", HOST[4], 8080, silent=True)
 
 
+def test_ipv6_loopback_is_always_the_proxys(firewall: FirewallBackend, world: World) -> None:
+    """The kernel routes nothing from ::1 to another interface: a port on every address must not take it there."""
+    world.servers.serve("proxy", world.host, 8080, "::1")
+    firewall.add_ports([world.port(proto, "a1", 6, 8080) for proto in ("tcp", "udp")])
+    for proto in ("tcp", "udp"):
+        assert world.ask(world.host, proto, "::1", 8080) == "proxy ::1"
+        assert world.ask(world.host, proto, HOST[6], 8080).startswith("a1 ")
+
+
 def test_loopback_is_guarded_from_the_wire(firewall: FirewallBackend, world: World) -> None:
     """An interface with route_localnet lets 127.0.0.1 in; what is published there must still not be reachable."""
     world.servers.serve("proxy", world.host, 8080, "127.0.0.1")
