@@ -135,6 +135,12 @@ def witnesses(path: str) -> tuple[list[str], list[str]]:
     return first, [test for test in rest if test not in first]
 
 
+def batches(tests: list[str]) -> list[list[str]]:
+    """Unit tests start slower than they run: all in one; the others one by one, so that the time is looked at between them."""
+    unit = [test for test in tests if test.startswith("tests/unit/")]
+    return [*([unit] if unit else []), *([test] for test in tests if test not in unit)]
+
+
 # -- running them ------------------------------------------------------------------------------------------------
 
 INSIDE = """
@@ -224,7 +230,7 @@ class Judge:
         try:
             end = time.monotonic() + self.limit
             first, rest = witnesses(mutant.path)
-            for tests in [*([test] for test in first), *([test] for test in rest)]:
+            for tests in [*batches(first), *batches(rest)]:
                 outcome = self._ask(tests, end)
                 if outcome is not None:
                     return outcome
