@@ -52,8 +52,12 @@ class Core:
         self._showing = threading.local()
 
     def restore(self) -> None:
-        """The leases that stand in the records."""
+        """The leases that stand in the records.  A network whose IPAM driver is away gives no addresses until it is back."""
         for network in self.registry.networks.values():
+            try:
+                self.addressing.driver(network.ipam_driver)
+            except PynetError:
+                continue
             self.addressing.restore(network, self.registry.endpoints_of_network(network.id))
         for sandbox in self.registry.sandboxes.values():
             self.tools.ports.restore(sandbox.id, sandbox.ports)

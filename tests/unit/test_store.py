@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -9,12 +10,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from pynet.netlib.errors import InternalError, InvalidArgument, StateTooNew
-from pynet.netlib.store.sqlite import NameTaken, Store, StoreFailed
+from pynet.netlib.model import PublishedPort
+from pynet.netlib.registry import Registry
+from pynet.netlib.store.migrations import MIGRATIONS
+from pynet.netlib.store.protocol import Changed, Delete, Put
+from pynet.netlib.store.sqlite import NameTaken, Store, StoreFailed, StoreLost
 
 
 @pytest.fixture
@@ -135,3 +141,94 @@ def test_a_transaction_that_fails_at_its_commit_does_not_stay_open(store: Store)
         connection.execute("INSERT INTO b VALUES (7)")
     store.put("network", "1", {})
     assert store.list("network") == [{}]
+
+
+# -- revisions, identity, older files ----------------------------------------------------------------------------------
+
+
+def test_a_commit_over_a_revision_that_was_not_seen_is_refused_and_changes_nothing(store: Store) -> None:
+    first = store.commit([Put("network", "1", {"n": 1}, "web"), Put("endpoint", "2", {})], [])
+    with pytest.raises(Changed, match="was changed by somebody else"):
+        store.commit([Put("endpoint", "2", {"n": 2}, expected=first), Put("network", "1", {"n": 2}, "web")], [])
+    second = store.commit([Put("network", "1", {"n": 2}, "web", expected=first)], [])
+    assert second > first
+    with pytest.raises(Changed):
+        store.commit([], [Delete("network", "1", first)])
+    assert [(s.id, s.body, s.revision) for s in store.load("network")] == [("1", {"n": 2}, second)]
+    store.commit([], [Delete("network", "1", second), Delete("network", "unknown")])
+    assert store.load("network") == []
+    assert [(s.body, s.revision) for s in store.load("endpoint")] == [({}, first)]
+
+
+@pytest.mark.parametrize("how", ["deleted", "emptied"])
+def test_a_lost_file_is_not_taken_for_a_first_start(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "pynet.db"
+    store = Store(path)
+    store.put("network", "1", {})
+    store.close()
+    path.unlink()
+    if how == "emptied":
+        path.touch()
+    with pytest.raises(StoreLost, match="is empty or was deleted") as caught:
+        Store(path)
+    assert "put the file back" in caught.value.hint
+    (tmp_path / "store-id").unlink()
+    with pytest.raises(StoreLost, match="somebody lives"):
+        Store(path, expect=lambda: "somebody lives")
+    Store(path, expect=lambda: "").close()
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+def test_who_writes_to_a_file_that_is_gone_is_told(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "pynet.db"
+    store = Store(path)
+    try:
+        path.rename(tmp_path / "moved")
+        if how == "replaced":
+            path.touch()
+        with pytest.raises(StoreLost, match=f"was {how} while it was in use"):
+            store.put("network", "1", {})
+        path.unlink(missing_ok=True)
+        (tmp_path / "moved").rename(path)
+        store.put("network", "1", {})
+    finally:
+        store.close()
+
+
+def test_an_older_file_is_migrated_and_its_ports_are_the_sandboxes(tmp_path: Path) -> None:
+    path = tmp_path / "pynet.db"
+    network = {
+        "id": "n",
+        "name": "web",
+        "driver": "bridge",
+        "created": 1.0,
+        "ipam": [{"subnet": "10.1.0.0/24", "gateway": "10.1.0.1"}],
+    }
+    port = {"proto": "tcp", "host_ip": "0.0.0.0", "host_port": 8080, "container_port": 80}
+    endpoint = {
+        "id": "e",
+        "name": "a",
+        "network": "n",
+        "address": "10.1.0.2/24",
+        "ifname": "eth0",
+        "sandbox": "s",
+        "ports": [port],
+    }
+    bodies = {"network": network, "endpoint": endpoint, "sandbox": {"id": "s", "path": "/run/s", "gateway": "e"}}
+    with closing(sqlite3.connect(path)) as connection:
+        MIGRATIONS[0](connection)
+        for kind, body in bodies.items():
+            connection.execute("INSERT INTO objects VALUES (?, ?, NULL, ?)", (kind, body["id"], json.dumps(body)))
+        connection.execute("PRAGMA user_version=1")
+        connection.commit()
+    store = Store(path)
+    try:
+        registry = Registry(store)
+        room = registry.room("s")
+        assert room.sandbox.ports == (PublishedPort("tcp", "0.0.0.0", 8080, 80),)
+        assert room.members[0].endpoint.gateway == "10.1.0.1"
+        assert registry.networks["n"].ipam_driver == "default"
+        registry.save(room.sandbox)  # over the revision that the migration gave
+    finally:
+        store.close()
+    assert (tmp_path / "store-id").read_text().strip()
