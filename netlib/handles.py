@@ -181,7 +181,7 @@ class Endpoint:
 
     @property
     def gateway(self) -> str:
-        """IPv4 next hop that it offers for the default route, or ""; also while it is not joined."""
+        """IPv4 next hop that it offers for the default route; "" while it is not joined."""
         return self.record.gateway
 
     @property
@@ -259,12 +259,12 @@ class Endpoint:
         """The endpoint's turn, and inside it that of the sandbox it is joined to, if any (see turns.py); that room."""
         core = self.core
         with core.turns.of(endpoint_key(self.id)):
-            while (sandbox := self._sandbox()) != "":
-                with core.turns.of(sandbox_key(sandbox)):
-                    if self._sandbox() == sandbox:
-                        yield core.registry.room(sandbox)
-                        return
-            yield None
+            sandbox = self._sandbox()  # nobody changes that without the endpoint's turn
+            if not sandbox:
+                yield None
+                return
+            with core.turns.of(sandbox_key(sandbox)):
+                yield core.registry.room(sandbox)
 
     def _sandbox(self) -> str:
         with self.core.lock:

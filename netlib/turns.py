@@ -6,7 +6,8 @@
 A turn lasts from the decision until the kernel follows it, so it is held while the kernel, the firewall and the proxy are
 called; that is why it belongs to an object, and why the controller's lock, which everybody needs, is another.
 
-A thread may take a turn inside its own: an endpoint's, and inside it its sandbox's.  All keys of one ``of`` are taken at once
+A thread may take a turn inside its own: an endpoint's, and inside it its sandbox's (who deletes a sandbox takes all of them at
+once).  All keys of one ``of`` are taken at once
 or waited for with none in hand.  Deadlock is excluded by one rule: who holds a sandbox's or a network's turn asks for no other,
 and ``alone`` is asked for with no turn in hand.
 """

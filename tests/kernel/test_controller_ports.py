@@ -17,6 +17,7 @@ from pynet.netlib.handles import Endpoint, Sandbox
 from pynet.netlib.model import IpamConfig
 from pynet.netlib.ports.portspec import parse_publish
 from pynet.netlib.proxying import Listening, ServedPort
+from pynet.netlib.reaper import put_away
 from pynet.plugins.testhost import Lan
 
 from support.netlib import call_in
@@ -194,3 +195,70 @@ def test_sockets_that_a_proxy_kept_and_nobody_needs_are_closed(start_controller:
     assert len(controller.sandbox(sandbox.id).ports) == 1
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address, timeout=5)
+
+
+def test_a_rule_that_can_not_be_finished_leaves_nothing(
+    controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule is in the kernel when the flows to it can not be forgotten."""
+    sandbox = two_networks(controller)[0]
+
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(1, "Operation not permitted")
+
+    with monkeypatch.context() as context:
+        context.setattr(controller.tools.conntrack, "flush_ports", refuse)
+        with pytest.raises(StepFailed, match="can not make NAT"):
+            sandbox.publish(parse_publish("5353:53/udp"))
+    assert [port.host_port for port in sandbox.ports] == [8080]
+    assert controller.check() == []
+
+
+@pytest.mark.parametrize("how", ["leave", "delete", "sandbox"])
+def test_an_address_does_not_inherit_the_connections_of_its_last_owner(controller: Controller, how: str) -> None:
+    sandbox, first, _ = two_networks(controller)
+
+    def talk() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"x", ("10.1.0.1", 7777))
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("10.1.0.1", 7777))
+        server.settimeout(5)
+        call_in(controller, sandbox.path, talk)
+        assert server.recv(1) == b"x"
+    assert [flow.source for flow in controller.tools.conntrack.flows() if flow.destination_port == 7777] == ["10.1.0.2"]
+    sandbox.delete() if how == "sandbox" else getattr(first, how)()
+    assert not [flow for flow in controller.tools.conntrack.flows() if flow.source == "10.1.0.2"]
+
+
+def test_a_network_and_an_endpoint_are_made_again_at_once(controller: Controller) -> None:
+    """Their links are still there, dying, when the next ones of the same names and addresses are made."""
+    for _ in range(3):
+        network = controller.create_network("web", subnet="10.1.0.0/24", options={"bridge": "br7"})
+        sandbox = controller.create_sandbox("a")
+        endpoint = network.create_endpoint("a", ip="10.1.0.7")
+        for _ in range(2):
+            endpoint.join(sandbox)
+            assert endpoint.ifname == "eth0"
+            endpoint.leave()
+        endpoint.delete()
+        network.delete()
+        sandbox.delete()
+    dying = controller.tools.rtnl.links(group=controller.instance.dying_group)
+    assert all(not link.up and link.master == 0 for link in dying)
+    controller.tools.reaper.settle()
+    assert controller.tools.rtnl.links(group=controller.instance.dying_group) == []
+    assert controller.check() == []
+
+
+def test_what_a_killed_process_put_away_is_found_and_removed(start_controller: Callable[..., Controller]) -> None:
+    controller = start_controller()
+    network = controller.create_network("web", subnet="10.1.0.0/24")
+    link = controller.tools.rtnl.link(network.bridge)
+    assert link is not None
+    put_away(controller.tools.rtnl, link.index, controller.instance.dying_group)
+    assert {str(d) for d in controller.check()} >= {f"stray link pd{link.index}", f"missing link {network.bridge}"}
+    controller.repair()
+    assert controller.check() == []
+    assert controller.tools.rtnl.link(f"pd{link.index}") is None
