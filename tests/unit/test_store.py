@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -214,7 +215,11 @@ def test_an_older_file_is_migrated_and_its_ports_are_the_sandboxes(tmp_path: Pat
         "sandbox": "s",
         "ports": [port],
     }
-    bodies = {"network": network, "endpoint": endpoint, "sandbox": {"id": "s", "path": "/run/s", "gateway": "e"}}
+    bodies: dict[str, dict[str, Any]] = {
+        "network": network,
+        "endpoint": endpoint,
+        "sandbox": {"id": "s", "path": "/run/s", "gateway": "e"},
+    }
     with closing(sqlite3.connect(path)) as connection:
         MIGRATIONS[0](connection)
         for kind, body in bodies.items():
