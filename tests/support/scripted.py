@@ -39,6 +39,8 @@ class ScriptedEngine:
     path: Path
     script: Callable[[str], Answer]
     requests: list[str] = field(default_factory=list)
+    queries: list[str] = field(default_factory=list)
+    """Of the requests, in the same order, as they were written."""
     connections: int = 0
 
     def __enter__(self) -> ScriptedEngine:
@@ -101,7 +103,7 @@ class ScriptedEngine:
                 with self._arrived:
                     self._open.append(sock)
                     self._arrived.notify_all()
-                request = self._read(file)
+                request, query = self._read(file)
                 with self._arrived:
                     self._open.remove(sock)
                 if not request:
@@ -109,6 +111,7 @@ class ScriptedEngine:
                 answer = self.script(request)
                 with self._arrived:
                     self.requests.append(request)
+                    self.queries.append(query)
                     self._arrived.notify_all()
                 if answer.then == "unanswered":
                     return
@@ -125,17 +128,17 @@ class ScriptedEngine:
                 if answer.then == "close":
                     return
 
-    def _read(self, file: Any) -> str:
-        """One request, without its body; "" at the end of the connection."""
+    def _read(self, file: Any) -> tuple[str, str]:
+        """One request without its body, and its query; "" at the end of the connection."""
         try:
             line = file.readline().decode()
         except OSError:
-            return ""
+            return "", ""
         length = 0
         while (header := file.readline().strip().lower()) != b"":
             if header.startswith(b"content-length:"):
                 length = int(header.partition(b":")[2])
         file.read(length)
         method, _, rest = line.partition(" ")
-        path = rest.partition(" ")[0].partition("?")[0]
-        return f"{method} /{path.split('/', 2)[2]}" if line else ""
+        path, _, query = rest.partition(" ")[0].partition("?")
+        return (f"{method} /{path.split('/', 2)[2]}", query) if line else ("", "")

@@ -174,6 +174,40 @@ def test_run_fails_when_the_engine_goes_before_it_told_the_exit_code(engine: Sta
     assert "closed the connection" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "condition"),
+    [("run busybox", "next-exit"), ("run --rm busybox", "removed"), ("attach --no-stdin c1", "not-running")],
+)
+def test_what_is_waited_for(words: str, condition: str, engine: Start) -> None:
+    def script(request: str) -> Answer:
+        if request == "GET /containers/c1/json":
+            return Answer({"State": {"Running": True}, "Config": {"Tty": False}})
+        return run_script(lambda sock: None, Answer({"StatusCode": 7}))(request)
+
+    server = engine(script)
+    assert pynet(*words.split()).returncode == 7
+    assert server.queries[server.requests.index("POST /containers/c1/wait")] == f"condition={condition}"
+
+
+def test_a_container_that_did_not_start_is_removed_where_it_was_to_be(engine: Start) -> None:
+    def script(request: str) -> Answer:
+        if request.endswith("/start"):
+            return Answer({"message": "no"}, status=500)
+        return run_script(lambda sock: None, Answer({"StatusCode": 0}))(request)
+
+    server = engine(script)
+    assert pynet("run", "--rm", "busybox").returncode == 125
+    assert server.requests[-1] == "DELETE /containers/c1"
+    assert pynet("run", "busybox").returncode == 125
+    assert server.requests.count("DELETE /containers/c1") == 1
+
+
+def test_a_template_outranks_quiet(engine: Start) -> None:
+    engine(lambda request: Answer([{"Id": "a" * 64, "Names": ["/web"]}]))
+    assert pynet("ps", "-q", "--format", "{{.Names}}").stdout == "web\n"
+    assert pynet("ps", "-q").stdout == "a" * 12 + "\n"
+
+
 def test_exec_fails_when_the_engine_does_not_know_how_it_ended(engine: Start) -> None:
     def script(request: str) -> Answer:
         if request.endswith("/start"):
