@@ -253,10 +253,14 @@ def test_a_port_bound_to_one_address_answers_on_no_other(firewall: FirewallBacke
             world.port("tcp", "a2", version, 9090),
         ]
     )
+    firewall.add_ports([world.port("tcp", "a2", version, 9091)])
+    firewall.add_ports([world.port("tcp", "a1", version, 9091, second)])
     assert world.ask(world.lan, "tcp", second, 8080).startswith("a1")
     assert not world.ask(world.lan, "tcp", HOST[version], 8080, silent=True)
     assert world.ask(world.lan, "tcp", second, 9090).startswith("a1"), "the special one wins, whatever the order"
     assert world.ask(world.lan, "tcp", HOST[version], 9090).startswith("a2")
+    assert world.ask(world.lan, "tcp", second, 9091).startswith("a1")
+    assert world.ask(world.lan, "tcp", HOST[version], 9091).startswith("a2")
 
 
 def test_loopback_by_nat(firewall: FirewallBackend, world: World) -> None:
