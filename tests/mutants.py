@@ -309,6 +309,9 @@ def main() -> int:
         return 0
     STATE.mkdir(exist_ok=True)
     (STATE / ".gitignore").write_text("*\n")
+    for stale in STATE.glob("*-*/"):  # of a run that was killed
+        if not Path("/proc", stale.name.partition("-")[0]).exists():
+            shutil.rmtree(stale, ignore_errors=True)
     results = STATE / "results.jsonl"
     done, same = known(results), equivalents()
     judges: dict[int, Judge] = {}
