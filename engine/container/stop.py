@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotInTime
 
 from ...netlib.errors import Conflict, InternalError, NotFound, NotModified, PynetError
+from ...netlib.store.sqlite import StoreFailed
 from ..core import Core
 from .config import parse_signal
 from .end import SIGKILL
@@ -41,8 +43,7 @@ class Stop:
             if not container.running:
                 raise NotModified("container is already stopped")
             ended = container.expect("exit")
-            container.change(stopped_by_user=by_user)
-            self._registry.save_end(container)
+            self._asked(container, by_user)
         if timeout is None:
             timeout = container.config.get("StopTimeout")
         self._tell(container, "kill", signal=str(signal or stop_signal(container)))
@@ -62,8 +63,7 @@ class Stop:
                     hint="`pynet start` it first; `pynet ps -a` shows its state",
                 )
             if signal in (SIGKILL, stop_signal(container)):
-                container.change(stopped_by_user=True)
-                self._registry.save_end(container)
+                self._asked(container, True)
         if container.state.stopped_by_user:
             self._core.supervisor.update_restart(container.id, {"name": "no", "max": 0})
         self._core.supervisor.kill(container.id, signal)
@@ -94,6 +94,14 @@ class Stop:
                 stop.result()
             except PynetError as error:
                 log.warning("container %s: %s", container.name, error)
+
+    def _asked(self, container: Container, by_user: bool) -> None:
+        """Note who wants its end, under the lock.  A disk that is too full for the note must not keep it from ending."""
+        container.change(stopped_by_user=by_user)
+        try:
+            self._registry.save_end(container)
+        except (StoreFailed, sqlite3.Error) as error:
+            log.error("container %s: that it was to end is not on disk: %s", container.name, error)
 
     def _wait(self, container: Container, ended: Future[int]) -> None:
         try:

@@ -18,7 +18,7 @@ import pytest
 
 from pynet.plugins.testhost import playing_host
 
-from support.engine import PATIENCE, Daemon
+from support.engine import PATIENCE, Daemon, warm_up
 
 pytestmark = pytest.mark.skipif(shutil.which("docker") is None, reason="the docker client is not installed")
 
@@ -30,6 +30,7 @@ PAGE = "mkdir -p /www; echo a page > /www/index.html; exec httpd -f -p 80 -h /ww
 def shared() -> Iterator[Daemon]:
     with playing_host(), Daemon.running() as daemon:
         daemon.bootstrap()
+        warm_up(daemon)
         yield daemon
 
 

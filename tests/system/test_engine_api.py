@@ -16,13 +16,14 @@ import pytest
 from pynet.engine.api.call import MAX_JSON
 from pynet.plugins.testhost import playing_host
 
-from support.engine import PATIENCE, Daemon, Reply
+from support.engine import PATIENCE, Daemon, Reply, warm_up
 
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Daemon]:
     with playing_host(), Daemon.running() as daemon:
         daemon.bootstrap()
+        warm_up(daemon)
         yield daemon
 
 

@@ -6,7 +6,6 @@ import ctypes
 import errno
 import json
 import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,13 +155,12 @@ def test_a_container_that_removes_itself_on_a_full_disk(small_root: Daemon) -> N
     body = {"Image": "busybox", "Cmd": ["sleep", "1000"], "HostConfig": {"AutoRemove": True}}
     assert daemon.post("/containers/create", body, name="box").status == 201
     assert daemon.post("/containers/box/start").status == 204
-    pid = daemon.get("/containers/box/json").body["State"]["Pid"]
     connection = daemon.connection()
     connection.request("POST", "/containers/box/wait?condition=removed")
     answer = connection.getresponse()
     (daemon.root / "reserve").unlink()  # as when it was spent already
     filler = fill(daemon.root)
-    os.kill(pid, signal.SIGKILL)
+    assert daemon.post("/containers/box/kill").status == 204
     told = json.loads(answer.read())
     connection.close()
     assert told["StatusCode"] == 137

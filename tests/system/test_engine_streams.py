@@ -16,7 +16,7 @@ import pytest
 
 from pynet.plugins.testhost import playing_host
 
-from support.engine import PATIENCE, Daemon
+from support.engine import PATIENCE, Daemon, warm_up
 
 BOUND = 2.0
 """Seconds in which a call that has nothing to wait for must answer, on a machine that others keep busy."""
@@ -26,6 +26,7 @@ BOUND = 2.0
 def shared() -> Iterator[Daemon]:
     with playing_host(), Daemon.running() as daemon:
         daemon.bootstrap()
+        warm_up(daemon)
         yield daemon
 
 
