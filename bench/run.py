@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import bench_libraries
 import control
 import join
 import scale
@@ -35,6 +36,7 @@ GROUPS = (
     "many",
     "range",
     "join",
+    "libraries",
     "proxy",
     "ps-client",
     *(case.key for case in control.CASES),
@@ -66,7 +68,7 @@ def proxy_rows(quick: bool) -> list[Row]:
 
 def measure(options: argparse.Namespace) -> Iterator[Row]:
     only, quick = options.only, options.quick
-    if only not in ("join", "proxy"):
+    if only not in ("join", "libraries", "proxy"):
         with ExitStack() as stack:
             peers: list[Peer] = [stack.enter_context(Pynet())]
             missing = Docker.missing()
@@ -82,6 +84,8 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
                         yield from scale.run(peers, quick=quick, only=part)
     if only in ("", "join"):
         yield from join.run(quick=quick)
+    if only in ("", "libraries"):
+        yield from bench_libraries.measure(3 if quick else 15)
     if only in ("", "proxy"):
         yield from proxy_rows(quick)
 

@@ -189,16 +189,20 @@ def _zstd(data: bytes, more: _More) -> Iterator[bytes]:
         return
     context: Any = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
     try:
+        fed = 0  # of data
         while data:
             decoder: Any = context.decompressobj()
             while not decoder.eof:
-                if not data and not (data := more()):
-                    raise EOFError("it is truncated")
-                out: bytes = decoder.decompress(data[:ZSTD_FED])
-                data = decoder.unused_data + data[ZSTD_FED:] if decoder.eof else data[ZSTD_FED:]
+                if fed >= len(data):
+                    data, fed = more(), 0
+                    if not data:
+                        raise EOFError("it is truncated")
+                out: bytes = decoder.decompress(data[fed : fed + ZSTD_FED])
+                fed = min(fed + ZSTD_FED, len(data)) - len(decoder.unused_data)
                 for start in range(0, len(out), PIECE):
                     yield out[start : start + PIECE]
-            data = data or more()
+            if fed == len(data):
+                data, fed = more(), 0
     except zstandard.ZstdError as error:
         raise ValueError(str(error)) from error
 

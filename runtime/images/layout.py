@@ -126,7 +126,8 @@ class Layout:
         self._parsed: dict[str, Json] = {}
 
     def create(self) -> None:
-        os.makedirs(self._blobs, mode=0o700, exist_ok=True)
+        for directory in (os.path.dirname(self._blobs), self._blobs):
+            os.makedirs(directory, mode=0o700, exist_ok=True)
         marker = os.path.join(self.path, "oci-layout")
         if not os.path.exists(marker):
             write_file(marker, to_json({"imageLayoutVersion": "1.0.0"}))

@@ -65,6 +65,7 @@ class ImageStore:
         self.limits = limits or Limits()
         with disk_errors(self.path):
             os.makedirs(self.path, mode=0o700, exist_ok=True)
+            os.chmod(self.path, 0o700)  # setuid programs and secrets are in it; one may have been made by hand
             self.layout = Layout(self.path)
             self.layers = LayerStore(self.path, os.path.join(root, "containers"))
             self.layers.create()

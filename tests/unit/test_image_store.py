@@ -13,7 +13,7 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -250,8 +250,10 @@ def test_load_of_a_docker_archive(store: ImageStore) -> None:
     assert store.load(io.BytesIO(tar_of(docker_archive()))) == [one, two], "loading twice changes nothing"
 
 
-def oci_archive(*, blob: bytes | None = None, platform: str = "") -> dict[str, bytes | str]:
-    packed = gzip.compress(TOP)
+def oci_archive(
+    *, blob: bytes | None = None, platform: str = "", pack: Callable[[bytes], bytes] = gzip.compress
+) -> dict[str, bytes | str]:
+    packed = pack(TOP)
     config = config_of(BASE, TOP)
     layers = [{"digest": digest_of(BASE), "size": 1}, {"digest": digest_of(packed), "size": 1}]
     manifest = json.dumps({"schemaVersion": 2, "config": {"digest": digest_of(config)}, "layers": layers}).encode()
@@ -275,6 +277,42 @@ def oci_archive(*, blob: bytes | None = None, platform: str = "") -> dict[str, b
 def test_load_of_an_oci_layout(store: ImageStore) -> None:
     (image,) = store.load(io.BytesIO(tar_of(oci_archive())))
     assert image.repo_tags == ("oci/app:9",) and len(image.layers) == 2
+
+
+def test_load_and_save_of_a_layer_compressed_by_zstd(store: ImageStore, tmp_path: Path) -> None:
+    zstandard = pytest.importorskip("zstandard")
+    pack: Callable[[bytes], bytes] = zstandard.ZstdCompressor().compress
+    (image,) = store.load(io.BytesIO(tar_of(oci_archive(pack=pack))))
+    described = store.layout.json(image.manifest)["layers"][1]
+    assert described["mediaType"] == "application/vnd.oci.image.layer.v1.tar+zstd"
+    assert Path(store.layout.blob(described["digest"])).read_bytes() == pack(TOP), "kept as it came"
+    assert Path(store.layers.diff(image.layers[1]), "c").read_bytes() == b"3"
+    saved = io.BytesIO()
+    store.save(["oci/app:9"], saved)
+    assert ImageStore(str(tmp_path / "other")).load(io.BytesIO(saved.getvalue()))[0].id == image.id
+
+
+def test_a_layer_compressed_by_zstd_without_its_library_says_what_to_install(
+    store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    monkeypatch.setitem(sys.modules, "compression.zstd", None)
+    with pytest.raises(NotSupported) as caught:
+        store.load(io.BytesIO(tar_of(oci_archive(pack=lambda data: b"\x28\xb5\x2f\xfd" + data))))
+    assert "[fast]" in caught.value.hint and leftovers(store) == []
+
+
+def test_the_store_is_its_owners_alone(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir(mode=0o755)
+    old = os.umask(0)
+    try:
+        store = ImageStore(str(tmp_path))
+        store.import_rootfs(rootfs(), "app")
+    finally:
+        os.umask(old)
+    assert (tmp_path / "images").stat().st_mode & 0o777 == 0o700
+    modes = {str(path.relative_to(store.path)): path.stat().st_mode & 0o077 for path in Path(store.path).iterdir()}
+    assert modes == dict.fromkeys(modes, 0)
 
 
 BAD_ARCHIVES: dict[str, tuple[dict[str, bytes | str], str]] = {

@@ -305,6 +305,13 @@ def test_no_sequence_of_entries_reaches_outside(
     assert {path for path in top.rglob("*") if (top / "layer") not in (path, *path.parents)} == set(before)
 
 
+def test_a_directory_that_a_link_replaced_gives_its_mode_to_nobody(tmp_path: Path) -> None:
+    """Modes are set at the end, by path: not through a link that took the directory's place."""
+    open_layer(tmp_path / "layer", folder("other", 0o755), folder("gone", 0o700), symlink("gone", "other"))
+    assert stat.S_IMODE((tmp_path / "layer/other").stat().st_mode) == 0o755
+    assert os.readlink(tmp_path / "layer/gone") == "other"
+
+
 def test_directories_beyond_the_recursion_limit_are_made_replaced_and_removed(tmp_path: Path) -> None:
     """A path of a letter a component has 2,047 of them: all made for one entry, all in the way of another."""
     before = len(os.listdir("/proc/self/fd"))
