@@ -29,7 +29,6 @@ def named(index: Iterable[Named], images: Iterable[tuple[Named, Sequence[str]]])
     for image, names in images:
         known[Named(image.manifest, image.size, "")] = None
         for name in names:
-            by_name.pop(name, None)
             by_name[name] = Named(image.manifest, image.size, name)
     kept = {one.manifest for one in by_name.values()}
     return [*by_name.values(), *(one for one in known if one.manifest not in kept)]

@@ -279,6 +279,25 @@ def test_load_of_an_oci_layout(store: ImageStore) -> None:
     assert image.repo_tags == ("oci/app:9",) and len(image.layers) == 2
 
 
+def test_a_layer_that_is_there_by_a_chain_of_links(store: ImageStore) -> None:
+    manifest = json.dumps([{"Config": "two.json", "RepoTags": ["linked"], "Layers": ["l5/layer.tar"]}]).encode()
+    links = {"l4/layer.tar": "../l3/layer.tar", "l5/layer.tar": "../l4/layer.tar"}
+    (image,) = store.load(io.BytesIO(tar_of(docker_archive(**{"manifest.json": manifest, **links}))))
+    assert image.layers == (digest_of(BASE),)
+
+
+@pytest.mark.parametrize("what", ["manifests", "schemaVersion", "os"])
+def test_a_document_of_another_digest_is_refused(store: ImageStore, what: str) -> None:
+    """The layers are right, and the documents valid: only their digests tell that somebody changed them."""
+    files = oci_archive()
+    blobs = {name: data for name, data in files.items() if name.startswith("./blobs") and isinstance(data, bytes)}
+    (name,) = [name for name, data in blobs.items() if data.startswith(f'{{"{what}"'.encode())]
+    files[name] = blobs[name] + b" "
+    with pytest.raises(InvalidArchive, match=r"the content of sha256:.* has digest"):
+        store.load(io.BytesIO(tar_of(files)))
+    assert store.list() == [] and leftovers(store) == []
+
+
 def test_load_and_save_of_a_layer_compressed_by_zstd(store: ImageStore, tmp_path: Path) -> None:
     zstandard = pytest.importorskip("zstandard")
     pack: Callable[[bytes], bytes] = zstandard.ZstdCompressor().compress

@@ -22,6 +22,8 @@ from pynet.runtime.images.limits import Limits
 from pynet.runtime.images.store import ImageStore
 from pynet.runtime.images.unpack import Unpacked, unpack
 
+from support.nobody import as_nobody
+
 Item = tuple[str, dict[str, Any]]
 
 
@@ -310,6 +312,27 @@ def test_a_directory_that_a_link_replaced_gives_its_mode_to_nobody(tmp_path: Pat
     open_layer(tmp_path / "layer", folder("other", 0o755), folder("gone", 0o700), symlink("gone", "other"))
     assert stat.S_IMODE((tmp_path / "layer/other").stat().st_mode) == 0o755
     assert os.readlink(tmp_path / "layer/gone") == "other"
+
+
+def test_a_parent_is_in_use_while_what_is_in_it_is_replaced(tmp_path: Path) -> None:
+    """What is cached is forgotten then, but for the descriptor that the entry is made by."""
+    open_layer(
+        tmp_path / "layer",
+        folder("p"), folder("p/d"), entry("p/d/f", b"x"),
+        entry("p/d", b"a file"), folder("p/d"), symlink("p/d", "nowhere"), entry("p/d", b"at last"),
+    )  # fmt: skip
+    assert tree(tmp_path / "layer") == {"p", "p/d"} and (tmp_path / "layer/p/d").read_bytes() == b"at last"
+
+
+def test_modes_are_set_from_within_where_an_owner_could_not_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with as_nobody(tmp_path):
+        os.mkdir("layer")
+        stream = Inflated(io.BytesIO(tar_of(folder("a", 0), folder("a/b", 0o500), entry("a/b/f", b"x"))))
+        unpack(stream, "layer", rootless=True)
+    assert [stat.S_IMODE((tmp_path / "layer" / name).stat().st_mode) for name in ("a", "a/b")] == [0, 0o500]
 
 
 def test_directories_beyond_the_recursion_limit_are_made_replaced_and_removed(tmp_path: Path) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import resource
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pynet.netlib.kernel.tree import ERRORS_KEPT, _below, discard_tree, remove_tree, tree_size
 from pynet.plugins.isolation import maps_every_uid
+
+from support.nobody import as_nobody
 
 DEPTH = 1500
 """More than Python's recursion limit, and more than a path can name with components of a few letters."""
@@ -140,24 +140,6 @@ def test_a_directory_that_is_moved_away_meanwhile_ends_the_walk(tmp_path: Path) 
         os.close(top)
     assert raised.value.errno == errno.ESTALE
     assert sorted(os.listdir(tmp_path / "outside")) == ["b", "kept"]
-
-
-@contextmanager
-def as_nobody(*owned: Path) -> Generator[None, None, None]:
-    """Without the privileges of root over files, which are taken from this thread (setfsuid(2)); *owned* are nobody's."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if os.geteuid() != 0:
-        yield
-        return
-    if not maps_every_uid():
-        pytest.skip("this user namespace has no other user")
-    for path in owned:
-        os.chown(path, 65534, 65534)
-    libc.setfsuid(65534)
-    try:
-        yield
-    finally:
-        libc.setfsuid(0)
 
 
 def test_an_owner_opens_up_what_the_modes_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
