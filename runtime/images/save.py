@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import BinaryIO, Protocol, cast
 
+from .errors import InvalidReference
 from .layout import INDEX, MANIFEST, NAME, TAG, Json, Layout, to_json
 from .model import Image
-from .references import Reference, id_prefix
+from .references import Reference
 
 
 class Writable(Protocol):
@@ -81,11 +82,19 @@ def _names(images: Sequence[tuple[str, Image]]) -> dict[str, list[str]]:
     tags: dict[str, list[str]] = {}
     for reference, image in images:
         names = tags.setdefault(image.manifest, [])
-        if not id_prefix(reference) or reference in image.repo_tags:
-            named = Reference.parse(reference).tagged()
-            if named.tag and str(named) not in names:
-                names.append(str(named))
+        name = _name(reference, image)
+        if name and name not in names:
+            names.append(name)
     return tags
+
+
+def _name(reference: str, image: Image) -> str:
+    """The canonical name when *reference* is one of the image's, "" when it is an id or a digest ("cafe" may be either)."""
+    try:
+        parsed = Reference.parse(reference).tagged()
+    except InvalidReference:
+        return ""
+    return str(parsed) if parsed.familiar in image.repo_tags else ""
 
 
 def _blob_name(digest: str) -> str:

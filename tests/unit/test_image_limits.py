@@ -101,6 +101,11 @@ def test_records_without_a_meaning_are_not_kept() -> None:
         tracemalloc.stop()
 
 
+def test_only_files_have_data_whatever_the_size_of_the_others_says() -> None:
+    kinds = (b"1", b"2", b"3", b"4", b"5", b"6")
+    assert entries(b"".join(header(b"entry", kind, size=512, link=b"x") + FILE for kind in kinds) + END) == 12
+
+
 # -- layers ------------------------------------------------------------------------------------------------------
 
 

@@ -380,6 +380,14 @@ def test_save_and_load_are_inverse(store: ImageStore, tmp_path: Path) -> None:
         store.save(["app:1", "nope"], io.BytesIO())
 
 
+def test_a_name_that_could_be_an_id_is_saved_with_the_image(store: ImageStore, tmp_path: Path) -> None:
+    image = store.import_rootfs(rootfs(), "cafe")
+    saved = io.BytesIO()
+    store.save(["cafe", image.id, image.id.removeprefix("sha256:"), image.id.removeprefix("sha256:")[:12]], saved)
+    (loaded,) = ImageStore(str(tmp_path / "other")).load(io.BytesIO(saved.getvalue()))
+    assert (loaded.id, loaded.repo_tags) == (image.id, ("cafe:latest",))
+
+
 # -- what goes wrong ---------------------------------------------------------------------------------------------
 
 

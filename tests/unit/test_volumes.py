@@ -214,6 +214,14 @@ def test_a_prune_leaves_what_is_used_and_follows_no_link(store: Store, tmp_path:
     assert os.listdir(tmp_path / "trash") == []
 
 
+def test_a_prune_takes_the_anonymous_alone_unless_told_otherwise(volumes: Volumes) -> None:
+    volumes.create("named", {"keep": "no"})
+    anonymous = volumes.create()["name"]
+    assert volumes.prune(Filters({}))["VolumesDeleted"] == [anonymous]
+    assert volumes.prune(Filters({"all": ["true"], "label!": ["keep"]}))["VolumesDeleted"] == []
+    assert volumes.prune(Filters({"all": ["true"], "label": ["keep=no"]}))["VolumesDeleted"] == ["named"]
+
+
 def test_who_uses_a_volume_keeps_it_but_for_the_one_that_goes(store: Store, tmp_path: Path) -> None:
     volumes = open_volumes(store, tmp_path, {"data": ["c1"]})
     volumes.create("data")
