@@ -46,6 +46,10 @@ class Difference:
         return f"{self.state} {self.kind} {self.name}"
 
 
+_CAUSES = {"driver": 0, "netns": 1, "link": 2}
+"""The cause is told before what follows from it: with an interface its routes, rules and parameters are missing."""
+
+
 @dataclass(frozen=True)
 class _Found:
     """What one kind has to say."""
@@ -77,8 +81,7 @@ class _Survey:
         found = [Difference("missing", "driver", f"of network {name}") for name in self.away]
         found += [Difference("missing", one.kind.noun, name) for one in self.found for name, _ in one.missing]
         found += [Difference("stray", one.kind.noun, name) for one in self.found for name in one.strays]
-        # a parameter of an interface that is missing is missing because of it: the cause first
-        return sorted(found, key=lambda difference: (difference.state, difference.kind == "sysctl"))
+        return sorted(found, key=lambda difference: (difference.state, _CAUSES.get(difference.kind, len(_CAUSES))))
 
 
 def check(core: Core) -> list[Difference]:
