@@ -1,6 +1,6 @@
 """Dying links: out of the way at once, out of the kernel a little later, many at a time.
 
-    put_away   down, off its bridge, into the group of the dying, and under another name     some 0.4 ms
+    put_away   down, off its bridge, into the group of the dying, and under another name     0.4 to 6 ms
     reap       delete that whole group in one request                                        20 to 50 ms, for one or a hundred
 
 Deleting a link makes the kernel wait for a grace period of RCU while it holds its one lock over all links, so nobody who
