@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -315,6 +316,7 @@ def main() -> int:
     results = STATE / "results.jsonl"
     done, same = known(results), equivalents()
     judges: dict[int, Judge] = {}
+    numbers = itertools.count()  # next() is one step for threads; len(judges) is the same for two that begin at once
 
     def decide(numbered: tuple[int, Mutant]) -> Verdict:
         number, mutant = numbered
@@ -329,7 +331,7 @@ def main() -> int:
         else:
             me = threading.get_ident()
             if me not in judges:
-                judges[me] = Judge(len(judges), options.limit)
+                judges[me] = Judge(next(numbers), options.limit)
             outcome, by = judges[me].judge(mutant)
         verdict = Verdict(
             id, mutant.path, mutant.line, mutant.kind, outcome, by, time.monotonic() - began, mutant.diff(text)
