@@ -109,8 +109,10 @@ class Execs:
         item = self._add(id, master)
 
         def runs() -> None:
-            reply(None, child.pid, ours)
-            _close([fd for fd in ours if fd != master])
+            try:
+                reply(None, child.pid, ours)
+            finally:
+                _close([fd for fd in ours if fd != master])
 
         def failed(error: StartError) -> None:
             self._forget(item)

@@ -90,11 +90,17 @@ class Log:
         self.path = path
         self.fd = -1
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        if path:
-            self.fd = os.open(path, flags, 0o640)
         self.journal = os.open(journal, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if not os.fstat(self.journal).st_size:
-            os.pwrite(self.journal, bytes(_JOURNAL.size), 0)  # room for it, so that a disk that fills up later has it
+        try:
+            if not os.fstat(self.journal).st_size:
+                os.pwrite(
+                    self.journal, bytes(_JOURNAL.size), 0
+                )  # room for it, so that a disk that fills up later has it
+            if path:
+                self.fd = os.open(path, flags, 0o640)
+        except OSError:
+            os.close(self.journal)
+            raise
         self.lost = 0
         """Bytes that could not be written (a full disk); the container is not made to wait for them."""
 
@@ -126,8 +132,10 @@ class Log:
         number, before, length, taken, checksum = _JOURNAL.unpack(raw)
         if not number:
             return None
-        if os.fstat(self.fd).st_size != before + length:
-            os.ftruncate(self.fd, before)
+        size = os.fstat(self.fd).st_size
+        if size != before + length:
+            if size > before:  # else somebody has emptied it meanwhile
+                os.ftruncate(self.fd, before)
             self.taken()
             return None
         stream = next(name for name, value in STREAMS.items() if value == number)
@@ -168,8 +176,12 @@ def _waiting(fd: int) -> int:
 
 
 def _take(fifo: int, count: int) -> None:
-    while count:
-        count -= len(os.read(fifo, count))
+    """Take *count* bytes that were seen in *fifo*; fewer where the container, whose end reads too, was quicker."""
+    try:
+        while count:
+            count -= len(os.read(fifo, count))
+    except BlockingIOError:
+        pass
 
 
 class FifoStream:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import stat
 import struct
 import sys
@@ -34,7 +35,11 @@ from .host import Host
 
 
 class Spawned:
-    """A child that waits for ``go``, and then is on its way to execve.  The owner closes ``pidfd`` and ``errors``."""
+    """A child that waits for ``go``, and then is on its way to execve.  The owner closes ``pidfd`` and ``errors``.
+
+    One that joins a container is a process of the container's too, whose root may stop or kill it at any point: nothing
+    here waits for it, and nothing fails because it is gone.
+    """
 
     def __init__(self, pid: int, pidfd: int, errors: int, gate: int) -> None:
         self.pid, self.pidfd, self.errors, self._gate = pid, pidfd, errors, gate
@@ -42,8 +47,12 @@ class Spawned:
 
     def go(self) -> None:
         """Let it start: its pid is on record.  Should the supervisor die before, the child ends."""
-        os.write(self._gate, b"g")
-        os.close(self._gate)
+        try:
+            os.write(self._gate, b"g")
+        except BrokenPipeError:
+            pass  # killed meanwhile: its end is on the way, as that of any other
+        finally:
+            os.close(self._gate)
 
     def cancel(self) -> None:
         """Instead of ``go``: it ends, and all its descriptors are closed."""
@@ -51,10 +60,12 @@ class Spawned:
             os.close(fd)
 
     def outcome(self) -> StartError | None:
-        """Read the error pipe (it is readable or at its end): None when the program runs."""
-        said = b""
-        while piece := os.read(self.errors, 4096):
-            said += piece
+        """Read the error pipe (it is readable or at its end): None when the program runs.
+
+        One read: what the child says is one write of less than PIPE_BUF (pipe(7)), and to wait for the end behind it would
+        be to wait for a process that somebody else may have stopped.
+        """
+        said = os.read(self.errors, select.PIPE_BUF)
         if not said:
             return None
         code, _, rest = said.decode(errors="replace").partition("\0")
@@ -77,7 +88,12 @@ def _child(told: order.Launch | order.Join, errors: int, gate: int) -> NoReturn:
 
 def _clone(told: order.Launch | order.Join, cgroup: int) -> Spawned:
     errors, theirs = os.pipe()
-    gate_theirs, gate = os.pipe()
+    try:
+        gate_theirs, gate = os.pipe()
+    except OSError:
+        os.close(errors)
+        os.close(theirs)
+        raise
     try:
         if isinstance(told, order.Join):
             into = _clone_through_another if told.tolerant else _clone_into
@@ -93,7 +109,12 @@ def _clone(told: order.Launch | order.Join, cgroup: int) -> Spawned:
     finally:
         os.close(theirs)
         os.close(gate_theirs)
-    return Spawned(pid, pidfd, errors, gate)
+    try:
+        return Spawned(pid, pidfd, errors, gate)
+    except OSError:  # no descriptor is left to look at it: it ends at its gate
+        for fd in (errors, gate, pidfd):
+            os.close(fd)
+        raise
 
 
 def _clone_into(join: order.Join, cgroup: int, errors: int, gate: int) -> tuple[int, int]:
@@ -157,14 +178,21 @@ def _middle(join: order.Join, cgroup: int, pipes: tuple[int, int], answer: int) 
 
 
 def start(
-    host: Host, spec: ContainerSpec, stdio: list[int], *, cgroup: int, cgroup_tasks: list[str], warnings: list[str]
+    host: Host,
+    spec: ContainerSpec,
+    stdio: list[int],
+    *,
+    cgroup: int,
+    cgroup_tasks: list[str],
+    begun: int,
+    warnings: list[str],
 ) -> tuple[Spawned, int]:
     """Clone the first process of a container: (child, pty master or -1).  *stdio* is ignored with a tty."""
     keep = compose.Descriptors()
     master = -1
     try:
         launch = compose.launch(host, spec, keep, warnings)
-        launch.cgroup_tasks, launch.stdio = cgroup_tasks, stdio
+        launch.cgroup_tasks, launch.stdio, launch.begun = cgroup_tasks, stdio, begun
         if spec["tty"]:
             master = os.open("ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=launch.devpts)
             slave = keep.add(open_terminal(master))
