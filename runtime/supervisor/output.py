@@ -33,8 +33,8 @@ class Output:
             self._add(logs.FifoStream(self._record.path(file), name, self._log, self._peek))
 
     def add_terminal(self, master: int) -> None:
-        self.master = master
         self._add(logs.TerminalStream(master, spawn.open_terminal, self._log))
+        self.master = master
 
     def _add(self, stream: _Stream) -> None:
         stream.recover()

@@ -23,11 +23,17 @@ class Streams:
     def open(self) -> list[int]:
         """The container's ends for 0, 1 and 2, which the caller closes; -1 is none.  Nothing with a terminal."""
         ends: list[int] = []
-        if not self._spec["tty"]:
-            ends.append(self._stdin.open() if self._spec["open_stdin"] else -1)
-            for name in ("out", "err"):
-                ends.append(os.open(self._record.make_fifo(name), os.O_RDWR | os.O_CLOEXEC))
-        self.resume()
+        try:
+            if not self._spec["tty"]:
+                ends.append(self._stdin.open() if self._spec["open_stdin"] else -1)
+                for name in ("out", "err"):
+                    ends.append(os.open(self._record.make_fifo(name), os.O_RDWR | os.O_CLOEXEC))
+            self.resume()
+        except OSError:
+            for fd in ends:
+                if fd >= 0:
+                    os.close(fd)
+            raise
         return ends
 
     def resume(self) -> None:
@@ -42,7 +48,7 @@ class Streams:
         return self._output.master if self._output is not None else -1
 
     def take_terminal(self, master: int) -> bool:
-        """*master* is ours from now on; False (and it is not) when no terminal is missing."""
+        """*master* is ours from now on; False (and it is not) when no terminal is missing, or OSError."""
         if self._output is None or not self._spec["tty"] or self.master >= 0:
             return False
         self._output.add_terminal(master)
