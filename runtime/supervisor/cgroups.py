@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 
 from .. import linux
 from ..spec import Limits
@@ -51,14 +52,18 @@ def parse_mountinfo(text: str) -> tuple[dict[str, str], str]:
         fields, rest = before.split(), after.split()
         if not separator or len(fields) < 5 or len(rest) < 3:
             continue
-        point = fields[4].encode().decode("unicode_escape") if "\\" in fields[4] else fields[4]
         if rest[0] == "cgroup2":
-            v2 = v2 or point
+            v2 = v2 or _unescape(fields[4])
         elif rest[0] == "cgroup":
             for word in rest[2].split(","):
                 if word not in ("rw", "ro") and "=" not in word:
-                    v1.setdefault(word, point)
+                    v1.setdefault(word, _unescape(fields[4]))
     return v1, v2
+
+
+def _unescape(point: str) -> str:
+    """A mount point as proc(5) writes it: space, tab, newline and backslash are three octal digits."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), point)
 
 
 class Cgroups:

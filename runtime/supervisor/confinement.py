@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 from collections.abc import Callable
 
 from ..spec import ContainerSpec
@@ -14,6 +15,15 @@ from .loop import Loop
 
 _RETRY_SECONDS = 0.01
 _TRIES = 500
+
+
+def _removed(group: Group) -> bool:
+    """Whether there is nothing more to do: a directory that can not be removed is told, and holds up no end."""
+    try:
+        return group.remove()
+    except OSError as error:
+        print(f"cgroup {group.name} can not be removed: {error}", file=sys.stderr, flush=True)
+        return True
 
 
 class Confinement:
@@ -69,7 +79,7 @@ class Confinement:
     def remove(self, tries: int = _TRIES) -> None:
         """Remove the directories; what is busy for the moment is tried again."""
         group = self.group
-        if group is None or group.remove() or tries <= 0:
+        if group is None or _removed(group) or tries <= 0:
             self.group, self.busy = None, False
             cleaned, self._cleaned = self._cleaned, []
             for call in cleaned:

@@ -11,6 +11,7 @@ import os
 import select
 
 from ...netlib.errors import NotSupported
+from ...netlib.kernel.tree import remove_tree
 
 _FREEZE_SECONDS = 3.0
 """The supervisor waits for it: a process in an uninterruptible sleep must not hold up the rest for long."""
@@ -109,30 +110,41 @@ class Group:
         return {key: value for key, value in found.items() if value is not None}
 
     def watch_oom(self) -> tuple[int, bool] | None:
-        """(descriptor, priority): an eventfd on v1, else memory.events, which is to be polled for EPOLLPRI."""
-        if memory := self.v1.get("memory"):
-            control = os.open(memory + "/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
-            event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            try:
-                write(memory + "/cgroup.event_control", f"{event} {control}")
-            except OSError:
-                os.close(event)
-                return None
-            finally:
-                os.close(control)
-            return event, False
+        """(descriptor, priority): an eventfd on v1, else memory.events, which is to be polled for EPOLLPRI.
+
+        None where there is nothing to watch.
+        """
         try:
+            if memory := self.v1.get("memory"):
+                return _oom_event(memory), False
             return os.open(self.v2 + "/memory.events", os.O_RDONLY | os.O_CLOEXEC), True
         except OSError:
-            return None
+            return None  # the exit still tells (oom_kills)
 
     # -- acts ------------------------------------------------------------------------------------------------
 
     def freeze(self, frozen: bool) -> None:
-        """Stop all processes, or let them go on; returns when it is so.  NotSupported without a freezer."""
+        """Stop all processes, or let them go on; returns when it is so.  NotSupported without a freezer.
+
+        OSError when some do not stop in time; then all go on.
+        """
+        try:
+            self._freeze(frozen)
+        except TimeoutError:
+            if frozen:  # what is said to run must not stand still as soon as the last one can
+                self._ask_to_freeze(False)
+            raise
+
+    def _ask_to_freeze(self, frozen: bool) -> None:
+        if self.v2:
+            write(self.v2 + "/cgroup.freeze", int(frozen))
+        else:
+            write(self.v1["freezer"] + "/freezer.state", "FROZEN" if frozen else "THAWED")
+
+    def _freeze(self, frozen: bool) -> None:
         if self.v2:
             with open(self.v2 + "/cgroup.events", encoding="ascii") as events:
-                write(self.v2 + "/cgroup.freeze", int(frozen))
+                self._ask_to_freeze(frozen)
                 poll = select.poll()
                 poll.register(events, select.POLLPRI)
                 while f"frozen {int(frozen)}" not in events.read():
@@ -141,7 +153,7 @@ class Group:
                     events.seek(0)
         elif freezer := self.v1.get("freezer"):
             wanted = "FROZEN" if frozen else "THAWED"
-            write(freezer + "/freezer.state", wanted)
+            self._ask_to_freeze(frozen)
             poll = select.poll()  # v1 has no event for it: look every millisecond
             for _ in range(int(_FREEZE_SECONDS * 1000)):
                 if read(freezer + "/freezer.state") == wanted:
@@ -168,11 +180,20 @@ class Group:
                 pass
 
     def remove(self) -> bool:
-        """Remove the directories; False when one is still busy: call again a little later."""
+        """Remove the directories; False when one is still busy: call again a little later.
+
+        What a privileged container has made below them goes too.
+        """
         done = True
         for directory in self.directories:
             try:
-                os.rmdir(directory)
+                try:
+                    os.rmdir(directory)
+                except OSError as error:
+                    if error.errno != errno.EBUSY or os.stat(directory).st_nlink <= 2:
+                        raise
+                    remove_tree(directory, errors=[])  # its files go with each directory: unlink(2) may not take them
+                    os.rmdir(directory)
             except FileNotFoundError:
                 pass
             except OSError as error:
@@ -180,3 +201,18 @@ class Group:
                     raise
                 done = False
         return done
+
+
+def _oom_event(memory: str) -> int:
+    """An eventfd that counts how often the v1 group *memory* was out of it (memory.rst of cgroup-v1, "OOM Control")."""
+    control = os.open(memory + "/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            write(memory + "/cgroup.event_control", f"{event} {control}")
+        except OSError:
+            os.close(event)
+            raise
+        return event
+    finally:
+        os.close(control)

@@ -137,3 +137,13 @@ def test_where_nothing_may_be_made_limits_are_warnings() -> None:
     assert group.processes() == []
     assert group.open_v2() == -1
     assert group.remove()
+
+
+def test_what_a_privileged_container_has_made_below_its_group_goes_with_it(v2: Cgroups) -> None:
+    """Its rmdir(2) says EBUSY for ever: the directories stayed on the host."""
+    name = f"pynet-test-nested-{os.getpid()}/c"
+    group = v2.create(name, NO_LIMITS, devices=None)
+    Path(group.v2, "init.scope/deeper").mkdir(parents=True)
+    assert group.remove()
+    assert not os.path.exists(group.v2)
+    v2.remove_parents(name)

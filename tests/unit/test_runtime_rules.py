@@ -35,6 +35,13 @@ bad:x:abc:1:::
 GROUP = "root:x:0:\nweb:x:1001:\nlogs:x:50:web,root\nempty:x:51:\nbroken\n"
 
 
+def test_a_mount_point_may_be_of_any_bytes() -> None:
+    """A stick whose label has a space and is no UTF-8 was enough for pynetd not to start."""
+    line = b"29 23 0:26 / /media/FOO\\040\xe9 rw shared:4 - vfat /dev/sdb1 rw\n"
+    group = b"30 23 0:27 / /sys/fs/c\\040g rw shared:5 - cgroup2 cgroup2 rw\n"
+    assert cgroups.parse_mountinfo((line + group).decode("utf-8", "surrogateescape")) == ({}, "/sys/fs/c g")
+
+
 @pytest.mark.parametrize(
     ("user", "extra", "expected"),
     [
