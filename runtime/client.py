@@ -264,10 +264,10 @@ class SupervisorClient:
             fds = self._held.pop(id, [])
         close_all(fds)
 
-    def _hold(self) -> None:
-        """Fetch a pidfd (and master) of every container that runs and that we do not hold."""
+    def _hold(self, *, anew: str = "") -> None:
+        """Fetch the descriptors of every container that runs and that we do not hold; of *anew* in any case."""
         with self._lock:
-            known = list(self._held)
+            known = [id for id in self._held if id != anew]
         reply, fds = self._link.request({"op": "hold", "known": known})
         for entry in reply["containers"]:
             count = entry["fds"]
@@ -276,14 +276,37 @@ class SupervisorClient:
 
     def _give_back(self) -> None:
         with self._lock:
-            held = {id: [os.dup(fd) for fd in fds] for id, fds in self._held.items()}
-        for id, fds in held.items():
+            ids = list(self._held)
+        for id in ids:
+            try:
+                fds = self._copies(id)
+            except OSError as error:
+                _log.warning("no descriptor is left to give those of container %s back: %s", id, error)
+                continue
             try:
                 reply, _ = self._link.request({"op": "adopt", "id": id}, fds)
                 if not reply["known"]:
                     self._drop(id)
             finally:
                 close_all(fds)
+
+    def _copies(self, id: str) -> Descriptors:
+        copies: Descriptors = []
+        with self._lock:
+            try:
+                for fd in self._held.get(id, []):
+                    copies.append(os.dup(fd))
+            except OSError:
+                close_all(copies)
+                raise
+        return copies
+
+    def _hold_again(self, id: str) -> None:
+        """Its restart policy has started it: what we hold is of the run before."""
+        try:
+            self._hold(anew=id)
+        except PynetError:
+            pass  # gone: a new connection fetches it
 
     # -- the dispatcher --------------------------------------------------------------------------------------
 
@@ -308,6 +331,8 @@ class SupervisorClient:
     def _deliver(self, event: Event) -> None:
         if event["event"] == "removed":
             self._drop(event["id"])
+        elif event["event"] == "started" and event["restarts"]:
+            self._hold_again(event["id"])
         with self._lock:
             callbacks = list(self._callbacks)
             if not callbacks:

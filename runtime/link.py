@@ -118,9 +118,10 @@ class Link:
         number = self._send(call, message, fds)
         if not call.done.wait(timeout):
             with self._lock:
-                self._calls.pop(number, None)
-            if not call.done.is_set():
+                unanswered = self._calls.pop(number, None)
+            if unanswered is not None:
                 raise Unavailable(f"the supervisor did not answer {message['op']} within {timeout} s")
+            call.done.wait()  # the reader has it in hand
         if call.reply is None:
             raise Lost(f"the supervisor went away during {message['op']}", hint="it is started again; try again")
         if not call.reply.get("ok"):

@@ -215,13 +215,14 @@ def open_pidfd(pid: int, started: int) -> int:
     return fd
 
 
-def exit_status(pidfd: int, pid: int) -> int | None:
+def exit_status(pidfd: int, pid: int, started: int) -> int | None:
     """The wait status of an ended process that is not our child; None when the kernel does not tell.
 
-    A zombie shows it in /proc/<pid>/stat (field 52, proc(5)), a reaped process through its pidfd since 6.15.
+    A zombie shows it in /proc/<pid>/stat (field 52, proc(5)), a reaped process through its pidfd since 6.15.  *started*
+    tells it from another process that has its number by now.
     """
     fields = _stat(pid)
-    if fields and fields[0] == "Z":
+    if fields and fields[0] == "Z" and int(fields[19]) == started:
         return int(fields[49])
     info = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, 0, *([0] * 12)))
     try:

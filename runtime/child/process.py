@@ -54,6 +54,8 @@ def run(process: Launch | Join, errors: int, gate: int) -> NoReturn:
         if not os.read(gate, 1):
             os._exit(program.CANNOT_START)  # the supervisor died before it had put us on record
         if isinstance(process, Launch):
+            os.ftruncate(process.begun, 1)
+            os.close(process.begun)
             enter.new(process, step)
         else:
             enter.running(process, step)

@@ -11,6 +11,7 @@ and at each change after, so that the next supervisor can take over at any point
 * the process lives: watched by pidfd, it is no child any more (``linux.exit_status``);
 * it is gone: somebody's pidfd tells the exit code (``adopt``); when nobody brings one within ADOPT_SECONDS, the code is
   255 and the error says that it is unknown;
+* it was never let go (``never_began``): nothing of it has happened, and the start is made again, by whom it was asked for;
 * "restarting": the delay runs again.
 """
 
@@ -24,11 +25,12 @@ from collections.abc import Callable
 from typing import Any
 
 from ...netlib.errors import Conflict, InvalidArgument, NotModified, NotSupported
+from .. import linux
 from ..spec import UNKNOWN_EXIT, ContainerSpec, Restart
 from . import backoff, spawn
 from .confinement import Confinement
 from .context import Context
-from .errors import StartError
+from .errors import StartError, describe
 from .execs import Execs
 from .group import Group
 from .loop import Timer
@@ -38,6 +40,8 @@ from .watched import Watched
 
 State = dict[str, Any]
 ADOPT_SECONDS = 3.0
+_LAST_SIGNAL = 64
+"""signal(7), SIGRTMAX."""
 _UNKNOWN = "exit code unknown: it ended while its supervisor was away"
 
 
@@ -56,7 +60,7 @@ class Container:
         self.state: State = {
             "id": self.id, "name": spec["name"], "status": "exited", "pid": 0, "start_time": 0, "started": 0.0,
             "finished": 0.0, "exit_code": 0, "oom_killed": False, "restarts": 0, "error": "", "stopped": False,
-            "delay": 0.0, "warnings": [], "execs": [],
+            "delay": 0.0, "warnings": [], "execs": [], "pidfd_inode": None,
         }  # fmt: skip
         self.first = Watched(context, self._ended)
         self.execs = Execs(self)
@@ -106,34 +110,42 @@ class Container:
     def _clone(self) -> None:
         warnings: list[str] = []
         stdio: list[int] = []
-        cgroup = -1
+        cgroup = begun = -1
         try:
             stdio = self.streams.open()
             group = self.confinement.make(self.spec)
             warnings += group.warnings
-            cgroup = group.open_v2()
+            cgroup, begun = group.open_v2(), self.record.open_begun()
             child, master = spawn.start(
-                self.context.host, self.spec, stdio, cgroup=cgroup, cgroup_tasks=group.tasks, warnings=warnings
-            )
+                self.context.host, self.spec, stdio, cgroup=cgroup, cgroup_tasks=group.tasks, begun=begun,
+                warnings=warnings,
+            )  # fmt: skip
         except OSError as error:
             raise StartError(f"{error.filename or 'clone'}: {error.strerror}") from error
         finally:
-            for fd in (*stdio, cgroup):
+            for fd in (*stdio, cgroup, begun):
                 if fd >= 0:
                     os.close(fd)
-        if master >= 0:
-            self.streams.take_terminal(master)
-        self.state.update(
-            status="running", pid=child.pid, start_time=child.start_time, started=time.time(), finished=0.0,
-            exit_code=0, oom_killed=False, warnings=warnings,
-        )  # fmt: skip
         try:
+            if master >= 0:
+                self._take_terminal(master)
+            self.state.update(
+                status="running", pid=child.pid, start_time=child.start_time, started=time.time(), finished=0.0,
+                exit_code=0, oom_killed=False, warnings=warnings, pidfd_inode=os.fstat(child.pidfd).st_ino,
+            )  # fmt: skip
             self.record.save("state", self.state)  # no child without a record: its successor could not find it
         except OSError as error:
             child.cancel()
-            raise StartError(f"{error.filename}: {error.strerror}") from error
+            raise StartError(describe(error)) from error
         self.first.follow(child, self._runs, self._start_failed)
         child.go()
+
+    def _take_terminal(self, master: int) -> None:
+        try:
+            self.streams.take_terminal(master)
+        except OSError:
+            os.close(master)
+            raise
 
     @property
     def group(self) -> Group | None:
@@ -240,7 +252,7 @@ class Container:
             raise Conflict(f"container {self.id} is not running")
 
     def kill(self, number: int) -> None:
-        if not 0 <= number <= 64:
+        if not 0 <= number <= _LAST_SIGNAL:
             raise InvalidArgument(f"invalid signal: {number}")
         if self.state["status"] == "restarting":
             self._stop_restarting()
@@ -276,6 +288,8 @@ class Container:
 
     def stop(self, number: int | None, timeout: float | None, done: Callable[[], None]) -> None:
         """Stop signal, then KILL after *timeout* seconds (negative: never); *done* after the exit."""
+        if number is not None and not 0 < number <= _LAST_SIGNAL:
+            raise InvalidArgument(f"invalid signal: {number}")
         if self.state["status"] == "restarting":
             self._stop_restarting()
             done()
@@ -379,6 +393,16 @@ class Container:
 
     # -- take over -------------------------------------------------------------------------------------------
 
+    def never_began(self, state: State) -> bool:
+        """Whether *state*, on record, is of a first start whose process ended at its gate: its supervisor was killed."""
+        if state["status"] != "running" or state["restarts"] or self.record.has_begun():
+            return False
+        pidfd = linux.open_pidfd(state["pid"], state["start_time"])
+        if pidfd < 0:
+            return True
+        os.close(pidfd)
+        return False
+
     def restore(self, state: State) -> None:
         """Go on where the supervisor before has been killed."""
         self.state.update(state)
@@ -392,7 +416,15 @@ class Container:
             self._wake()
             return
         lives = self.first.take_over(self.state["pid"], self.state["start_time"])
-        self.streams.resume()
+        if not lives and not self.record.has_begun():  # a restart that nobody has seen
+            self.state.update(status="restarting", pid=0)
+            self.confinement.remove()
+            self._arm_restart()
+            return
+        try:
+            self.streams.resume()
+        except OSError as error:  # its log's directory is gone: that is no reason to lose the rest of it
+            print(f"output of container {self.id} is lost: {error}", file=sys.stderr, flush=True)
         if not lives:
             self._lost_timer = self.context.loop.later(ADOPT_SECONDS, lambda: self._ended(None))
             return
@@ -400,12 +432,20 @@ class Container:
         self.execs.restore(self.state["execs"])
 
     def adopt(self, fds: list[int]) -> None:
-        """A client gives back what it held.  The descriptors are ours now."""
+        """A client gives back what it held.  The descriptors are ours now.
+
+        What it has of an earlier run says nothing about this one: the inode of a pidfd is one process's for as long as the
+        machine is up (pidfs, since 6.9; before, all have the same).
+        """
         pidfd, master = [*fds, -1, -1][:2]
-        if self.alive and master >= 0 and self.streams.take_terminal(master):
-            master = -1
-        if self.alive and self.first.pidfd < 0 and pidfd >= 0:
-            self.first.told(pidfd)
-        for fd in (pidfd, master, *fds[2:]):
-            if fd >= 0:
-                os.close(fd)
+        try:
+            if not self.alive or pidfd < 0 or os.fstat(pidfd).st_ino != self.state["pidfd_inode"]:
+                return
+            if master >= 0 and self.streams.take_terminal(master):
+                master = -1
+            if self.first.pidfd < 0:
+                self.first.told(pidfd)
+        finally:
+            for fd in (pidfd, master, *fds[2:]):
+                if fd >= 0:
+                    os.close(fd)

@@ -4,6 +4,8 @@
     state.json   its State, replaced atomically at every change
     in out err   FIFOs (no ``in`` without open_stdin, no ``out`` and ``err`` with a tty)
     journal      the log batch that is under way (runtime/supervisor/logs.py)
+    begun        empty until the first process is let go, which says so itself: between the record and that, a kill of the
+                 supervisor leaves a pid on record whose program has never run
 
 A record is made before anything else of a container and removed last, so whatever a killed supervisor left behind (a
 process, a cgroup) is found by its record.
@@ -73,6 +75,17 @@ class Record:
         except FileExistsError:
             pass  # a restart
         return path
+
+    def open_begun(self) -> int:
+        """A descriptor of ``begun``, emptied: for the child, which makes it longer (no disk is too full for that)."""
+        return os.open(self.path("begun"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+
+    def has_begun(self) -> bool:
+        """Whether the first process on record was let go; True when there is nothing to tell by."""
+        try:
+            return os.stat(self.path("begun")).st_size > 0
+        except FileNotFoundError:
+            return True
 
     def remove(self) -> None:
         """Forget it all; twice is once."""

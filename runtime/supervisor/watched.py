@@ -65,7 +65,7 @@ class Watched:
         return self.pidfd >= 0
 
     def _stranger_ended(self, events: int) -> None:
-        status = linux.exit_status(self.pidfd, self.pid)
+        status = linux.exit_status(self.pidfd, self.pid, self.start_time)
         if status is not None:
             self._ended(linux.exit_code(status))
         elif events & select.EPOLLHUP:
@@ -75,7 +75,7 @@ class Watched:
 
     def told(self, pidfd: int) -> None:
         """*pidfd* is somebody's who held it all the time: it may know the end of a process that is gone."""
-        status = linux.exit_status(pidfd, 0)
+        status = linux.exit_status(pidfd, self.pid, self.start_time)
         if status is not None:
             self._ended(linux.exit_code(status))
 
