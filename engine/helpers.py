@@ -282,9 +282,11 @@ def _end_holder(path: Path, module: str) -> bool:
         if module.encode() not in command:
             return False
         log.warning("process %d (%s) can not be talked to; it is ended", pid, module)
+        ends = select.poll()  # select(2) takes no descriptor above 1023
+        ends.register(pidfd, select.POLLIN)
         for number in (signal.SIGTERM, signal.SIGKILL):
             signal.pidfd_send_signal(pidfd, number)
-            if select.select([pidfd], [], [], END_PATIENCE)[0]:
+            if ends.poll(END_PATIENCE * 1000):
                 return True
     except ProcessLookupError:
         return True

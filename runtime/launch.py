@@ -50,8 +50,9 @@ def spawn(run: str | Path, *, timeout: float = 10.0) -> int:
             os.close(program)
     threading.Thread(target=_reap, args=(pid,), name="supervisor-reaper", daemon=True).start()
     try:
-        readable, _, _ = select.select([ready], [], [], timeout)
-        said = os.read(ready, 4096).decode(errors="replace").strip() if readable else ""
+        poll = select.poll()  # select(2) takes no descriptor above 1023: three a container
+        poll.register(ready, select.POLLIN)
+        said = os.read(ready, 4096).decode(errors="replace").strip() if poll.poll(timeout * 1000) else ""
     finally:
         os.close(ready)
     word, _, rest = said.partition(" ")

@@ -32,10 +32,13 @@ class Connection:
         self.open = True
 
     def send(self, message: ipc.Message, fds: list[int] | None = None) -> None:
+        """TooFewDescriptors where *fds* can not be copied: nothing was sent."""
         if not self.open:
             return
         try:
             done = self.channel.queue(message, fds)
+        except ipc.TooFewDescriptors:
+            raise  # the connection is as good as before
         except OSError:
             self.close()
             return
@@ -55,7 +58,7 @@ class Connection:
             self.close()
             return
         for message, fds in frames:
-            self._handle(self, message, fds)
+            self._loop.call(self._handle, self, message, fds)  # what one runs into is not the next one's loss
         if not still_open:
             self.close()
 
@@ -73,8 +76,16 @@ class Request:
     def __init__(self, connection: Connection, message: Fields, fds: list[int]) -> None:
         self.connection, self.message, self.fds = connection, message, fds
 
-    def reply(self, fds: list[int] | None = None, **fields: Any) -> None:
-        self.connection.send({"seq": self.message.get("seq"), "ok": True, **fields}, fds)
+    def reply(self, fds: list[int] | None = None, *, or_without: bool = False, **fields: Any) -> None:
+        """*or_without*: go without the descriptors where none is left for their copies; else that is the answer."""
+        answer = {"seq": self.message.get("seq"), "ok": True, **fields}
+        try:
+            self.connection.send(answer, fds)
+        except ipc.TooFewDescriptors as error:
+            if or_without:
+                self.connection.send(answer)
+            else:
+                self.fail(StartError(str(error.strerror)))
 
     def fail(self, error: PynetError | StartError) -> None:
         if isinstance(error, StartError):

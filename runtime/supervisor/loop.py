@@ -15,6 +15,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 Callback = Callable[[int], None]
 LONGEST = 1e9
@@ -48,6 +49,7 @@ class Loop:
         self._callbacks: dict[int, Callback] = {}
         self._timers: list[Timer] = []
         self._soon: deque[Callable[[], None]] = deque()
+        self._wakeup: tuple[int, ...] = ()
         self.running = True
 
     def add(self, fd: int, callback: Callback, events: int = select.EPOLLIN) -> None:
@@ -75,7 +77,7 @@ class Loop:
 
     def on_child(self, call: Callable[[], None]) -> None:
         """Call *call* after SIGCHLD; the signal's only other effect is to wake the loop."""
-        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        reader, writer = self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, _ignore)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
 
@@ -98,18 +100,18 @@ class Loop:
             for fd, events in self._epoll.poll(timeout):
                 callback = self._callbacks.get(fd)  # an earlier callback of this round may have discarded it
                 if callback is not None:
-                    self._call(callback, events)
+                    self.call(callback, events)
             if self._soon:
-                self._call(self._soon.popleft())
+                self.call(self._soon.popleft())
 
     def _run_timers(self) -> None:
         now = time.monotonic()
         while self._timers and (self._timers[0].due <= now or self._timers[0].call is None):
             timer = heapq.heappop(self._timers)
             if timer.call is not None:
-                self._call(timer.call)
+                self.call(timer.call)
 
-    def _call(self, callback: Callable[..., None], *arguments: int) -> None:
+    def call(self, callback: Callable[..., None], *arguments: Any) -> None:
         """A bug in one callback must not end the loop that all containers depend on; it is reported."""
         try:
             callback(*arguments)
@@ -120,5 +122,9 @@ class Loop:
             sys.stderr.flush()
 
     def close(self) -> None:
+        if self._wakeup:
+            signal.set_wakeup_fd(-1)
+        for fd in self._wakeup:
+            os.close(fd)
         self._epoll.close()
         self._callbacks.clear()

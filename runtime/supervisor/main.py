@@ -57,7 +57,10 @@ def _lock(path: str) -> int:
 
 def _say(ready: int, text: str) -> None:
     if ready >= 0:
-        os.write(ready, text.encode() + b"\n")
+        try:
+            os.write(ready, text.encode() + b"\n")
+        except BrokenPipeError:
+            pass  # whoever has started us is gone, or waits no more: the containers are here all the same
         os.close(ready)
 
 

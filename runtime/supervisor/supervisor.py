@@ -44,10 +44,16 @@ from .watchdog import Watchdog
 
 _MAX_BACKLOG = 1000
 """Most events kept for a subscriber to come."""
+_PARK = 0.05
+"""Seconds until connections are taken again after there was no descriptor for one."""
 _PARENT_IDLE = 2.0
 """Seconds without containers until the empty parent cgroup is removed."""
 
 Fields = dict[str, Any]
+
+
+def _unknown(request: Request) -> None:
+    raise InvalidArgument(f"unknown operation {request.message.get('op')!r}")
 
 
 class Supervisor:
@@ -107,13 +113,10 @@ class Supervisor:
             if spec is None or state is None:
                 self._remove_torso(record, spec)
                 continue
-            container = Container(self.context, record, spec, self._forget)
-            self.containers[name] = container
-            self._parents.add(spec["cgroup"])
             try:
-                container.restore(state)
-            except (OSError, KeyError) as error:
-                print(f"container {name} can not be taken over: {error}", file=sys.stderr, flush=True)
+                self._take_over(name, record, spec, state)
+            except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+                print(f"container {name} can not be taken over: {error!r}", file=sys.stderr, flush=True)
         try:
             with open(self._parents_file, encoding="utf-8") as file:
                 self._parents.update(file.read().splitlines())
@@ -121,8 +124,17 @@ class Supervisor:
             pass
         self._forget_parents_later()
 
+    def _take_over(self, name: str, record: Record, spec: ContainerSpec, state: Fields) -> None:
+        container = Container(self.context, record, spec, self._forget)
+        if container.never_began(state):
+            self._remove_torso(record, spec)
+            return
+        self.containers[name] = container
+        self._remember_parent(spec["cgroup"])
+        container.restore(state)
+
     def _remove_torso(self, record: Record, spec: ContainerSpec | None) -> None:
-        """A record without a state: its first process was never let go."""
+        """Of a container whose first process was never let go."""
         if spec is not None:
             self.context.cgroups.find(spec["cgroup"], spec["limits"]).remove()
         record.remove()
@@ -131,8 +143,13 @@ class Supervisor:
         def accept(_: int) -> None:
             try:
                 sock, _address = listener.accept()
+            except BlockingIOError:
+                return  # gone again
             except OSError:
-                return  # gone again, or no descriptor is free: the backlog waits
+                # no descriptor is free: who connects waits in the backlog, and the loop must not spin meanwhile
+                self.loop.discard(listener.fileno())
+                self.loop.later(_PARK, lambda: self.loop.add(listener.fileno(), accept))
+                return
             connection = Connection(sock, self.loop, self.handle, self.connections.discard)
             self.connections.add(connection)
             self.loop.add(sock.fileno(), connection.handle)
@@ -166,9 +183,15 @@ class Supervisor:
     def handle(self, connection: Connection, message: Fields, fds: list[int]) -> None:
         request = Request(connection, message, fds)
         try:
-            operation = self._operations.get(str(message.get("op")))
-            if operation is None:
-                raise InvalidArgument(f"unknown operation {message.get('op')!r}")
+            self._answer(request, self._operations.get(str(message.get("op")), _unknown))
+        finally:
+            for fd in request.fds:
+                os.close(fd)
+
+    def _answer(self, request: Request, operation: Callable[[Request], None]) -> None:
+        """Have it done, now or later; what goes wrong is the answer."""
+        message = request.message
+        try:
             operation(request)
         except (PynetError, StartError) as error:
             request.fail(error)
@@ -180,9 +203,6 @@ class Supervisor:
         except Exception as error:  # a bug: its caller must not wait for ever, and the loop reports it
             request.fail(InternalError(f"{message.get('op')}: {error!r}"))
             raise
-        finally:
-            for fd in request.fds:
-                os.close(fd)
 
     def _find(self, request: Request) -> Container:
         id = request.text("id")
@@ -205,11 +225,14 @@ class Supervisor:
         if container is not None and container.alive:
             raise Conflict(f"container {id} is running already")
         if container is not None:
-            container.remove(lambda: self._start_fresh(request, id, spec), quiet=True)
+            # perhaps a while from now: its cgroup may be busy
+            container.remove(lambda: self._answer(request, lambda _: self._start_fresh(request, id, spec)), quiet=True)
         else:
             self._start_fresh(request, id, spec)
 
     def _start_fresh(self, request: Request, id: str, spec: ContainerSpec) -> None:
+        if id in self.containers:
+            raise Conflict(f"container {id} is running already")  # another start has waited for the same
         container = Container(self.context, Record(f"{self.run_directory}/containers/{id}"), spec, self._forget)
         self.containers[id] = container
         self._remember_parent(spec["cgroup"])
@@ -222,6 +245,7 @@ class Supervisor:
             state = container.state
             request.reply(
                 container.held_descriptors(),
+                or_without=True,
                 pid=state["pid"],
                 started=state["started"],
                 warnings=state["warnings"],
@@ -241,14 +265,14 @@ class Supervisor:
 
     def _remember_parent(self, name: str) -> None:
         """That there is a group above *name*, on disk too: a successor that finds no container has to remove it."""
-        parents = {os.path.dirname(known) for known in self._parents}
+        if os.path.dirname(name) in {os.path.dirname(known) for known in self._parents}:
+            return
         self._parents.add(name)
-        if os.path.dirname(name) not in parents:
-            try:
-                with open(self._parents_file, "a", encoding="utf-8") as file:
-                    file.write(f"{name}\n")
-            except OSError:
-                pass  # a full disk: then an empty directory may stay
+        try:
+            with open(self._parents_file, "a", encoding="utf-8") as file:
+                file.write(f"{name}\n")
+        except OSError:
+            pass  # a full disk: then an empty directory may stay
 
     def _forget_parents_later(self) -> None:
         if self._parents and not self.containers and self._parents_timer is None:
@@ -301,9 +325,11 @@ class Supervisor:
 
     def _attach(self, request: Request) -> None:
         fds = self._find(request).attach()
-        request.reply(fds)
-        for fd in fds:
-            os.close(fd)
+        try:
+            request.reply(fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
 
     def _resize(self, request: Request) -> None:
         exec_id = request.message.get("exec_id")

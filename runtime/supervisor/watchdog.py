@@ -69,5 +69,9 @@ class Watchdog:
             )
         except OSError as error:
             print(f"{argv[0]} can not be started again: {error}", file=sys.stderr, flush=True)
+            self._died()  # no memory, or a file that is being replaced: there is another try
             return
-        self._follow(pid)
+        try:
+            self._follow(pid)
+        except OSError as error:  # no descriptor is left: it asks for itself when it is up
+            print(f"process {pid} can not be watched: {error}", file=sys.stderr, flush=True)

@@ -639,6 +639,17 @@ def test_always_restarts_until_it_is_stopped(lab: Lab) -> None:
     control.close()
 
 
+def test_a_stop_by_no_signal_is_refused_and_changes_nothing(lab: Lab) -> None:
+    """It was answered with an error, and the restart policy was off from then on."""
+    spec = lab.spec("sleep", "1000", restart={"name": "always", "max": 0})
+    lab.client.start(spec)
+    with pytest.raises(InvalidArgument, match="invalid signal: 99"):
+        lab.client.stop(spec["id"], signal=99)
+    assert not lab.client.state(spec["id"])["stopped"]
+    lab.client.stop(spec["id"], timeout=0)
+    lab.client.remove(spec["id"])
+
+
 def test_a_stop_ends_the_wait_for_a_restart(lab: Lab) -> None:
     spec = lab.spec("false", restart={"name": "always", "max": 0})
     lab.client.start(spec)
@@ -775,6 +786,25 @@ def test_an_exit_while_the_supervisor_is_away(lab: Lab) -> None:
     control.close()
 
 
+def test_an_exit_after_a_restart_while_the_supervisor_is_away(lab: Lab) -> None:
+    """The client held the pidfd of the run before: its exit code was told for this one's."""
+    script = "test -e /control/ran && { read x < /control/go; exit 42; }; touch /control/ran; exit 3"
+    spec = lab.spec("sh", "-c", script, restart={"name": "on-failure", "max": 1})
+    control = lab.control(spec)
+    lab.client.start(spec)
+    pid = lab.wait("started", spec["id"], lambda event: event["restarts"] == 1)["pid"]
+    pidfd = os.pidfd_open(pid)
+    lab.kill_supervisor()
+    control.say("\n")
+    reaped = select.poll()
+    reaped.register(pidfd, 0)  # HUP is always told (poll(2)), and is the reap: until then /proc has the exit code too
+    assert reaped.poll(BOUND * 1000)
+    os.close(pidfd)
+    lab.pid = spawn(lab.run_directory)
+    assert lab.finish(spec).code == 42
+    control.close()
+
+
 def test_a_daemon_that_was_started_again_holds_what_the_one_before_held(lab: Lab) -> None:
     spec = lab.spec("sh", "-c", "read x < /control/go; echo last words; exit 43")
     control = lab.control(spec)
@@ -870,6 +900,15 @@ def test_no_descriptor_is_kept_of_what_has_ended(lab: Lab) -> None:
         with pytest.raises(StartFailed):
             lab.run("true", mounts=[bind(Path("/etc"), "/a"), bind(Path("/nowhere"), "/b")])
     assert lab.open_descriptors() == before
+
+
+def test_a_start_says_that_it_was_let_go(lab: Lab) -> None:
+    """By which the next supervisor tells a container that ran from one that never did (records.py)."""
+    spec = lab.spec("sleep", "1000")
+    lab.client.start(spec)
+    assert Path(lab.run_directory, "containers", spec["id"], "begun").stat().st_size == 1
+    lab.client.kill(spec["id"])
+    lab.finish(spec)
 
 
 def test_a_second_supervisor_gives_way(lab: Lab) -> None:
