@@ -15,7 +15,11 @@ NO_READER = 141
 
 
 def report(error: Exception, code: int | None = None) -> int:
-    """Print *error* as two lines on stderr; returns *code*, or the error's own exit code."""
+    """Print *error* as two lines on stderr; returns *code*, or the error's own exit code.
+
+    What was printed before comes first, also where both go to one place (``2>&1``).
+    """
+    sys.stdout.flush()
     complain(str(error), getattr(error, "hint", ""))
     return int(getattr(error, "exit_code", 1)) if code is None else code
 

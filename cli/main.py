@@ -275,7 +275,6 @@ def _command(title: str, entry: str, text: str, arguments: list[str], options: d
     except PynetError as error:
         from .failure import CANNOT, report
 
-        sys.stdout.flush()
         # the command's own InvalidArgument is about its words; what the engine says is a DaemonError
         return report(error, CANNOT if isinstance(error, InvalidArgument) else None)
 
