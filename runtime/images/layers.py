@@ -20,7 +20,6 @@ names is removed.  Nothing is counted in a file that a crash could leave wrong.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import json
@@ -147,9 +146,8 @@ class LayerStore:
         """Give a sealed directory its name.  The lock is held; a layer that is there already stays."""
         try:
             os.rename(unpacked, self._path(chain))
-        except OSError as error:
-            # ENOENT: the same layer twice in one archive, adopted a moment ago
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT) or not self.exists(chain):
+        except OSError:
+            if not self.exists(chain):
                 raise
 
     # -- leftovers -----------------------------------------------------------------------------------------------

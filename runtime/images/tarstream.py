@@ -233,7 +233,5 @@ def _entry(header: bytes, size: int, pax: dict[bytes, bytes]) -> Entry:
             key[len(_XATTR) :].decode("utf-8", "surrogateescape"): value
             for key, value in pax.items()
             if key.startswith(_XATTR)
-        }
-        if pax
-        else {},
+        },
     )
