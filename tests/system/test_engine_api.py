@@ -241,6 +241,14 @@ def test_state_changes_that_make_no_sense(daemon: Daemon) -> None:
     assert daemon.delete("/containers/box", force=1).status == 404
 
 
+def test_an_update_that_makes_no_sense_is_told_before_a_container_that_is_not_there(daemon: Daemon) -> None:
+    """As moby does (daemon/update.go): the words are looked at first."""
+    reply = daemon.post("/containers/nosuch/update", {"Memory": 1})
+    assert reply.status == 400, reply
+    assert reply.body["message"].startswith("Minimum memory limit allowed is 6MB")
+    assert daemon.post("/containers/nosuch/update", {"Memory": 64 << 20}).status == 404
+
+
 def test_names_and_prefixes(daemon: Daemon) -> None:
     first = made(daemon, "box")
     conflict = create(daemon, "box")

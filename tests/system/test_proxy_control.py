@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from pynet.netlib import ipc
 from pynet.netlib.errors import InvalidArgument, NotFound, Unavailable
 from pynet.proxy.process.client import ForwarderClient, Listen
+from pynet.proxy.process.guard import start_time
 from pynet.proxy.process.launch import command, spawn
 
 HOST = "127.0.0.1"
@@ -135,6 +136,10 @@ def test_refusals_are_errors_of_their_class(client: ForwarderClient) -> None:
         client.watch(os.getpid(), ["sh"])
     with pytest.raises(NotFound):
         client.watch(1 << 30, ["/bin/true"])
+    with pytest.raises(InvalidArgument, match="clock ticks"):
+        client.watch(os.getpid(), ["/bin/true"], "soon")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with pytest.raises(NotFound, match="another"):
+        client.watch(os.getpid(), ["/bin/true"], start_time(os.getpid()) + 1)
 
 
 def test_descriptors_that_nobody_asked_for_are_closed(run: Path, client: ForwarderClient) -> None:

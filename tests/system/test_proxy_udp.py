@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import socket
 import threading
@@ -106,6 +107,27 @@ def test_bursts_keep_boundaries_and_order(proxy: ForwarderClient, echo: tuple[st
         for message in messages:
             client.send(message)
         assert [client.recv(65536) for _ in messages] == messages
+
+
+def test_where_descriptors_have_run_out_the_client_that_was_idle_longest_gives_its_own(
+    tmp_path: Path, echo: tuple[str, int]
+) -> None:
+    with _proxy(tmp_path) as proxy, contextlib.ExitStack() as stack:
+        port = publish(proxy, "scarce", echo)
+        first, second, third = (stack.enter_context(connect(port)) for _ in range(3))
+        for client in (first, second):
+            client.send(b"there?")
+            assert client.recv(100) == b"there?"
+        forwarder = proxy.ping()
+        used = {int(name) for name in os.listdir(f"/proc/{forwarder}/fd")}
+        soft, hard = resource.prlimit(forwarder, resource.RLIMIT_NOFILE)
+        resource.prlimit(forwarder, resource.RLIMIT_NOFILE, (min(set(range(soft)) - used), hard))
+        for client in (third, third):
+            client.send(b"and me?")
+            assert client.recv(100) == b"and me?"
+        resource.prlimit(forwarder, resource.RLIMIT_NOFILE, (soft, hard))
+        stats = proxy.stats()["ports"]["scarce"]
+        assert (stats["connections"], stats["active"], stats["errors"], stats["dropped"]) == (3, 2, 0, 0)
 
 
 @pytest.mark.parametrize("size", [0, 1, 65507])

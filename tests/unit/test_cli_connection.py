@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -298,6 +299,41 @@ def test_after_a_detach_the_prompt_has_a_line_of_its_own(engine: Start) -> None:
     assert typed == b"ls"
 
 
+@pytest.mark.parametrize("words", [["run", "-it", "busybox"], ["exec", "-it", "c1", "sh"]], ids=" ".join)
+def test_a_signal_that_the_terminal_did_not_make_ends_us_and_gives_the_terminal_back(
+    words: list[str], engine: Start
+) -> None:
+    """With a terminal of its own the container gets no signals of ours: a shell shows who dies of 15 as 143."""
+
+    def stream(sock: socket.socket) -> None:
+        sock.sendall(b"/ # ")
+        while sock.recv(4096):
+            pass
+
+    def script(request: str) -> Answer:
+        if request.endswith("/exec"):
+            return Answer({"Id": "e1"}, status=201)
+        if request == "GET /exec/e1/json":
+            return Answer({"ExitCode": 0})
+        if request == "POST /exec/e1/start":
+            return Answer(stream=stream)
+        return run_script(stream, Answer({"StatusCode": 0}))(request)
+
+    engine(script)
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+    with subprocess.Popen([*PYNET, *words], stdin=slave, stdout=slave, stderr=slave) as process:
+        said = b""
+        while not said.endswith(b"/ # "):
+            said += os.read(master, 4096)
+        assert termios.tcgetattr(slave) != before
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 143
+    assert termios.tcgetattr(slave) == before
+    os.close(master)
+    os.close(slave)
+
+
 # -- our own output -----------------------------------------------------------------------------------------------
 
 
@@ -326,6 +362,12 @@ def test_run_without_a_stdout_does_not_take_the_engines_socket_for_it(engine: St
     done = shell('"$0" "$@" >&-', "run", "busybox")
     assert done.returncode == 1
     assert done.stderr == "pynet: cannot write the output: Bad file descriptor\n  look at where stdout goes\n"
+
+
+def test_what_was_printed_comes_before_the_error_that_followed_it(engine: Start) -> None:
+    engine(lambda request: Answer({"message": "no"}, status=500) if "/b/" in request else Answer(status=204))
+    done = shell('"$0" "$@" 2>&1', "stop", "a", "b")
+    assert [done.returncode, *done.stdout.splitlines()[:2]] == [1, "a", "pynet: Error response from daemon: no"]
 
 
 def test_a_reader_that_left_ends_us_as_it_ends_cat(engine: Start) -> None:

@@ -262,6 +262,7 @@ def test_the_network_mode_comes_first_and_gets_its_settings() -> None:
     assert networks["mine"]["Aliases"] == ["x"]
     assert networks["mine"]["IPAMConfig"] == {"IPv4Address": "10.0.0.5"}
     assert networks["mine"]["MacAddress"] == "02:00:00:00:00:01"
+    assert networks["other"]["IPAMConfig"] is None, "nothing was asked for"
     assert list(requested_networks("bridge", {"EndpointsConfig": {"default": None}})) == ["bridge"]
 
 

@@ -358,6 +358,7 @@ async def test_history_then_what_comes_without_gap_or_repetition() -> None:
         ({"container": ["c1"]}, ["c1", "n1"]),
         ({"label": ["tier=front"]}, ["c1"]),
         ({"image": ["busybox"]}, ["c1"]),
+        ({"image": ["alpine:3"]}, ["c2"]),
         ({"network": ["mine"]}, ["n1"]),
     ],
 )

@@ -23,9 +23,10 @@ def pool(subnet: str, ip_range: str | None = None) -> Pool:
 def drain(p: Pool) -> list[str]:
     """Lease until the pool is full."""
     got: list[str] = []
-    with pytest.raises(NoAvailableAddresses):
+    with pytest.raises(NoAvailableAddresses) as full:
         while True:
             got.append(p.allocate())
+    assert full.value.status == 503, "Docker's"
     return got
 
 

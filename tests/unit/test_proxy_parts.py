@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import selectors
 import socket
 import struct
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from pynet.proxy.dataplane.lane import Lane
 from pynet.proxy.dataplane.pipes import PipePool
 from pynet.proxy.dataplane.udp import Clients
 from pynet.proxy.process.guard import Guard, start_time
+from pynet.proxy.process.options import Options, parser
 
 
 @pytest.fixture
@@ -78,6 +80,30 @@ def test_a_timer_made_in_a_handler_is_noticed(sockets: tuple[socket.socket, sock
         await done.wait()
 
     _run(lane, main())
+
+
+def test_asyncio_is_told_what_a_descriptor_is_ready_for_and_no_more(
+    sockets: tuple[socket.socket, socket.socket],
+) -> None:
+    left, right = sockets
+    with Lane() as lane:
+        lane.register(left, selectors.EVENT_READ | selectors.EVENT_WRITE)
+        try:
+            while True:
+                left.send(bytes(65536))
+        except BlockingIOError:
+            pass
+        right.send(b"x")
+        ((_, events),) = lane.select(20)
+        assert events == selectors.EVENT_READ
+        left.recv(10)
+        while right.recv(1 << 20, socket.MSG_PEEK):
+            right.recv(1 << 20)
+            if select.select([], [left], [], 0)[1]:
+                break
+        ((_, events),) = lane.select(20)
+        assert events == selectors.EVENT_WRITE
+        lane.unregister(left)
 
 
 def test_ready_work_runs_after_all_events_of_the_turn(sockets: tuple[socket.socket, socket.socket]) -> None:
@@ -219,6 +245,15 @@ async def test_the_flow_that_was_idle_longest_goes_first() -> None:
         assert clients.evict()
         assert [flow.name for flow in flows if flow.done] == ["b", "c"]
         assert clients.evict() and not clients.evict()
+
+
+@pytest.mark.parametrize("option", ["--udp-clients", "--workers"])
+def test_one_is_enough_and_none_is_not(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    options = parser().parse_args(["--run", "/nowhere", option, "1"], Options())
+    assert getattr(options, option[2:].replace("-", "_")) == 1
+    with pytest.raises(SystemExit):
+        parser().parse_args(["--run", "/nowhere", option, "0"], Options())
+    assert f"argument {option}: invalid" in capsys.readouterr().err
 
 
 async def test_the_guard_starts_what_died_and_again_when_that_dies(tmp_path: Path) -> None:

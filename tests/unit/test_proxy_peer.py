@@ -78,4 +78,6 @@ async def test_more_than_a_socket_takes_is_sent_as_it_is_read(ends: tuple[socket
 
     assert await asyncio.to_thread(answer) == 4 << 20
     await waiting
+    loop = asyncio.get_running_loop()
+    assert not loop.remove_writer(ends[0].fileno()), "a socket that takes more would wake the loop at every turn"
     peer.close()

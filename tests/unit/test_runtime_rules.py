@@ -20,7 +20,7 @@ from pynet.runtime import linux
 from pynet.runtime.child import program, users
 from pynet.runtime.grammar import capabilities, environment, sysctls, tmpfs, ulimits
 from pynet.runtime.spec import DEFAULT_CAPABILITIES, Restart
-from pynet.runtime.supervisor import backoff, cgroups, logs, records
+from pynet.runtime.supervisor import backoff, cgroups, devices, logs, records
 from pynet.runtime.supervisor.loop import Loop
 
 PASSWD = """\
@@ -395,6 +395,14 @@ def test_ulimits_that_are_none(name: str, soft: int, hard: int, text: str) -> No
 def test_ulimits_by_name() -> None:
     assert ulimits.check("nofile", -1, -1) == resource.RLIMIT_NOFILE
     assert ulimits.check("CORE", 0, -1) == resource.RLIMIT_CORE
+
+
+def test_a_rule_is_for_a_device_that_is_there_and_for_nothing_else(tmp_path: Path) -> None:
+    def rule(source: Path | str) -> str:
+        return devices.rule({"source": str(source), "target": "", "access": "rw"})
+
+    assert rule("/dev/null") == "c 1:3 rw"
+    assert rule(tmp_path) == rule("/etc/passwd") == rule(tmp_path / "nosuch") == ""
 
 
 def test_capabilities() -> None:
