@@ -8,8 +8,9 @@ median and max in milliseconds of
     add 1,000 at once        to an empty table, as a published range does
     state                    reading everything back, as reconciling does
 
-and why each back end goes the way it goes, by turns: libnftables in process beside the nft program with the same text, and
-python-iptables beside iptables-restore for so many ports at once (both in the helper's process), with the ratio of neighbours.
+and why each back end goes the way it goes, by turns: libnftables in process beside the nft program with the same text, a
+port's elements by hand beside libnftables, and python-iptables beside iptables-restore for so many ports at once (both in
+the helper's process), with the ratio of neighbours.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pynet.netlib.firewall.iptables.backend import BULK
 from pynet.netlib.firewall.iptables.process import LegacyTables
 from pynet.netlib.firewall.nftables import render as nft_render
 from pynet.netlib.kernel.libnftables import Nft
+from pynet.netlib.kernel.nft_elements import ElementSocket
 from pynet.netlib.kernel.syscall import CLONE_NEWNET, unshare
 
 NETWORK = NetworkRules("pb0", ("10.0.0.0/16",))
@@ -96,6 +98,22 @@ def compare_nft(rounds: int) -> None:
     nft.close()
 
 
+def compare_elements(rounds: int) -> None:
+    """The elements of a port, packed by hand, beside the same through libnftables."""
+    nft, by_hand = Nft(), ElementSocket()
+    nft.run(nft_render.base("pynet"))
+    elements = list(nft_render.port_elements(ports(5000, 1)[0], loopback=False))
+    add, delete = nft_render.add("pynet", elements), nft_render.delete("pynet", elements)
+    ways: dict[str, Callable[[], object]] = {
+        "by hand": lambda: by_hand.change("pynet", [("add", [*map(nft_render.packed, elements)])]),
+        "libnftables": lambda: nft.run(add),
+    }
+    by_turns("one port", ways, lambda: nft.run(delete), rounds)
+    nft.run(nft_render.destroy("pynet"))
+    by_hand.close()
+    nft.close()
+
+
 def compare_iptables(rounds: int, count: int) -> None:
     tables = LegacyTables()
     names = ipt_render.Names("")
@@ -129,6 +147,7 @@ def main() -> None:
             measure(backend, options.rounds, [int(size) for size in options.ports.split(",")])
             if name == "nftables":
                 compare_nft(options.rounds)
+                compare_elements(options.rounds)
             else:
                 for count in (1, 2, BULK, 10, 100):
                     compare_iptables(max(3, options.rounds // 2), count)

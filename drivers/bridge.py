@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -120,8 +121,13 @@ _IGNORED = {
 
 def parse_options(options: Mapping[str, str]) -> BridgeOptions:
     """Options to values; InvalidArgument names the option, what is wrong with it and what is known."""
+    return _parse(tuple(options.items()))
+
+
+@lru_cache(maxsize=1024)  # asked for a dozen times in a join
+def _parse(options: tuple[tuple[str, str], ...]) -> BridgeOptions:
     values: dict[str, Any] = {}
-    for name, text in options.items():
+    for name, text in options:
         if name in _IGNORED:
             continue
         known = _OPTIONS.get(_SHORT.get(name, name))

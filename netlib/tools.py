@@ -1,7 +1,8 @@
 """The kernel's tools, as the kinds of resources use them: one value that holds what stays open.
 
     rtnl      links, addresses, routes of the host's namespace
-    inside    the same in a sandbox, by path; one socket a sandbox for as long as a change is carried out
+    inside    the same in a sandbox, by path; one socket a sandbox for as long as a change is carried out, and the one that
+              a new sandbox was made with for the first change that enters it
     netns     the thread that enters namespaces
     conntrack what is remembered of flows
     reaper    takes dying links away behind the answer
@@ -37,6 +38,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+FRESH = 8
+"""Sandboxes that were made last and not entered since: as many are kept open, for what joins them next."""
+
+
 @dataclass(frozen=True)
 class Inside:
     """The means to act in one sandbox."""
@@ -44,6 +49,18 @@ class Inside:
     fd: int
     rtnl: Rtnetlink
     _thread: NetnsThread
+
+    def close(self) -> None:
+        self.rtnl.close()
+        os.close(self.fd)
+
+    def is_at(self, path: str) -> bool:
+        """Whether it is the namespace that is pinned there now."""
+        try:
+            pinned, own = os.stat(path), os.fstat(self.fd)
+        except OSError:
+            return False
+        return (pinned.st_dev, pinned.st_ino) == (own.st_dev, own.st_ino)
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run *function* in there, on the namespace thread."""
@@ -60,6 +77,8 @@ class Tools:
         self._backend: FirewallBackend | None = None
         self._backend_ready = False
         self._visits = threading.local()
+        self._fresh: dict[str, Inside] = {}
+        self._fresh_lock = threading.Lock()
         self.rtnl = Rtnetlink()
         self.netns = NetnsThread()
         self._home = open_netns("/proc/thread-self/ns/net")
@@ -73,6 +92,8 @@ class Tools:
         if self._backend is not None:
             self._backend.close()
         self.conntrack.close()
+        for path in list(self._fresh):
+            self._close_fresh(path)
         self.netns.close()
         os.close(self._home)
         self.rtnl.close()
@@ -111,18 +132,47 @@ class Tools:
         yield known[path]
 
     def leave(self, path: str) -> None:
-        """Forget what was kept of this sandbox: another namespace will stand there."""
+        """Forget what was kept of this sandbox: another namespace will stand there, or none."""
+        self._close_fresh(path)
         if getattr(self._visits, "stack", None) is not None:
             self._visits.known.pop(path, None)
 
+    def made(self, path: str, fd: int, rtnl: Rtnetlink) -> None:
+        """Keep (and own) what a new sandbox was made with: to enter it anew would be a tenth of a join."""
+        with self._fresh_lock:
+            self._fresh[path] = Inside(fd, rtnl, self.netns)
+            oldest = next(iter(self._fresh)) if len(self._fresh) > FRESH else ""
+        if oldest:
+            self._close_fresh(oldest)
+
+    def _close_fresh(self, path: str) -> None:
+        if (inside := self._take_fresh(path)) is not None:
+            inside.close()
+
+    def _take_fresh(self, path: str) -> Inside | None:
+        with self._fresh_lock:
+            return self._fresh.pop(path, None)
+
     @contextmanager
     def _enter(self, path: str) -> Generator[Inside]:
+        inside = self._take_fresh(path)
+        if inside is not None and not inside.is_at(path):  # somebody pinned another one in its place
+            inside.close()
+            inside = None
+        if inside is None:
+            inside = self._open(path)
+        try:
+            yield inside
+        finally:
+            inside.close()
+
+    def _open(self, path: str) -> Inside:
         fd = self.netns.open(path)
         try:
-            with Rtnetlink(self.netns.socket(fd, socket.AF_NETLINK, socket.SOCK_RAW)) as rtnl:
-                yield Inside(fd, rtnl, self.netns)
-        finally:
+            return Inside(fd, Rtnetlink(self.netns.socket(fd, socket.AF_NETLINK, socket.SOCK_RAW)), self.netns)
+        except BaseException:
             os.close(fd)
+            raise
 
     # -- firewall --------------------------------------------------------------------------------------------
 

@@ -152,24 +152,37 @@ class NetlinkSocket:
         self.close()
 
     def transact(
-        self, messages: Sequence[Message], *, ignore: tuple[int, ...] = (), at_once: int = CHUNK
+        self,
+        messages: Sequence[Message],
+        *,
+        ignore: tuple[int, ...] = (),
+        at_once: int = CHUNK,
+        closing: Message | None = None,
     ) -> list[Answer]:
         """Send *messages*, *at_once* in a datagram, and wait until all are done; return the data answers (echoes, gets).
 
-        Raises NetlinkError for the first one that failed with an errno outside *ignore*; later datagrams are not sent.
+        With *closing* they are one datagram that ends with it: nfnetlink's end of a transaction, which kernels before 6.10
+        never acknowledge.  Raises NetlinkError for the first one that failed with an errno outside *ignore*; later datagrams
+        are not sent.
         """
         answers: list[Answer] = []
+        if closing is not None:
+            at_once = len(messages)
         with self._lock:
             for start in range(0, len(messages), at_once):
-                failed = self._exchange(messages[start : start + at_once], answers, ignore)
+                failed = self._exchange(messages[start : start + at_once], answers, ignore, closing)
                 if failed is not None:
                     raise failed
         return answers
 
     def _exchange(
-        self, messages: Sequence[Message], answers: list[Answer], ignore: tuple[int, ...]
+        self,
+        messages: Sequence[Message],
+        answers: list[Answer],
+        ignore: tuple[int, ...],
+        closing: Message | None,
     ) -> NetlinkError | None:
-        first = self._send(messages, NLM_F_REQUEST, last=NLM_F_ACK)
+        first = self._send(messages, NLM_F_REQUEST, last=NLM_F_ACK, closing=closing)
         last = len(messages) - 1
         failed: NetlinkError | None = None
         while True:
@@ -211,12 +224,15 @@ class NetlinkSocket:
                     return answers, intact
                 answers.append(Answer(kind, flags, body))
 
-    def _send(self, messages: Sequence[Message], flags: int, last: int = 0) -> int:
-        """Send all in one datagram, with *flags*, the final one with *last* too; return the first sequence number."""
+    def _send(self, messages: Sequence[Message], flags: int, *, last: int = 0, closing: Message | None = None) -> int:
+        """Send all in one datagram, with *flags*, the final one with *last* too; return the first sequence number.
+
+        *closing* comes behind them all.
+        """
         first = self._sequence + 1
         final = self._sequence + len(messages)
         parts: list[bytes] = []
-        for message in messages:
+        for message in (*messages, closing) if closing is not None else messages:
             self._sequence += 1
             length = _HEADER.size + len(message.body)
             its = message.flags | flags | (last if self._sequence == final else 0)

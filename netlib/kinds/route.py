@@ -78,10 +78,10 @@ class RouteKind(Kind[Route]):
 
 
 def _info(inside: Inside, route: Route) -> RouteInfo:
-    link = inside.rtnl.link(route.ifname)
-    if link is None:
+    index = inside.rtnl.index(route.ifname)
+    if not index:
         raise NetlinkError(errno.ENODEV, f"find interface {route.ifname}")
-    return RouteInfo(destination=route.destination, gateway=route.gateway, device=link.index, version=route.version)
+    return RouteInfo(destination=route.destination, gateway=route.gateway, device=index, version=route.version)
 
 
 register(Route, RouteKind())

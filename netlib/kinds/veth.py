@@ -93,8 +93,8 @@ class VethKind(LinkKind[Veth]):
                 raise
 
     def _add(self, tools: Tools, inside: Inside, resource: Veth) -> tuple[int, int]:
-        bridge = tools.rtnl.link(resource.bridge)
-        if bridge is None:
+        bridge = tools.rtnl.index(resource.bridge)
+        if not bridge:
             raise NetlinkError(errno.ENODEV, f"find bridge {resource.bridge}")
         return tools.rtnl.add_veth(
             resource.host,
@@ -102,7 +102,7 @@ class VethKind(LinkKind[Veth]):
             netns_fd=inside.fd,
             mac=resource.mac,
             mtu=resource.mtu,
-            master=bridge.index,
+            master=bridge,
             group=tools.instance.link_group,
             hairpin=resource.hairpin,
             isolated=resource.isolated and not _bridged_packets_are_filtered(tools),

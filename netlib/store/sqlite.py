@@ -213,8 +213,7 @@ class Store:
         with self.transaction() as connection:
             revision = self._next_revision(connection)
             for put in puts:
-                self._expect_revision(connection, put.kind, put.id, put.expected)
-                self._put(connection, put, revision)
+                self._put(connection, put, revision, expected=put.expected)
             for delete in deletes:
                 if delete.expected:
                     self._expect_revision(connection, delete.kind, delete.id, delete.expected)
@@ -239,13 +238,26 @@ class Store:
             raise Changed(kind, id)
 
     @staticmethod
-    def _put(connection: sqlite3.Connection, put: Put, revision: int) -> None:
+    def _put(connection: sqlite3.Connection, put: Put, revision: int, *, expected: int | None = None) -> None:
+        """Create or replace; Changed when what is there has not the *expected* revision (0: nothing is)."""
+        body = json.dumps(put.body, separators=(",", ":"))
         try:
-            connection.execute(
-                "INSERT INTO objects (kind, id, name, body, revision) VALUES (?, ?, ?, ?, ?)"
-                " ON CONFLICT (kind, id) DO UPDATE SET name = excluded.name, body = excluded.body, revision = excluded.revision",
-                (put.kind, put.id, put.name, json.dumps(put.body, separators=(",", ":")), revision),
-            )
+            if expected:
+                cursor = connection.execute(
+                    "UPDATE objects SET name = ?, body = ?, revision = ? WHERE kind = ? AND id = ? AND revision = ?",
+                    (put.name, body, revision, put.kind, put.id, expected),
+                )
+                if not cursor.rowcount:
+                    raise Changed(put.kind, put.id)
+                return
+            cursor = connection.execute(
+                "INSERT INTO objects (kind, id, name, body, revision) VALUES (?, ?, ?, ?, ?) ON CONFLICT (kind, id) "
+                + ("DO UPDATE SET name = excluded.name, body = excluded.body, revision = excluded.revision"
+                   if expected is None else "DO NOTHING"),
+                (put.kind, put.id, put.name, body, revision),
+            )  # fmt: skip
+            if not cursor.rowcount:
+                raise Changed(put.kind, put.id)
         except sqlite3.IntegrityError as error:
             raise NameTaken(put.kind, put.name or "") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,8 +16,10 @@ from pynet.netlib.errors import Forbidden, NotFound, PynetError
 from pynet.netlib.handles import Endpoint, Network, Sandbox
 from pynet.netlib.instance import veth_name
 from pynet.netlib.kernel import sysctl
+from pynet.netlib.kernel.netns import delete_netns
 from pynet.netlib.kernel.rtnetlink import RouteInfo
 from pynet.netlib.model import IpamConfig
+from pynet.netlib.tools import FRESH
 
 from support.leaks import lost_leases
 from support.netlib import call_in, default_gateways
@@ -95,6 +98,25 @@ def test_a_connection_outlives_the_repair_of_its_interface(controller: Controlle
         assert mended(controller) == [f"missing link {veth_name(endpoint.id)}"]
         client.sendall(b"still here")
         assert accepted.recv(10) == b"still here"
+
+
+def test_what_a_sandbox_was_made_with_is_not_used_for_another_in_its_place(controller: Controller) -> None:
+    network = controller.create_network("web", subnet="10.1.0.0/24")
+    sandbox = controller.create_sandbox("a")
+    delete_netns(sandbox.path)
+    os.close(controller.tools.netns.create(sandbox.path))
+    network.create_endpoint("a").join(sandbox)
+    names = {name for _, name in call_in(controller, sandbox.path, socket.if_nameindex)}
+    assert names == {"lo", "eth0"}
+
+
+def test_sandboxes_that_nothing_joins_are_not_all_kept_open(controller: Controller) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    sandboxes = [controller.create_sandbox(f"{n:03}") for n in range(FRESH + 5)]
+    assert len(os.listdir("/proc/self/fd")) - before <= 2 * FRESH
+    for sandbox in sandboxes:
+        sandbox.delete()
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_driver_that_is_away_is_told_and_its_things_are_no_strays(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import socket
 import sys
@@ -317,3 +318,17 @@ def test_threads_share_one_socket(host: Host) -> None:
     for thread in threads:
         thread.join(60)
     assert not errors
+
+
+def test_an_index_is_found_by_name_alone(host: Host, bridge: int) -> None:
+    assert (host.rtnl.index("br0"), host.rtnl.index("lo"), host.rtnl.index("nobody")) == (bridge, 1, 0)
+    with pytest.raises(InvalidArgument):
+        host.rtnl.index("far too long a name")
+
+
+def test_each_end_of_a_pair_has_one_queue(host: Host, bridge: int, box: Namespace) -> None:
+    _join(host, box, bridge, 2)
+    for place, name in ((host, "v2"), (box, "eth0")):
+        (shown,) = json.loads(place.run(["ip", "-d", "-j", "link", "show", name]).stdout)
+        assert (shown["num_tx_queues"], shown["num_rx_queues"]) == (1, 1)
+    host.rtnl.delete_link("v2")

@@ -1,6 +1,6 @@
-"""The nftables back end: every change is one transaction through libnftables, without a process.
+"""The nftables back end: every change is one transaction, through libnftables or, for ports, by hand; without a process.
 
-The text is nft_render.py's.  This module keeps a mirror of what it put into the kernel, for two reasons: a port whose
+Text and elements are render.py's.  This module keeps a mirror of what it put into the kernel, for two reasons: a port whose
 target changes is deleted and added in one transaction (an element's data can not be changed in place), and when the
 kernel refuses a change because somebody flushed or altered our table, the whole table is written anew from the mirror
 with the change in it.  The mirror is read from the kernel by ``ensure``.
@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 
 from ...errors import NotSupported, PynetError
 from ...ifname import check_ifname
 from ...kernel.libnftables import Nft, NftError
+from ...kernel.netlink import NetlinkError
+from ...kernel.nft_elements import AT_ONCE, ElementSocket
 from ..coexist import Coexistence
 from ..intents import NetworkRules, PortKey, PortRule, check_instance, check_network, check_port
 from . import render
@@ -40,10 +42,12 @@ class NftablesBackend:
         self._ready = False
         self._stale = False  # found altered by others
         self._nft = Nft()
+        self._elements = ElementSocket()
         try:
             self._probe()
             self._others = Coexistence(self.table, self._nft, legacy=True)
         except BaseException:
+            self._elements.close()
             self._nft.close()
             raise
 
@@ -67,6 +71,7 @@ class NftablesBackend:
     def close(self) -> None:
         with self._lock:
             self._others.close()
+            self._elements.close()
             self._nft.close()
 
     # -- changes ------------------------------------------------------------------------------------------------
@@ -89,10 +94,8 @@ class NftablesBackend:
             if (old is not None and old != rules) or self._changes_ports(rules):
                 self._write({**self._networks, rules.bridge: rules}, self._ports)
                 return
-            self._change(
-                render.add(self.table, render.network_elements(rules)),
-                {**self._networks, rules.bridge: rules},
-            )
+            added = list(render.network_elements(rules))
+            self._change([("add", added)], {**self._networks, rules.bridge: rules})
 
     def remove_network(self, bridge: str) -> None:
         check_ifname(bridge)
@@ -102,7 +105,7 @@ class NftablesBackend:
             if old is None:
                 return
             networks = {name: rules for name, rules in self._networks.items() if name != bridge}
-            self._change(render.delete(self.table, render.network_elements(old)), networks)
+            self._change([("delete", list(render.network_elements(old)))], networks)
 
     def add_ports(self, rules: Iterable[PortRule]) -> None:
         with self._lock:
@@ -111,17 +114,16 @@ class NftablesBackend:
             if not new:
                 return
             changed = [old for key, rule in new.items() if (old := self._ports.get(key)) not in (None, rule)]
-            text = render.delete(self.table, self._port_elements(changed)) if changed else ""
-            text += render.add(self.table, self._port_elements(new.values()))
-            self._change(text, ports=new)
+            self._change(
+                [("delete", self._port_elements(changed)), ("add", self._port_elements(new.values()))], ports=new
+            )
 
     def remove_ports(self, rules: Iterable[PortRule]) -> None:
         with self._lock:
             self._begin()
             gone = {rule.key: rule for rule in map(check_port, rules) if self._ports.get(rule.key) == rule}
             if gone:
-                text = render.delete(self.table, self._port_elements(gone.values()))
-                self._change(text, ports=dict.fromkeys(gone))
+                self._change([("delete", self._port_elements(gone.values()))], ports=dict.fromkeys(gone))
 
     def replace(self, networks: Iterable[NetworkRules], ports: Iterable[PortRule]) -> None:
         wanted = {rules.bridge: rules for rules in map(check_network, networks)}
@@ -172,23 +174,23 @@ class NftablesBackend:
             port.bridge == rules.bridge for port in self._ports.values()
         )
 
-    def _port_elements(self, rules: Iterable[PortRule]) -> Iterable[render.Element]:
-        return _elements(self._networks, rules)
+    def _port_elements(self, rules: Iterable[PortRule]) -> list[render.Element]:
+        return list(_elements(self._networks, rules))
 
     def _change(
         self,
-        text: str,
+        changes: Sequence[render.Elements],
         networks: dict[str, NetworkRules] | None = None,
         ports: dict[PortKey, PortRule] | dict[PortKey, None] | None = None,
     ) -> None:
-        """Do *text*; if the kernel does not hold what the mirror says, write all of it anew, with the change.
+        """Do *changes*; if the kernel does not hold what the mirror says, write all of it anew, with the change.
 
         *networks* are all that shall be, *ports* only those that change (None: go), so that a change does not cost a
         copy of all ports.
         """
         try:
-            self._run(text)
-        except NftError as error:
+            self._alter(changes)
+        except (NftError, NetlinkError) as error:
             if error.errno not in (errno.ENOENT, errno.EEXIST, errno.EBUSY):
                 if self._stale:  # pieces of it are in
                     with self._as_before():
@@ -207,6 +209,13 @@ class NftablesBackend:
                 self._ports.pop(key, None)
             else:
                 self._ports[key] = rule
+
+    def _alter(self, changes: Sequence[render.Elements]) -> None:
+        elements = [element for _, its in changes for element in its]
+        if len(elements) > AT_ONCE or any(element[0] not in render.KINDS for element in elements):
+            self._run(render.text(self.table, changes))
+        else:
+            self._elements.change(self.table, [(verb, [*map(render.packed, its)]) for verb, its in changes])
 
     def _run(self, text: str) -> None:
         """One transaction, unless the kernel takes none of that size.

@@ -27,14 +27,16 @@ Nothing of a user gets into the text but addresses, numbers and interface names 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, TypeVar
 
+from ...kernel.nft_elements import SetElement, pack
 from ..intents import NetworkRules, PortRule, is_loopback
 
 T = TypeVar("T")
 Element = tuple[str, str, str, str]
 """Set or map, key, comment, data ("" in a set)."""
+Elements = tuple[Literal["add", "delete"], Sequence[Element]]
 
 _ADDR_PORT = {"4": "ipv4_addr . inet_service", "6": "ipv6_addr . inet_service"}
 _ADDR = {"4": "ipv4_addr", "6": "ipv6_addr"}
@@ -65,6 +67,16 @@ def _sets() -> dict[str, str]:
 
 
 SETS = _sets()
+
+
+def _kinds(declaration: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The types of a set's or map's key, and of a map's data."""
+    key, _, data = declaration.partition(" type ")[2].partition(";")[0].partition(" : ")
+    return tuple(key.split(" . ")), tuple(data.split(" . ")) if data else ()
+
+
+KINDS = {name: _kinds(text) for name, text in SETS.items() if "interval" not in text and "inet_service" in text}
+"""Of the sets that published ports are in: their elements are packed without libnftables (kernel/nft_elements.py)."""
 
 CHAINS: dict[str, tuple[str, tuple[str, ...]]] = {
     # chain: declaration of its hook, rules.  Chains that others jump to come first.
@@ -206,6 +218,17 @@ def parts(text: str) -> Iterator[str]:
     if head:
         yield "".join(head)
     yield from elements
+
+
+def packed(element: Element) -> SetElement:
+    name, key, comment, data = element
+    kinds, data_kinds = KINDS[name]
+    value = pack(data_kinds, data.split(" . ")) if data else b""
+    return SetElement(name, pack(kinds, key.split(" . ")), value, comment)
+
+
+def text(table: str, changes: Iterable[Elements]) -> str:
+    return "".join(add(table, elements) if verb == "add" else delete(table, elements) for verb, elements in changes)
 
 
 def add(table: str, elements: Iterable[Element]) -> str:
