@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from ..netlib.errors import PynetError
+from ..netlib.store.sqlite import StoreLost
 from ..netlib.version import __version__
 from ..runtime.images.architecture import host_architecture
 from .container.registry import Registry
@@ -70,6 +71,14 @@ class System:
             return self._core.controller.warnings()
         except (PynetError, OSError) as error:
             return [f"the host's settings can not be looked at: {error}"]
+
+    def _of_the_store(self) -> list[str]:
+        """That nothing can be changed any more must not first be learnt from the next change."""
+        try:
+            self._core.store.check_there()
+        except StoreLost as error:
+            return [f"nothing can be changed: {error}; {error.hint}"]
+        return []
 
     def info(self) -> dict[str, Any]:
         status = self._registry.count_by_status()
@@ -137,7 +146,7 @@ class System:
             "SecurityOptions": ["name=seccomp,profile=builtin"],
             "FirewallBackend": {"Driver": self._networks.firewall()},
             "CDISpecDirs": [],
-            "Warnings": [*self._core.warnings, *self._of_the_host()],
+            "Warnings": [*self._of_the_store(), *self._core.warnings, *self._of_the_host()],
         }  # fmt: skip
 
     def disk_usage(self, types: set[str]) -> dict[str, Any]:

@@ -15,8 +15,11 @@ the owner's alone (0600): a container's environment stands in them.  A file with
 refused (StateTooNew), an older one is migrated in one transaction.
 
 The store's id stands in a file beside it too (``store-id``).  So a file that was emptied or deleted is not taken for the
-first start of a new pynet, which would end everything that runs: StoreLost says so.  And who writes through a file that is
-no longer the one under its name is told, in place of writing to nowhere.
+first start of a new pynet, which would end everything that runs: StoreLost says so.
+
+Who reads or writes through a file that is no longer the one under its name is told as well, in place of writing to nowhere
+(a stat or two a transaction, some microseconds): the file, and the log (-wal), where commits stand until SQLite moves them.
+No connection is opened to another file than the first one's, and none makes a file.
 """
 
 from __future__ import annotations
@@ -49,6 +52,10 @@ class StoreFailed(InternalError):
         super().__init__(f"can not write the store {path}: {error}")
 
 
+_BACK = "put the file back under its name and restart pynetd; what runs goes on meanwhile"
+_LOG_BACK = (
+    "stop pynetd with SIGTERM, which writes what stood in the log into the store, and start it again; what runs goes on"
+)
 _HINT = "see whether the file and its directory can be read and written"
 
 
@@ -72,6 +79,15 @@ def _make_private(path: Path) -> None:
             pass  # SQLite makes them as it needs them
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file stands under a name; None when there is none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 class Store:
     """See the module's text.  Methods outside a ``transaction()`` are transactions of their own."""
 
@@ -86,10 +102,12 @@ class Store:
         self._lock = threading.Lock()
         try:
             _make_private(path)
-            found = os.stat(path)
-            self._file = found.st_dev, found.st_ino
+            self._file = _identity(path)
+            self._log: tuple[int, int] | None = None
+            """Of the -wal file, which SQLite keeps as long as somebody has the store open."""
             self._migrate()
             self._check_identity()
+            self._log = _identity(self._log_path)
         except OSError as error:
             raise InternalError(f"can not open the store {path}: {error}", hint=_HINT) from error
         except sqlite3.DatabaseError as error:
@@ -102,12 +120,20 @@ class Store:
     # -- connections -----------------------------------------------------------------------------------------
 
     def _connection(self) -> sqlite3.Connection:
+        """This thread's; StoreLost when the file is not the one that was opened first.
+
+        Looked at before, and for a new connection after: SQLite opens by name, and what it opened must be that file.
+        """
+        self.check_there()
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = sqlite3.connect(self.path, isolation_level=None, timeout=30, check_same_thread=False)
+            # mode=rw: SQLite would make a file that is not there, and the next start would find an empty store
+            uri = f"{self.path.absolute().as_uri()}?mode=rw"
+            connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30, check_same_thread=False)
             try:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=NORMAL")
+                self.check_there()
             except BaseException:
                 connection.close()
                 raise
@@ -166,31 +192,34 @@ class Store:
         finally:
             os.close(fd)
 
-    def _check_there(self) -> None:
-        try:
-            found = os.stat(self.path)
-        except FileNotFoundError:
-            found = None
-        if found is None or (found.st_dev, found.st_ino) != self._file:
-            raise StoreLost(
-                f"the store {self.path} was {'deleted' if found is None else 'replaced'} while it was in use",
-                hint="put the file back under its name and restart pynetd; what runs goes on meanwhile",
-            )
+    @property
+    def _log_path(self) -> Path:
+        return Path(f"{self.path}-wal")
+
+    def check_there(self) -> None:
+        """StoreLost when the file, or its log, was deleted or replaced since it was opened."""
+        pairs = [(self.path, self._file)] + ([(self._log_path, self._log)] if self._log is not None else [])
+        for path, first in pairs:
+            found = _identity(path)
+            if found != first:
+                raise StoreLost(
+                    f"the store {path} was {'deleted' if found is None else 'replaced'} while it was in use",
+                    hint=_BACK if path == self.path else _LOG_BACK,
+                )
 
     # -- transactions ----------------------------------------------------------------------------------------
 
     @contextmanager
     def transaction(self) -> Generator[sqlite3.Connection]:
         """All or nothing.  A transaction inside another of the same thread joins it."""
-        connection = self._connection()
-        if self._local.depth:
+        if getattr(self._local, "depth", 0):
             self._local.depth += 1
             try:
-                yield connection
+                yield self._local.connection
             finally:
                 self._local.depth -= 1
             return
-        self._check_there()
+        connection = self._connection()
         try:
             connection.execute("BEGIN IMMEDIATE")
             self._local.depth = 1

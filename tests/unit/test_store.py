@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -194,6 +194,60 @@ def test_who_writes_to_a_file_that_is_gone_is_told(tmp_path: Path, how: str) -> 
         store.put("network", "1", {})
     finally:
         store.close()
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+def test_nobody_reads_or_writes_what_is_not_the_store(tmp_path: Path, how: str, suffix: str) -> None:
+    """Neither who has a connection already, nor a thread that has none; and no file is made in the store's place."""
+    path, moved = tmp_path / "pynet.db", tmp_path / "moved"
+    store = Store(path)
+    store.put("network", "1", {"n": 1}, "web")
+    file = Path(f"{path}{suffix}")
+    told: list[BaseException] = []
+
+    calls: list[Callable[[], object]] = [
+        lambda: store.list("network"),
+        lambda: store.load("network"),
+        lambda: store.get("network", "1"),
+        lambda: store.put("network", "2", {}),
+    ]
+
+    def use() -> None:
+        for call in calls:
+            try:
+                call()
+            except StoreLost as error:
+                told.append(error)
+
+    try:
+        file.rename(moved)
+        if how == "replaced":
+            file.touch()
+        use()
+        thread = threading.Thread(target=use)
+        thread.start()
+        thread.join()
+        assert len(told) == 8
+        assert all(f"{file} was {how} while it was in use" in str(error) for error in told), told
+        assert file.exists() == (how == "replaced")
+        moved.rename(file)
+        assert store.list("network") == [{"n": 1}]
+    finally:
+        store.close()
+
+
+def test_what_stood_in_a_lost_log_is_in_the_store_after_an_orderly_end(tmp_path: Path) -> None:
+    store = Store(tmp_path / "pynet.db")
+    store.put("network", "1", {"n": 1})
+    (tmp_path / "pynet.db-wal").unlink()
+    with pytest.raises(StoreLost, match="-wal was deleted") as caught:
+        store.check_there()
+    assert "SIGTERM" in caught.value.hint
+    store.close()
+    again = Store(tmp_path / "pynet.db")
+    assert again.list("network") == [{"n": 1}]
+    again.close()
 
 
 def test_an_older_file_is_migrated_and_its_ports_are_the_sandboxes(tmp_path: Path) -> None:
