@@ -65,7 +65,7 @@ class Engine:
         self.create = Create(core, registry, store, volumes, remove)
         self.view = View(core, registry, networks=attachments, hosts=hosts, execs=execs, volumes=volumes, images=store)
         self.inbox = Inbox(core, registry, execs, end, remove)
-        self.recovery = Recovery(core, registry, end, remove, run)
+        self.recovery = Recovery(core, registry, networks=attachments, end=end, remove=remove, run=run)
         self.system = System(
             core, registry, view=self.view, images=self.images, networks=self.networks, volumes=volumes
         )

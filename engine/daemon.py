@@ -236,6 +236,7 @@ class Daemon:
         self._ran_before = {container.id for container in engine.registry.all() if container.running}
         supervisor.subscribe(engine.inbox.on_event)
         engine.recovery.follow_supervisor()
+        engine.recovery.settle_endpoints()
         supervisor.on_reconnect = lambda: engine.pools.submit(engine.recovery.follow_supervisor)
         self._helpers.on_revival = engine.core.revivals.happened
         try:

@@ -11,6 +11,12 @@ from typing import Any
 from ..netlib.errors import InvalidArgument
 
 
+def is_word(text: str) -> bool:
+    """Whether it stays one word where a file has words and lines, as /etc/hosts has: no blanks, no control characters, no
+    comment, and no byte that is no text (which the file, and so those of the neighbours, could not be written with)."""
+    return bool(text) and text.isprintable() and not any(character.isspace() or character == "#" for character in text)
+
+
 class Fields:
     """An object of the request; ``where`` names it in errors ("HostConfig.")."""
 
@@ -68,6 +74,14 @@ class Fields:
             raise self._wrong(name, "a list of strings without NUL bytes")
         return list(value)
 
+    def words(self, name: str) -> list[str]:
+        """``strings`` that go into a file of words and lines: each is printable, has no blank and begins no comment."""
+        values = self.strings(name)
+        for value in values:
+            if not is_word(value):
+                raise self._wrong(name, f"a list of names, which {value!r} is none of".replace("'", '"'))
+        return values
+
     def command(self, name: str) -> list[str] | None:
         """A list of strings, one string (which is a list of one), or None when absent (strslice.StrSlice)."""
         value = self.body.get(name)
@@ -83,6 +97,8 @@ class Fields:
             return {}
         if not isinstance(value, Mapping) or not all(isinstance(item, str) for item in value.values()):
             raise self._wrong(name, "an object of strings")
+        if any("\0" in text for pair in value.items() for text in pair):
+            raise self._wrong(name, "an object of strings without NUL bytes")
         return {str(key): str(item) for key, item in value.items()}
 
     def keys(self, name: str) -> list[str]:
@@ -92,6 +108,8 @@ class Fields:
             return []
         if not isinstance(value, Mapping):
             raise self._wrong(name, "an object")
+        if any("\0" in key for key in value):
+            raise self._wrong(name, "an object whose keys have no NUL bytes")
         return [str(key) for key in value]
 
     def objects(self, name: str) -> list[Fields]:

@@ -10,6 +10,7 @@ from ..netlib.driver import driver_names
 from ..netlib.errors import Conflict, Forbidden, InvalidArgument, NotFound, PynetError
 from .container.attachment import PREDEFINED, ContainerNetworks, endpoint_settings
 from .container.etc_files import HostFiles
+from .container.record import Container
 from .container.registry import Registry
 from .core import Core
 from .fields import Fields
@@ -108,7 +109,11 @@ class Networks:
             if container.state.status == "removing":
                 raise Conflict(f"container {container.id} is marked for removal and cannot be connected to a network")
             self._attachments.connect(container, network, settings)
-            self._registry.save(container)
+            try:
+                self._registry.save(container)
+            except BaseException:
+                self._attachments.forget(container, [network.name])
+                raise
             running = container.running
         if running:
             self._hosts.follow(container)
@@ -116,24 +121,31 @@ class Networks:
 
     def disconnect(self, ref: str, body: Mapping[str, Any]) -> None:
         judge(Fields(body), "Disconnect", warn=False)
-        force = Fields(body).boolean("Force")
+        Fields(body).boolean("Force")  # a container here is never half attached: there is nothing to force
         container = self._registry.get(self._container_ref(body))
-        name, id = self._name_for(ref)
+        name, id = self._name_for(ref, container)
         with container.lock:
             if container.state.status == "removing":
                 raise Conflict(
                     f"container {container.id} is marked for removal and cannot be disconnected from a network"
                 )
-            self._attachments.disconnect(container, name, force=force)
+            self._attachments.disconnect(container, name)
             self._registry.save(container)
             running = container.running
         if running:
             self._hosts.follow_networks({id}, also=container)
             self._core.publish_network("disconnect", name, id, container=container.id)
 
-    def _name_for(self, ref: str) -> tuple[str, str]:
-        network = self._controller.network(ref)
-        return network.name, network.id
+    def _name_for(self, ref: str, container: Container) -> tuple[str, str]:
+        """Name and id; also of a network that is gone and stands on the container's record still, which could else not start."""
+        try:
+            network = self._controller.network(ref)
+            return network.name, network.id
+        except NotFound:
+            for name, entry in list(container.networks.items()):
+                if ref in (name, entry["network_id"]) and ref:
+                    return name, entry["network_id"]
+            raise
 
     @staticmethod
     def _container_ref(body: Mapping[str, Any]) -> str:

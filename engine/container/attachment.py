@@ -10,7 +10,7 @@ ports are the sandbox's: they lead to the endpoint that has the default route, w
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...netlib.applier import Attempts
@@ -51,7 +51,7 @@ def endpoint_settings(body: Any) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "IPAMConfig": None,
         "Links": None,
-        "Aliases": list(dict.fromkeys(fields.strings("Aliases"))) or None,
+        "Aliases": list(dict.fromkeys(fields.words("Aliases"))) or None,
         "MacAddress": fields.text("MacAddress"),
         "DriverOpts": fields.string_map("DriverOpts") or None,
         "GwPriority": fields.integer("GwPriority"),
@@ -186,18 +186,24 @@ class ContainerNetworks:
             sandbox = self.controller.sandbox(container.id)
             self._join(container, name, sandbox)
         except BaseException:
-            endpoint = self.endpoint(container.networks.pop(name))
-            if endpoint is not None:
-                endpoint.delete()
+            self.forget(container, [name])
             raise
 
-    def disconnect(self, container: Container, network_name: str, *, force: bool = False) -> None:
+    def forget(self, container: Container, names: Iterable[str]) -> None:
+        """Undo ``connect``: off the record, out of the sandbox; what can not be undone now is left to ``repair``."""
+        for name in names:
+            endpoint = self.endpoint(container.networks.pop(name))
+            if endpoint is not None:
+                try:
+                    endpoint.delete()
+                except (PynetError, OSError):
+                    pass  # the first error is the one to tell
+
+    def disconnect(self, container: Container, network_name: str) -> None:
         if network_name == "host" and container.network_mode == "host":
             raise Forbidden("container cannot be disconnected from host network or connected to host network")
         entry = container.networks.get(network_name)
         if entry is None:
-            if force:
-                return
             article = "network" if container.running else "the network"
             raise InternalError(
                 f"container {container.id} is not connected to {article} {network_name}",

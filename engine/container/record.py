@@ -54,6 +54,8 @@ class State:
     restarts: int = 0
     stopped_by_user: bool = False
     """Stopped or killed on request: ``unless-stopped`` does not start it again."""
+    volumes_too: bool = False
+    """Its removal takes its anonymous volumes along, also one that is finished after a kill."""
 
 
 @dataclass

@@ -13,6 +13,7 @@ from typing import Any
 
 from ...netlib.errors import NotFound, PynetError
 from ..core import Core
+from .attachment import ContainerNetworks
 from .end import End
 from .record import RUNNING, Container
 from .registry import Registry
@@ -23,9 +24,12 @@ log = logging.getLogger(__name__)
 
 
 class Recovery:
-    def __init__(self, core: Core, registry: Registry, end: End, remove: Remove, run: Run) -> None:
+    def __init__(
+        self, core: Core, registry: Registry, *, networks: ContainerNetworks, end: End, remove: Remove, run: Run
+    ) -> None:
         self._core = core
         self._registry = registry
+        self._networks = networks
         self._end = end
         self._remove = remove
         self._run = run
@@ -85,13 +89,39 @@ class Recovery:
         log.warning("the supervisor holds container %s, which has no record: it is removed", id[:12])
         self._end.drop_supervised(id)
 
+    def settle_endpoints(self) -> None:
+        """After our start, before anybody is served: endpoints and containers' records agree again.
+
+        A kill in the middle of a connect leaves an endpoint that no record names, which would keep its name and address and
+        its network from being removed; one in the middle of a disconnect leaves a record that names an endpoint that is gone.
+        """
+        registry = self._core.controller.registry
+        for container in self._registry.all():
+            with container.lock:
+                gone = [
+                    name
+                    for name, entry in container.networks.items()
+                    if container.running and entry["endpoint_id"] and entry["endpoint_id"] not in registry.endpoints
+                ]
+                if gone:
+                    self._networks.forget(container, gone)
+                    self._registry.save(container)
+        named = {entry["endpoint_id"] for one in self._registry.all() for entry in one.networks.values()}
+        for id in list(registry.endpoints):
+            if id not in named:
+                log.warning("endpoint %s is no container's: it is removed", id[:12])
+                try:
+                    self._core.controller.endpoint(id).delete()
+                except (PynetError, OSError) as error:
+                    log.error("endpoint %s: %s", id[:12], error)
+
     def finish_interrupted(self) -> None:
         """Removals that a kill interrupted, and --rm containers that ended while nobody looked."""
         for container in self._registry.all():
             status = container.state.status
             try:
                 if status == "removing":
-                    self._remove.finish(container, volumes=container.auto_remove)
+                    self._remove.resume(container)
                 elif container.auto_remove and status == "exited":
                     self._remove.automatically(container)
             except (PynetError, OSError, sqlite3.Error) as error:

@@ -57,6 +57,7 @@ class Remove:
         """Remove a container; a running one only with *force*, which kills it."""
         container = self._registry.get(ref)
         status = container.state.status
+        self._core.store.check_there()  # before anything is ended that can then not be removed
         if container.running:
             if not force:
                 advice = "unpause and then stop" if status == "paused" else "stop"
@@ -75,15 +76,33 @@ class Remove:
             if container.removal:
                 raise Conflict(f"removal of container {ref} is already in progress")
             container.removal = True
-            container.change(status="removing")
+            before = container.state
+            container.change(status="removing", volumes_too=volumes or before.volumes_too)
+            try:
+                self._registry.save_end(container)
+            except BaseException:
+                container.state, container.removal = before, False  # nothing was removed: it can be used as before
+                raise
         try:
-            self._registry.save_end(container)
-            self.finish(container, volumes=volumes)
+            self.finish(container)
         finally:
             container.removal = False  # one that failed can be tried again
 
-    def finish(self, container: Container, *, volumes: bool = False) -> None:
-        """From "removing" to gone; may be done again after a crash."""
+    def resume(self, container: Container) -> None:
+        """A removal that a kill interrupted; nothing when somebody is at it just now, or it is gone."""
+        with container.lock:
+            if container.removal or self._registry.find_id(container.id) is not container:
+                return
+            container.removal = True
+            if container.auto_remove:  # a record of before it said so
+                container.change(volumes_too=True)
+        try:
+            self.finish(container)
+        finally:
+            container.removal = False
+
+    def finish(self, container: Container) -> None:
+        """From "removing" to gone, by who set ``removal``; may be done again after a crash."""
         errors: list[PynetError | OSError] = []
         steps: tuple[Callable[[Container], None], ...] = (self._end.forget, self._networks.detach)
         for step in steps:
@@ -94,7 +113,7 @@ class Remove:
                     raise  # not all could be written down: to be done again
                 errors.append(error)
         self.discard(container.id)
-        if volumes:
+        if container.state.volumes_too:
             for point in container.mounts:
                 if point.anonymous and not self._registry.volume_users(point.name, container.id):
                     self._volumes.discard(point.name, but=container.id)

@@ -87,6 +87,7 @@ class Stop:
 
     def stop_all(self) -> None:
         """Stop every container, all at once."""
+        self._core.store.check_there()
         running = [container for container in self._registry.all() if container.running]
         stops = [self._core.pools.defer(self.stop, container, by_user=False) for container in running]
         for container, stop in zip(running, stops):
@@ -96,7 +97,11 @@ class Stop:
                 log.warning("container %s: %s", container.name, error)
 
     def _asked(self, container: Container, by_user: bool) -> None:
-        """Note who wants its end, under the lock.  A disk that is too full for the note must not keep it from ending."""
+        """Note who wants its end, under the lock.  A disk that is too full for the note must not keep it from ending.
+
+        StoreLost: nothing was changed, and it goes on as everything does then.
+        """
+        self._core.store.check_there()
         container.change(stopped_by_user=by_user)
         try:
             self._registry.save_end(container)

@@ -1,0 +1,138 @@
+"""What stops half-way: the store goes away under a pynetd that runs, and changes that a kill cut between two records."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pynet.netlib.controller import Controller
+
+from support.engine import Daemon
+
+
+def started(daemon: Daemon, name: str, **body: Any) -> str:
+    reply = daemon.post("/containers/create", {"Image": "busybox", "Cmd": ["sleep", "1000"], **body}, name=name)
+    assert reply.status == 201, reply
+    assert daemon.post(f"/containers/{name}/start").status == 204
+    return str(reply.body["Id"])
+
+
+def inspect(daemon: Daemon, name: str) -> dict[str, Any]:
+    body: dict[str, Any] = daemon.get(f"/containers/{name}/json").body
+    return body
+
+
+# -- the store -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", ["pynet.db", "pynet.db-wal"])
+def test_a_store_that_goes_away_under_us_stops_changes_and_nothing_else(daemon: Daemon, file: str) -> None:
+    started(daemon, "box", HostConfig={"AutoRemove": False})
+    before = inspect(daemon, "box")["State"]
+    path, away = daemon.root / file, daemon.root / "away"
+    path.rename(away)
+    bodies = {"/containers/create?name=new": {"Image": "busybox"}, "/networks/create": {"Name": "new"}}
+    answers = [daemon.post(call, body) for call, body in bodies.items()]
+    answers += [daemon.post(f"/containers/box/{verb}") for verb in ("stop", "kill", "restart")]
+    answers.append(daemon.delete("/containers/box", force=1))
+    for reply in answers:
+        assert reply.status == 500, reply
+        assert f"{file} was deleted while it was in use" in reply.body["message"], reply
+        assert "what runs goes on" in reply.body["hint"], reply
+    assert not path.exists(), "a store was made in the place of the one that is gone"
+    assert inspect(daemon, "box")["State"] == before
+    assert os.path.exists(f"/proc/{before['Pid']}")
+    (warning,) = [text for text in daemon.get("/info").body["Warnings"] if "nothing can be changed" in text]
+    assert f"{file} was deleted while it was in use" in warning
+    away.rename(path)
+    assert not [text for text in daemon.get("/info").body["Warnings"] if "nothing can be changed" in text]
+    assert daemon.delete("/containers/box", force=1).status == 204
+    assert daemon.get("/pynet/check").body == []
+
+
+def test_a_removal_that_can_not_be_written_down_leaves_the_container_of_use(daemon: Daemon) -> None:
+    started(daemon, "box")
+    assert daemon.post("/containers/box/kill").status == 204
+    daemon.eventually(lambda: not inspect(daemon, "box")["State"]["Running"])
+    path, away = daemon.root / "pynet.db", daemon.root / "away"
+    path.rename(away)
+    assert daemon.delete("/containers/box").status == 500
+    away.rename(path)
+    assert inspect(daemon, "box")["State"]["Status"] == "exited"
+    assert daemon.post("/containers/box/start").status == 204
+
+
+# -- records and endpoints -----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def library(daemon: Daemon) -> Generator[Controller]:
+    """The library in the place of pynetd, to leave what a kill leaves."""
+    daemon.terminate()
+    with Controller(daemon.root, daemon.run) as controller:
+        yield controller
+    assert daemon.start() == "1"
+
+
+def test_endpoints_that_no_record_names_are_gone_after_a_start(daemon: Daemon) -> None:
+    """A start or a connect was killed after the endpoint was made, and before the container's record named it."""
+    daemon.post("/networks/create", {"Name": "mine"})
+    id = started(daemon, "box")
+    with library(daemon) as controller:
+        controller.network("mine").create_endpoint("box").join(controller.sandbox(id))
+        controller.network("mine").create_endpoint("other")
+    assert daemon.get("/networks/mine").body["Containers"] == {}
+    assert daemon.post("/networks/mine/connect", {"Container": "box"}).status == 200
+    assert inspect(daemon, "box")["NetworkSettings"]["Networks"]["mine"]["IPAddress"]
+    assert daemon.delete("/containers/box", force=1).status == 204
+    assert daemon.delete("/networks/mine").status == 204
+    assert daemon.get("/pynet/check").body == []
+
+
+def test_a_disconnect_that_was_killed_half_way_is_finished(daemon: Daemon) -> None:
+    daemon.post("/networks/create", {"Name": "mine"})
+    started(daemon, "box")
+    assert daemon.post("/networks/mine/connect", {"Container": "box"}).status == 200
+    endpoint = inspect(daemon, "box")["NetworkSettings"]["Networks"]["mine"]["EndpointID"]
+    with library(daemon) as controller:
+        controller.endpoint(endpoint).delete()
+    assert list(inspect(daemon, "box")["NetworkSettings"]["Networks"]) == ["bridge"]
+    assert daemon.post("/networks/mine/connect", {"Container": "box"}).status == 200
+
+
+def test_a_removal_with_volumes_that_was_cut_takes_them_along_later(daemon: Daemon) -> None:
+    started(daemon, "box", Volumes={"/data": {}})
+    assert len(daemon.get("/volumes").body["Volumes"]) == 1
+    trash: Path = daemon.root / "trash"
+    if trash.is_dir():
+        trash.rmdir()
+    trash.touch()  # the directory can not be thrown away: the removal stops in the middle
+    assert daemon.delete("/containers/box", force=1, v=1).status == 500
+    daemon.terminate()
+    trash.unlink()
+    assert daemon.start() == "1"
+    daemon.eventually(lambda: daemon.get("/containers/json", all=1).body == [], "the removal was not finished")
+    daemon.eventually(lambda: daemon.get("/volumes").body["Volumes"] == [], "the volume stays")
+
+
+# -- networks that are gone ----------------------------------------------------------------------------------------------
+
+
+def test_a_container_is_taken_off_a_network_that_is_gone(daemon: Daemon) -> None:
+    id = daemon.post("/networks/create", {"Name": "mine"}).body["Id"]
+    body = {"Image": "busybox", "Cmd": ["sleep", "1000"], "HostConfig": {"NetworkMode": "mine"}}
+    assert daemon.post("/containers/create", body, name="box").status == 201
+    assert daemon.delete("/networks/mine").status == 204
+    assert daemon.post("/containers/box/start").status == 404
+    assert daemon.post("/networks/mine/disconnect", {"Container": "box"}).status == 200
+    reply = daemon.post("/networks/bridge/disconnect", {"Container": "box", "Force": True})
+    assert reply.status == 500, reply
+    assert reply.body["message"].endswith("is not connected to the network bridge"), reply
+    assert daemon.post(f"/networks/{id}/disconnect", {"Container": "box"}).status == 404
+    assert daemon.post("/networks/bridge/connect", {"Container": "box"}).status == 200
+    assert daemon.post("/containers/box/start").status == 204
