@@ -8,6 +8,7 @@ is an empty object.  Every mistake of the client is an InvalidArgument, never a 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -73,6 +74,21 @@ def whole_number(text: str, *, least: int, most: int, prefix: str) -> int:
     return int(text)
 
 
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is not a number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is out of range")
+    return value
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
+"""Python's takes NaN and Infinity, which are no JSON: an inspect that showed them again could be read by nobody."""
+
+
 class Call:
     """A request on its way through a handler."""
 
@@ -133,7 +149,7 @@ class Call:
             raise InvalidArgument(f"unsupported Content-Type header ({kind}): must be 'application/json'")
         try:
             text = body.decode()
-            value, end = json.JSONDecoder().raw_decode(text.lstrip())
+            value, end = _DECODER.raw_decode(text.lstrip())
         except UnicodeDecodeError:
             raise InvalidArgument("invalid JSON: the body is not UTF-8") from None
         except (ValueError, RecursionError) as error:

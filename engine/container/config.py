@@ -14,7 +14,7 @@ from typing import Any
 from ...netlib.errors import InvalidArgument
 from ...netlib.ports.portspec import parse_expose
 from ...runtime.grammar.environment import DEFAULT_PATH
-from ..fields import Fields
+from ..fields import Fields, is_word
 
 _HOSTNAME = re.compile(r"(?!-)[A-Za-z0-9_.-]{1,63}(?<!-)\Z")
 _NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
@@ -79,6 +79,9 @@ def complete_config(body: Mapping[str, Any], image: Mapping[str, Any], hostname:
     name = own.text("Hostname")
     if name and not _HOSTNAME.match(name):
         raise InvalidArgument(f"invalid hostname format: {name}")
+    domain = own.text("Domainname")
+    if domain and not is_word(domain):
+        raise InvalidArgument(f"invalid domain name format: {domain!r}".replace("'", '"'))
     exposed: dict[str, dict[str, str]] = {}
     for text in [*base.keys("ExposedPorts"), *own.keys("ExposedPorts")]:
         exposed |= {key: {} for key in parse_expose(text, "ExposedPorts")}
@@ -101,7 +104,7 @@ def complete_config(body: Mapping[str, Any], image: Mapping[str, Any], hostname:
         parse_signal(stop_signal)
     config: dict[str, Any] = {
         "Hostname": name or hostname,
-        "Domainname": own.text("Domainname"),
+        "Domainname": domain,
         "User": own.text("User") or base.text("User"),
         "AttachStdin": own.boolean("AttachStdin"),
         "AttachStdout": own.boolean("AttachStdout"),
@@ -128,11 +131,23 @@ def complete_config(body: Mapping[str, Any], image: Mapping[str, Any], hostname:
     for name in ("OnBuild", "Shell"):
         if own.strings(name):
             config[name] = own.strings(name)
-    health = own.object("Healthcheck").body or base.object("Healthcheck").body
-    if health:
-        config["Healthcheck"] = dict(health)
+    for health in (own.object("Healthcheck"), base.object("Healthcheck")):
+        if health.body:
+            config["Healthcheck"] = _healthcheck(health)
+            break
     command_line(config)
     return config
+
+
+def _healthcheck(fields: Fields) -> dict[str, Any]:
+    """Kept for inspect, so of the types that clients read it with."""
+    checked: dict[str, Any] = {}
+    for name, value in fields.body.items():
+        if name == "Test":
+            checked[name] = fields.strings(name)
+        elif name in ("Interval", "Timeout", "StartPeriod", "StartInterval", "Retries") and value is not None:
+            checked[name] = fields.integer(name)
+    return checked
 
 
 def command_line(config: Mapping[str, Any]) -> list[str]:

@@ -78,7 +78,7 @@ def _seccomp(value: str) -> str:
         return "unconfined" if value == "unconfined" else "default"
     try:
         profile = json.loads(value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"Decoding seccomp profile failed: {error}", hint=_HINT) from None
     if not isinstance(profile, dict) or "defaultAction" not in profile:
         raise InvalidArgument("Decoding seccomp profile failed: it has no defaultAction", hint=_HINT)

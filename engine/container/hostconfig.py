@@ -16,7 +16,7 @@ from ...netlib.errors import InvalidArgument
 from ...netlib.ports.portspec import PortBinding, parse_port_bindings
 from ...runtime.grammar.sysctls import check as check_sysctl
 from ...runtime.grammar.ulimits import check as check_ulimit
-from ..fields import Fields
+from ..fields import Fields, is_word
 from ..options import judge
 from .confinement import Confinement, confine
 
@@ -78,7 +78,7 @@ def _addresses(name: str, values: list[str]) -> list[str]:
 def _extra_hosts(values: list[str]) -> list[str]:
     for value in values:
         host, separator, address = value.partition(":")
-        if not host or not separator:
+        if not is_word(host) or not separator:
             raise InvalidArgument(f"invalid extra host {value!r}: must be NAME:ADDRESS")
         if address != "host-gateway":
             try:
@@ -126,9 +126,10 @@ def _limits(host: Fields) -> dict[str, Any]:
     pids, oom = host.integer("PidsLimit"), host.integer("OomScoreAdj")
     if not -1000 <= oom <= 1000:
         raise InvalidArgument(f"Invalid value {oom}, range for oom score adj is [-1000, 1000]")
+    swappiness = host.integer("MemorySwappiness") if host.has("MemorySwappiness") else None
     return {
         "Memory": memory, "MemorySwap": swap, "MemoryReservation": host.integer("MemoryReservation"),
-        "MemorySwappiness": host.body.get("MemorySwappiness"), "NanoCpus": nano, "CpuShares": host.integer("CpuShares"),
+        "MemorySwappiness": swappiness, "NanoCpus": nano, "CpuShares": host.integer("CpuShares"),
         "CpuPeriod": period, "CpuQuota": quota, "CpusetCpus": cpuset, "CpusetMems": host.text("CpusetMems"),
         "PidsLimit": pids if pids > 0 else None, "OomScoreAdj": oom, "OomKillDisable": False, "BlkioWeight": 0,
         "Ulimits": _ulimits(host),
@@ -208,8 +209,8 @@ def _networking(host: Fields) -> dict[str, Any]:
         "PortBindings": dict(host.object("PortBindings").body),
         "PublishAllPorts": host.boolean("PublishAllPorts"),
         "Dns": _addresses("DNS address", host.strings("Dns")),
-        "DnsOptions": host.strings("DnsOptions"),
-        "DnsSearch": host.strings("DnsSearch"),
+        "DnsOptions": host.words("DnsOptions"),
+        "DnsSearch": host.words("DnsSearch"),
         "ExtraHosts": _extra_hosts(host.strings("ExtraHosts")) or None,
         "Links": None,
     }

@@ -160,6 +160,11 @@ def test_defaults_have_every_key_that_an_inspect_shows() -> None:
         ({"Memory": True}, "invalid JSON: HostConfig.Memory must be a whole number"),
         ({"Memory": 1 << 70}, "invalid JSON: HostConfig.Memory must be a number of 64 bits"),
         ({"Binds": ["a\0b"]}, "without NUL bytes"),
+        ({"Sysctls": {"net.ipv4.ip_forward": "1\0"}}, "without NUL bytes"),
+        ({"SecurityOpt": ["seccomp=" + "[" * 100_000]}, "Decoding seccomp profile failed: "),
+        ({"MemorySwappiness": {"a": 1}}, "HostConfig.MemorySwappiness must be a whole number"),
+        ({"ExtraHosts": ["a\n1.2.3.4 b:1.1.1.1"]}, "invalid extra host"),
+        ({"DnsSearch": ["a\nnameserver 1.1.1.1"]}, "HostConfig.DnsSearch must be a list of names"),
     ],
 )
 def test_host_config_refuses(body: dict[str, Any], message: str) -> None:
@@ -274,11 +279,29 @@ def test_the_network_mode_comes_first_and_gets_its_settings() -> None:
         ("container:abc", {"other": {}}),
         ("bridge", {"bridge": {"Aliases": ["x"]}}),
         ("mine", {"mine": "text"}),
+        ("mine", {"mine": {"Aliases": ["a\n10.0.0.1 elsewhere"]}}),
+        ("mine", {"mine": {"Aliases": ["#a"]}}),
+        ("mine", {"mine": {"Aliases": [""]}}),
+        ("mine", {"mine": {"Aliases": ["\udcff"]}}),
     ],
 )
 def test_network_settings_that_make_no_sense(mode: str, settings: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument):
         requested_networks(mode, {"EndpointsConfig": settings})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"Domainname": "a\n1.2.3.4 b"},
+        {"Volumes": {"/a\0b": {}}},
+        {"Healthcheck": {"Test": "true"}},
+        {"Healthcheck": {"Interval": "1s"}},
+    ],
+)
+def test_what_could_not_be_written_down_or_read_again_is_refused(body: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgument):
+        complete_config(body, IMAGE, "h")
 
 
 # -- filters -----------------------------------------------------------------------------------------------------
