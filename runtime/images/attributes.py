@@ -73,6 +73,8 @@ class Attributes:
             allowed = name == "security.capability" or name.startswith("user.")
             if not allowed or name.startswith("user.overlay."):
                 continue  # trusted.* and user.overlay.* would steer overlayfs; labels are the host's
+            if "\0" in name:
+                raise InvalidArchive(f"{entry.shown}: the name of an attribute has a zero byte")
             try:
                 os.setxattr(fd, name, value)
             except OSError as error:

@@ -85,6 +85,7 @@ HOSTILE: dict[str, tuple[list[Item], str]] = {
     "no name": ([entry("a", pax_headers={"path": ""})], "empty or invalid name"),
     "zero in a name": ([entry("a", pax_headers={"path": "a\0b"})], "empty or invalid name"),
     "zero in a link": ([entry("a", type=tarfile.SYMTYPE, pax_headers={"linkpath": "a\0b"})], "zero byte"),
+    "zero in an attribute": ([entry("a", pax_headers={"SCHILY.xattr.user.a\0b": "v"})], "attribute has a zero byte"),
     "sparse": ([entry("a", type=b"S")], "sparse"),
 }
 
