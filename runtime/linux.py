@@ -29,6 +29,8 @@ _PIDFD_INFO_EXIT = 8
 """Mask bit for exit_code, 6.15 and later."""
 _PIDFD_INFO = struct.Struct("<QQ11Ii")
 TIOCSPTLCK, TIOCGPTPEER, TIOCSCTTY, TIOCSWINSZ, FIONREAD = 0x40045431, 0x5441, 0x540E, 0x5414, 0x541B
+_NR_KEYCTL = 250 if os.uname().machine == "x86_64" else 219
+_KEYCTL_JOIN_SESSION_KEYRING = 1
 SIGCHLD = 17
 CLONE_PARENT = 0x8000
 
@@ -174,6 +176,11 @@ def load_seccomp(program: bytes) -> None:
     buffer = ctypes.create_string_buffer(program, len(program))
     argument = _FilterProgram(len(program) // 8, ctypes.addressof(buffer))
     k.syscall(k.NR_SECCOMP, SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(argument), what="seccomp")
+
+
+def join_session_keyring() -> None:
+    """A new, empty session keyring in place of the inherited one (keyctl(2), KEYCTL_JOIN_SESSION_KEYRING)."""
+    k.syscall(_NR_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, None, what="keyctl")
 
 
 def set_no_new_privileges() -> None:

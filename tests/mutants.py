@@ -60,7 +60,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
 """Below tests/, which test modules belong to a room."""
 SECURITY = (
     *("runtime/child/", "runtime/images/unpack", "runtime/images/directories", "runtime/images/remove"),
-    *("runtime/supervisor/seccomp", "runtime/supervisor/devices", "engine/container/mounts", "engine/grammar/"),
+    *("runtime/supervisor/seccomp", "runtime/child/devices", "engine/container/mounts", "engine/grammar/"),
     *("netlib/firewall/", "netlib/store/", "runtime/supervisor/spawn"),
 )
 WEIGHT = 3

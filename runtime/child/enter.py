@@ -1,6 +1,7 @@
 """Into the container: its first process makes what is in it, one that joins takes it as it is.
 
-    new      cgroups -> netns, cgroup namespace, hostname, session -> root -> what is mounted below it -> pivot_root
+    new      devices (look, guard) -> cgroups -> netns, cgroup namespace, hostname, session
+             -> root -> what is mounted below it -> pivot_root
     running  cgroups -> all namespaces at once, session
 
 Paths are the host's until pivot_root or setns; a container's path is followed below the descriptor of its root only
@@ -13,12 +14,14 @@ import os
 
 from ...netlib.kernel import syscall as k
 from .. import linux
-from . import mounts
+from . import devices, mounts
 from .order import Join, Launch, Process
 
 
 def new(launch: Launch, step: list[str]) -> None:
     """Make the container around this process, its first."""
+    step[0] = "device"
+    nodes = devices.gather(launch)
     step[0] = "cgroup"
     _join_cgroups(launch)
     if launch.oom_score_adj is not None:
@@ -33,7 +36,7 @@ def new(launch: Launch, step: list[str]) -> None:
     k.unshare(k.CLONE_NEWCGROUP)  # after joining: its root is where we are now (cgroup_namespaces(7))
     k.sethostname(launch.hostname)
     os.setsid()
-    _mount_all(launch, step)
+    _mount_all(launch, nodes, step)
     step[0] = "pivot_root"
     k.pivot_root(".", ".")  # the new root's parent is stacked on it and goes with the lazy unmount (pivot_root(2))
     k.umount2(".", k.MNT_DETACH)
@@ -66,7 +69,7 @@ def _write(path: str, text: str) -> None:
         os.close(fd)
 
 
-def _mount_all(launch: Launch, step: list[str]) -> None:
+def _mount_all(launch: Launch, nodes: list[devices.Node], step: list[str]) -> None:
     step[0] = "mount"
     # while "/" is still the host's peer: a shared bind passes on what is mounted in it (mount_namespaces(7))
     prepared = [mounts.prepare(item) for item in launch.mounts]
@@ -96,8 +99,8 @@ def _mount_all(launch: Launch, step: list[str]) -> None:
         console = mounts.open_target(root, "/dev/console", directory=False)
         linux.attach_mount(linux.open_tree(0, ""), console)  # the terminal itself: a path below /dev may be a volume's
     step[0] = "device"
-    for host, target_path in launch.devices:
-        mounts.add_device(root, host, target_path)
+    for node in nodes:
+        mounts.add_device(root, node)
     if launch.cwd != "/":
         step[0] = "working directory"
         os.close(mounts.open_target(root, launch.cwd, directory=True))

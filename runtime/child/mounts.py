@@ -19,6 +19,7 @@ import stat
 from ...netlib.kernel import syscall as k
 from .. import linux
 from ..spec import DEVICES
+from .devices import Node
 from .order import Mount
 
 _SAFE = k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC
@@ -157,10 +158,11 @@ def mount_system(root: int, *, devpts: int, shm_size: int, privileged: bool, cgr
     return null
 
 
-def make_node(directory: int, name: str, mode: int, device: int, host: str) -> None:
-    """A device node in *directory*, or where that is forbidden the host's own node bound there."""
+def make_node(directory: int, name: str, mode: int, device: int, host: str) -> bool:
+    """A device node in *directory*, or where that is forbidden the host's own node bound there; whether one was made."""
     try:
         os.mknod(name, mode, device, dir_fd=directory)
+        return True
     except PermissionError:
         tree = linux.open_tree(k.AT_FDCWD, host)
         os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666, dir_fd=directory))
@@ -168,17 +170,17 @@ def make_node(directory: int, name: str, mode: int, device: int, host: str) -> N
         linux.attach_mount(tree, target)
         os.close(target)
         os.close(tree)
+        return False
 
 
-def add_device(root: int, host: str, target: str) -> None:
-    """Make the host's device *host* at *target*, replacing nothing: an existing node stays as it is."""
-    status = os.stat(host)
-    if not stat.S_ISCHR(status.st_mode) and not stat.S_ISBLK(status.st_mode):
-        raise OSError(errno.ENODEV, "not a device node", host)
-    parent_path, _, name = target.rstrip("/").rpartition("/")
+def add_device(root: int, node: Node) -> None:
+    """Make *node* with the owner that it has on the host, replacing nothing: an existing one stays as it is."""
+    parent_path, _, name = node.target.rstrip("/").rpartition("/")
+    status = node.status
     parent = open_target(root, parent_path or "/", directory=True)
     try:
-        make_node(parent, name, status.st_mode, status.st_rdev, host)
+        if make_node(parent, name, status.st_mode, status.st_rdev, node.host):
+            os.chown(name, status.st_uid, status.st_gid, dir_fd=parent, follow_symlinks=False)
     except FileExistsError:
         pass
     finally:

@@ -75,7 +75,12 @@ class Launch(Process):
         self.cgroup2 = False
         self.mounts: list[Mount] = []
         """In the order in which they are made: a mount below another comes after it."""
-        self.devices: list[tuple[str, str]] = []
+        self.devices: list[tuple[str, str, str]] = []
+        """Path on the host, path in the container, access ("rwm")."""
+        self.host_devices = False
+        """All of the host's too."""
+        self.device_group = self.device_group2 = ""
+        """The v1 or v2 group that is to be kept from all other devices; "" is none."""
         self.init = -1
         """A detached bind of the init program, for /sbin/docker-init."""
         self.sysctls: list[tuple[str, str]] = []

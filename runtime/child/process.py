@@ -143,6 +143,15 @@ def _become(process: Process, errors: int, step: list[str]) -> NoReturn:
     _finish(process, who, step)
 
 
+def _leave_keyring(process: Process) -> None:
+    """A session keyring of its own: no namespace parts them, and the supervisor's is whose login has started the daemon."""
+    try:
+        linux.join_session_keyring()
+    except OSError as error:
+        if error.errno != errno.ENOSYS and not process.tolerant:  # a user's quota of keys is small (keyrings(7))
+            raise
+
+
 def _finish(process: Process, who: users.Identity, step: list[str]) -> NoReturn:
     step[0] = "rlimit"
     for kind, soft, hard in process.rlimits:
@@ -153,6 +162,8 @@ def _finish(process: Process, who: users.Identity, step: list[str]) -> NoReturn:
     cwd = k.openat2(k.AT_FDCWD, process.cwd.lstrip("/") or ".", os.O_PATH | os.O_DIRECTORY)
     os.fchdir(cwd)
     os.close(cwd)
+    step[0] = "keyring"
+    _leave_keyring(process)
     step[0] = "privileges"
     kept = process.capabilities
     for number in range(_ALL_CAPABILITIES):

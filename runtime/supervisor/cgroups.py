@@ -5,7 +5,7 @@ the v2 tree wherever that is mounted, with or without controllers: it alone has 
 clone3's CLONE_INTO_CGROUP.  On v1 the child moves itself by writing "0" to ``tasks`` (runtime/child/process.py says why).
 
     v1      memory cpu cpuacct pids devices (cpuset, freezer only when asked for or needed)
-    v2      all controllers of the root are enabled downwards as far as the host lets us; devices by device_filter.py
+    v2      all controllers of the root are enabled downwards as far as the host lets us; devices by child/device_filter.py
 
 Where nothing may be made (an ordinary user's namespace) ``create`` gives a group without directories: containers run,
 limits are reported as warnings.
@@ -18,19 +18,14 @@ import os
 import re
 
 from .. import linux
+from ..child import device_filter
 from ..spec import Limits
-from . import device_filter
 from .group import Group, read, write
 
 PERIOD = 100_000
 """CFS period in microseconds: Docker's, and the kernel's default."""
 _MIN_QUOTA = 1000
 _V1 = ("memory", "cpu", "cpuacct", "pids", "devices")
-_DEVICES = (
-    "c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:1 rwm",
-    "c 5:2 rwm", "c 136:* rwm",
-)  # fmt: skip
-"""Making any node is allowed, opening only these (runc, libcontainer/specconv, AllowedDevices)."""
 
 
 def cpu_weight(shares: int) -> int:
@@ -123,8 +118,8 @@ class Cgroups:
         v1 = {controller: path for controller, path in v1.items() if os.path.isdir(path)}
         return Group(name, v1, v2 if v2 and os.path.isdir(v2) else "")
 
-    def create(self, name: str, limits: Limits, *, devices: list[str] | None) -> Group:
-        """Make the directories and set the limits.  *devices*: further rules ("c 10:229 rwm"), None opens all.
+    def create(self, name: str, limits: Limits) -> Group:
+        """Make the directories and set the limits; the first process guards its devices (child/devices.py).
 
         OSError when the host refuses a value; limits that can not be had at all are warnings of the group.
         """
@@ -146,14 +141,7 @@ class Cgroups:
             for path in dict.fromkeys(v1.values()):
                 os.makedirs(path, exist_ok=True)
             self._limit(group, limits)
-            if devices is None:
-                pass
-            elif self.filters_devices:
-                device_filter.guard(v2, [*_DEVICES, *devices])
-            elif "devices" in v1:
-                write(v1["devices"] + "/devices.deny", "a")
-                for rule in (*_DEVICES, *devices):
-                    write(v1["devices"] + "/devices.allow", rule)
+            group.filters_devices = self.filters_devices
         except BaseException:
             group.remove()
             raise

@@ -1,6 +1,6 @@
 """From a specification to what a child is told: checked, every descriptor opened, all errors are exceptions here.
 
-What may hang is not opened here but by the child: the sources of the user's mounts, and what they hide.
+What may hang is not opened here but by the child: the sources of the user's mounts, and what they hide; devices.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .. import linux
 from ..child import order
 from ..grammar import capabilities, environment, sysctls, tmpfs, ulimits
 from ..spec import PROPAGATIONS, ContainerSpec, ExecSpec, Mount
-from . import devices, rootfs, seccomp
+from . import rootfs, seccomp
 from .errors import StartError
 from .host import Host
 
@@ -131,12 +131,12 @@ def launch(host: Host, spec: ContainerSpec, keep: Descriptors, warnings: list[st
         child.masked, child.read_only_paths = list(spec["masked_paths"]), list(spec["readonly_paths"])
     if spec["netns"]:
         child.netns = keep.add(os.open(spec["netns"], os.O_RDONLY | os.O_CLOEXEC))
-    child.root = keep.add(rootfs.make_overlay(spec["rootfs"], user_namespace=host.user_namespace))
+    guarded = host.devices_guarded or host.user_namespace or spec["privileged"]
+    child.root = keep.add(rootfs.make_overlay(spec["rootfs"], user_namespace=host.user_namespace, devices=guarded))
     for item in sorted(spec["mounts"], key=_depth):
         child.mounts.append(_mount(item))
-    child.devices = [(item["source"], item["target"] or item["source"]) for item in spec["devices"]]
-    if spec["privileged"]:
-        child.devices += [(path, path) for path in devices.host_devices()]
+    child.devices = [(item["source"], item["target"] or item["source"], item["access"]) for item in spec["devices"]]
+    child.host_devices = spec["privileged"]
     if spec["init"]:
         child.init = keep.add(linux.open_tree(k.AT_FDCWD, os.path.realpath(_find_init())))
         linux.mount_setattr(child.init, set=k.MOUNT_ATTR_RDONLY)

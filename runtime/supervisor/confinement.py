@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 
 from ..spec import ContainerSpec
-from . import devices
 from .cgroups import Cgroups
 from .group import Group
 from .loop import Loop
@@ -36,10 +35,7 @@ class Confinement:
         self._cleaned: list[Callable[[], None]] = []
 
     def make(self, spec: ContainerSpec) -> Group:
-        rules: list[str] | None = None
-        if not spec["privileged"]:
-            rules = [rule for device in spec["devices"] if (rule := devices.rule(device))]
-        self.group = self._cgroups.create(spec["cgroup"], spec["limits"], devices=rules)
+        self.group = self._cgroups.create(spec["cgroup"], spec["limits"])
         return self.group
 
     def find(self, spec: ContainerSpec) -> None:

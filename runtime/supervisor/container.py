@@ -117,8 +117,7 @@ class Container:
             warnings += group.warnings
             cgroup, begun = group.open_v2(), self.record.open_begun()
             child, master = spawn.start(
-                self.context.host, self.spec, stdio, cgroup=cgroup, cgroup_tasks=group.tasks, begun=begun,
-                warnings=warnings,
+                self.context.host, self.spec, stdio, cgroup=cgroup, group=group, begun=begun, warnings=warnings
             )  # fmt: skip
         except OSError as error:
             raise StartError(f"{error.filename or 'clone'}: {error.strerror}") from error

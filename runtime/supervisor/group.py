@@ -39,6 +39,8 @@ class Group:
         """Controller to directory."""
         self.v2 = v2
         self.warnings: list[str] = []
+        self.filters_devices = False
+        """A program at the v2 directory is to guard its devices; without one the v1 controller does, where it is."""
 
     @property
     def directories(self) -> list[str]:

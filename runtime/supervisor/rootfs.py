@@ -42,8 +42,11 @@ def _escape(path: str) -> str:
     return path.replace("\\", "\\\\").replace(":", "\\:")
 
 
-def make_overlay(rootfs: RootFS, *, user_namespace: bool) -> int:
-    """Mount *rootfs* detached; OSError says which option the kernel refuses and why."""
+def make_overlay(rootfs: RootFS, *, user_namespace: bool, devices: bool) -> int:
+    """Mount *rootfs* detached; OSError says which option the kernel refuses and why.
+
+    *devices*: what nodes an image brings may be opened: its cgroup says which.  Where no cgroup can, none may.
+    """
     for path in (*rootfs["lower"], rootfs["upper"], rootfs["work"]):
         if not os.path.isdir(path):
             raise FileNotFoundError(errno.ENOENT, "layer directory is missing", path)
@@ -61,12 +64,13 @@ def make_overlay(rootfs: RootFS, *, user_namespace: bool) -> int:
             rest.append(("userxattr", None))
         else:
             rest += [("redirect_dir", "off"), ("metacopy", "off")]
+        attributes = 0 if devices else k.MOUNT_ATTR_NODEV
         try:
-            return linux.make_mount("overlay", [*(("lowerdir+", path) for path in lower), *rest])
+            return linux.make_mount("overlay", [*(("lowerdir+", path) for path in lower), *rest], attributes)
         except OSError as error:
             if error.errno != errno.EINVAL or "lowerdir+" not in str(error.filename):
                 raise
-        return linux.make_mount("overlay", [("lowerdir", ":".join(map(_escape, lower))), *rest])
+        return linux.make_mount("overlay", [("lowerdir", ":".join(map(_escape, lower))), *rest], attributes)
     finally:
         paths.close()
 

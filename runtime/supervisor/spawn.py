@@ -31,6 +31,7 @@ from ..child.program import CANNOT_START
 from ..spec import ContainerSpec, ExecSpec
 from . import compose
 from .errors import StartError, describe
+from .group import Group
 from .host import Host
 
 
@@ -183,7 +184,7 @@ def start(
     stdio: list[int],
     *,
     cgroup: int,
-    cgroup_tasks: list[str],
+    group: Group,
     begun: int,
     warnings: list[str],
 ) -> tuple[Spawned, int]:
@@ -192,7 +193,12 @@ def start(
     master = -1
     try:
         launch = compose.launch(host, spec, keep, warnings)
-        launch.cgroup_tasks, launch.stdio, launch.begun = cgroup_tasks, stdio, begun
+        launch.cgroup_tasks, launch.stdio, launch.begun = group.tasks, stdio, begun
+        if not spec["privileged"]:
+            launch.device_group, launch.device_group2 = (
+                group.v1.get("devices", ""),
+                group.v2 if group.filters_devices else "",
+            )
         if spec["tty"]:
             master = os.open("ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=launch.devpts)
             slave = keep.add(open_terminal(master))

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from pynet.netlib.kernel import syscall as k
+from pynet.runtime.child import devices
 from pynet.runtime.spec import Limits
 from pynet.runtime.supervisor.cgroups import Cgroups
 from pynet.runtime.supervisor.confinement import Confinement
@@ -35,7 +36,7 @@ def v2() -> Cgroups:
 @pytest.fixture
 def group(v2: Cgroups) -> Iterator[Group]:
     name = f"pynet-test-v2-{os.getpid()}/c"
-    group = v2.create(name, NO_LIMITS, devices=[])
+    group = v2.create(name, NO_LIMITS)
     yield group
     assert group.remove()
     v2.remove_parents(name)
@@ -60,8 +61,9 @@ def test_it_is_frozen_and_killed(group: Group) -> None:
 def test_a_group_that_can_not_be_made_whole_is_not_made(v2: Cgroups) -> None:
     """The kernel refuses a value half-way: no directory stays."""
     name = f"pynet-test-half-{os.getpid()}/c"
-    with pytest.raises(KeyError):
-        v2.create(name, NO_LIMITS, devices=["x 1:3 rwm"])
+    limits: Any = {**NO_LIMITS, "memory": "much"}
+    with pytest.raises(TypeError):
+        v2.create(name, limits)
     assert not Path(v2.v2, name).exists()
     v2.remove_parents(name)
 
@@ -103,7 +105,8 @@ def test_only_the_named_devices_are_opened(v2: Cgroups, rules: list[str], answer
     true 2> /dev/null >> "$2/kmsg" || echo read-only
     """
     name = f"pynet-test-v2-{os.getpid()}/d"
-    group = v2.create(name, NO_LIMITS, devices=rules)
+    group = v2.create(name, NO_LIMITS)
+    devices.guard([*devices.ALLOWED, *rules], v2=group.v2)
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             ["unshare", "-m", "sh", "-c", script, "sh", group.v2, folder],
@@ -120,7 +123,7 @@ def test_only_the_named_devices_are_opened(v2: Cgroups, rules: list[str], answer
 def test_limits_without_a_controller_are_warnings(v2: Cgroups) -> None:
     name = f"pynet-test-v2-{os.getpid()}/w"
     limits: Limits = {**NO_LIMITS, "memory": 64 << 20, "pids": 5, "nano_cpus": 10**9}
-    group = v2.create(name, limits, devices=[])
+    group = v2.create(name, limits)
     missing = {"memory", "pids", "cpu"} - set(v2.v2_controllers)
     assert {warning.split()[0] for warning in group.warnings} == missing
     assert v2.find(name, limits).v2 == group.v2
@@ -131,7 +134,7 @@ def test_limits_without_a_controller_are_warnings(v2: Cgroups) -> None:
 
 def test_where_nothing_may_be_made_limits_are_warnings() -> None:
     cgroups = Cgroups("")
-    group = cgroups.create("a/b", {**NO_LIMITS, "memory": 1 << 20, "pids": -1}, devices=[])
+    group = cgroups.create("a/b", {**NO_LIMITS, "memory": 1 << 20, "pids": -1})
     assert group.warnings == ["memory limit ignored: this process may not make cgroups (none are mounted)"]
     assert group.stats() == {}
     assert group.processes() == []
@@ -142,7 +145,7 @@ def test_where_nothing_may_be_made_limits_are_warnings() -> None:
 def test_what_a_privileged_container_has_made_below_its_group_goes_with_it(v2: Cgroups) -> None:
     """Its rmdir(2) says EBUSY for ever: the directories stayed on the host."""
     name = f"pynet-test-nested-{os.getpid()}/c"
-    group = v2.create(name, NO_LIMITS, devices=None)
+    group = v2.create(name, NO_LIMITS)
     Path(group.v2, "init.scope/deeper").mkdir(parents=True)
     assert group.remove()
     assert not os.path.exists(group.v2)

@@ -8,6 +8,7 @@ import resource
 import select
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,9 +18,12 @@ from typing import Any
 import pytest
 
 from pynet.netlib import ipc
+from pynet.netlib.kernel import syscall as k
 from pynet.runtime import linux
+from pynet.runtime.child import devices
+from pynet.runtime.spec import RootFS
 from pynet.runtime.supervisor import group as groups
-from pynet.runtime.supervisor import logs, main
+from pynet.runtime.supervisor import logs, main, rootfs
 from pynet.runtime.supervisor.cgroups import Cgroups
 from pynet.runtime.supervisor.confinement import Confinement
 from pynet.runtime.supervisor.connection import Connection
@@ -402,3 +406,40 @@ def test_what_a_client_holds_of_an_earlier_run_says_nothing_about_this_one(
     assert container.alive
     container.adopt([held[1]])
     assert (container.state["status"], container.state["exit_code"]) == ("exited", 0)
+
+
+# -- devices -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_device_that_goes_away_meanwhile_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop device, a stick that is pulled: the start of a privileged container failed."""
+    for name in ("gone", "stays"):
+        os.mknod(tmp_path / name, stat.S_IFCHR | 0o600, os.makedev(1, 7))
+    lstat = os.lstat
+
+    def late(path: str) -> os.stat_result:
+        if path.endswith("gone"):
+            os.unlink(path)
+        return lstat(path)
+
+    monkeypatch.setattr(os, "lstat", late)
+    assert [node.target for node in devices.of_host(str(tmp_path))] == [str(tmp_path / "stays")]
+
+
+def test_an_images_device_nodes_are_opened_only_where_a_cgroup_says_which(tmp_path: Path) -> None:
+    """Without a guard, an image with a node of the host's disk was enough to read it."""
+    for name in ("lower", "upper", "work"):
+        (tmp_path / name).mkdir()
+    k.mount("none", str(tmp_path), "tmpfs")
+    for name in ("lower", "upper", "work"):
+        (tmp_path / name).mkdir()
+    os.mknod(tmp_path / "lower/zero", stat.S_IFCHR | 0o666, os.makedev(1, 5))
+    tree: RootFS = {
+        "lower": [str(tmp_path / "lower")], "upper": str(tmp_path / "upper"), "work": str(tmp_path / "work"),
+        "readonly": False,
+    }  # fmt: skip
+    for guarded in (True, False):
+        root = rootfs.make_overlay(tree, user_namespace=False, devices=guarded)
+        assert bool(os.fstatvfs(root).f_flag & os.ST_NODEV) is not guarded
+        os.close(root)
+    k.umount2(str(tmp_path), k.MNT_DETACH)

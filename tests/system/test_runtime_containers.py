@@ -11,6 +11,7 @@ import os
 import select
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -289,6 +290,31 @@ def test_a_host_device_can_be_given(lab: Lab) -> None:
         lab.sh("ls -l /dev/log1 | cut -c1", devices=[{"source": "/dev/kmsg", "target": "/dev/log1", "access": "r"}]).out
         == "c\n"
     )
+
+
+@needs_root
+def test_a_host_device_keeps_its_owner_and_mode(lab: Lab, tmp_path: Path) -> None:
+    """It was root's: what its group was made for, a user that is added to the group, could not open it."""
+    os.mknod(tmp_path / "full", stat.S_IFCHR | 0o640, os.makedev(1, 7))
+    os.chmod(tmp_path / "full", 0o640)
+    os.chown(tmp_path / "full", 123, 456)
+    device = {"source": str(tmp_path / "full"), "target": "/dev/mine", "access": "r"}
+    script = "stat -c %u:%g:%a /dev/mine; head -c 1 /dev/mine | wc -c"
+    assert lab.sh(script, devices=[device], user="1000", groups=["456"]).lines == ["123:456:640", "1"]
+
+
+@needs_root
+def test_a_container_has_a_session_keyring_of_its_own(lab: Lab) -> None:
+    """Where no filter keeps it from keyctl(2) it could read the keys of the login that had started the daemon."""
+    if not Path("/proc/keys").exists():
+        pytest.skip("this kernel has no keys")
+    runs = [
+        lab.run("grep", " _ses: ", "/proc/keys", seccomp="unconfined", masked_paths=[], privileged=True)
+        for _ in range(2)
+    ]
+    keyrings = [{line.split()[0] for line in run.lines} for run in runs]
+    assert keyrings[0] - keyrings[1], runs
+    assert keyrings[1] - keyrings[0], runs
 
 
 def test_read_only_root(lab: Lab) -> None:
@@ -927,7 +953,7 @@ def test_the_daemon_is_started_again_when_it_dies(lab: Lab, tmp_path: Path) -> N
     assert os.read(up, 100) == b"up\n"
     lab.client.watch(os.getpid(), [])
     children = Path(f"/proc/{lab.pid}/task/{lab.pid}/children").read_text().split()
-    assert len(children) == 1
+    assert len(children) == 1, [Path(f"/proc/{pid}/stat").read_text() for pid in children]
     os.kill(int(children[0]), signal.SIGKILL)
     os.close(up)
 

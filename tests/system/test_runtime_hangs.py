@@ -27,10 +27,11 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 
 @needs_root
+@pytest.mark.parametrize("what", ["mount", "device"])
 def test_a_file_server_that_does_not_answer_holds_up_its_own_container_only(
-    lab: Lab, tmp_path_factory: pytest.TempPathFactory
+    lab: Lab, tmp_path_factory: pytest.TempPathFactory, what: str
 ) -> None:
-    """The supervisor looked at the sources of mounts in its single thread: every container waited for a dead server."""
+    """The supervisor looked at the sources of mounts and devices in its single thread: all waited for a dead server."""
     place = tmp_path_factory.mktemp("dead")
     try:
         server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
@@ -39,7 +40,10 @@ def test_a_file_server_that_does_not_answer_holds_up_its_own_container_only(
     k.mount("dead", str(place), "fuse", data=f"fd={server},rootmode=40000,user_id=0,group_id=0")
     try:
         spec = lab.spec("true")
-        spec["mounts"].append(bind(place, "/data"))
+        if what == "mount":
+            spec["mounts"].append(bind(place, "/data"))
+        else:
+            spec["devices"].append({"source": f"{place}/device", "target": "/dev/dead", "access": "rwm"})
         failures: list[StartFailed] = []
 
         def start() -> None:
@@ -52,12 +56,12 @@ def test_a_file_server_that_does_not_answer_holds_up_its_own_container_only(
         waiting.start()
         assert lab.run("echo", "meanwhile").out == "meanwhile\n"
         assert lab.run("echo", "again").out == "again\n"
-        assert waiting.is_alive(), "the mount's source was not looked at"
+        assert waiting.is_alive(), "the source was not looked at"
         os.close(server)  # the server is gone for good: what waits for it fails
         server = -1
         waiting.join(BOUND)
         assert [error.exit_code for error in failures] == [125]
-        assert "mount" in str(failures[0])
+        assert what in str(failures[0])
     finally:
         if server >= 0:
             os.close(server)
