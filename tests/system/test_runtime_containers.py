@@ -313,7 +313,6 @@ def test_a_container_has_a_session_keyring_of_its_own(lab: Lab) -> None:
         for _ in range(2)
     ]
     keyrings = [{line.split()[0] for line in run.lines} for run in runs]
-    assert keyrings[0] - keyrings[1], runs
     assert keyrings[1] - keyrings[0], runs
 
 
