@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from pynet.netlib.errors import InvalidArgument
 from pynet.netlib.kernel import syscall as k
 from pynet.runtime import linux
-from pynet.runtime.child import program, users
+from pynet.runtime.child import devices, program, users
 from pynet.runtime.grammar import capabilities, environment, sysctls, tmpfs, ulimits
 from pynet.runtime.spec import DEFAULT_CAPABILITIES, Restart
-from pynet.runtime.supervisor import backoff, cgroups, devices, logs, records
+from pynet.runtime.supervisor import backoff, cgroups, logs, records
 from pynet.runtime.supervisor.loop import Loop
 
 PASSWD = """\
@@ -398,11 +398,12 @@ def test_ulimits_by_name() -> None:
 
 
 def test_a_rule_is_for_a_device_that_is_there_and_for_nothing_else(tmp_path: Path) -> None:
-    def rule(source: Path | str) -> str:
-        return devices.rule({"source": str(source), "target": "", "access": "rw"})
-
-    assert rule("/dev/null") == "c 1:3 rw"
-    assert rule(tmp_path) == rule("/etc/passwd") == rule(tmp_path / "nosuch") == ""
+    assert devices.look("/dev/null", "/dev/mine").rule("rw") == "c 1:3 rw"
+    for source in (tmp_path, "/etc/passwd"):
+        with pytest.raises(OSError, match="not a device node"):
+            devices.look(str(source), "/dev/mine")
+    with pytest.raises(FileNotFoundError):
+        devices.look(str(tmp_path / "nosuch"), "/dev/mine")
 
 
 def test_capabilities() -> None:
