@@ -48,7 +48,7 @@ def spawn(run: str | Path, *, timeout: float = 10.0) -> int:
         os.close(theirs)
         if program >= 0:
             os.close(program)
-    threading.Thread(target=_reap, args=(pid,), name="supervisor-reaper", daemon=True).start()
+    _Reaper(pid).start()
     try:
         poll = select.poll()  # select(2) takes no descriptor above 1023: three a container
         poll.register(ready, select.POLLIN)
@@ -79,8 +79,15 @@ def _sealed_interpreter() -> int:
         return -1  # an ordinary user, whose containers run as himself
 
 
-def _reap(pid: int) -> None:
-    try:
-        os.waitpid(pid, 0)
-    except ChildProcessError:
-        pass  # somebody else in this program waits for every child
+class _Reaper(threading.Thread):
+    """Collects the supervisor when it ends."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(name="supervisor-reaper", daemon=True)
+        self.pid = pid
+
+    def run(self) -> None:
+        try:
+            os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            pass  # somebody else in this program waits for every child

@@ -28,15 +28,12 @@ from ...netlib.errors import Conflict, InvalidArgument, NotModified, NotSupporte
 from .. import linux
 from ..spec import UNKNOWN_EXIT, ContainerSpec, Restart
 from . import backoff, spawn
-from .confinement import Confinement
 from .context import Context
 from .errors import StartError, describe
 from .execs import Execs
-from .group import Group
 from .loop import Timer
 from .records import Record
-from .streams import Streams
-from .watched import Watched
+from .run import Run
 
 State = dict[str, Any]
 ADOPT_SECONDS = 3.0
@@ -62,10 +59,8 @@ class Container:
             "finished": 0.0, "exit_code": 0, "oom_killed": False, "restarts": 0, "error": "", "stopped": False,
             "delay": 0.0, "warnings": [], "execs": [], "pidfd_inode": None,
         }  # fmt: skip
-        self.first = Watched(context, self._ended)
+        self.run = Run(context, record, spec, self._ended, self._oom)
         self.execs = Execs(self)
-        self.streams = Streams(context, record, spec)
-        self.confinement = Confinement(context.loop, context.cgroups, self._oom)
         self._reply: StartReply | None = None
         self._restart_timer: Timer | None = None
         self._kill_timer: Timer | None = None
@@ -109,25 +104,8 @@ class Container:
 
     def _clone(self) -> None:
         warnings: list[str] = []
-        stdio: list[int] = []
-        cgroup = begun = -1
+        child = self.run.clone(warnings)
         try:
-            stdio = self.streams.open()
-            group = self.confinement.make(self.spec)
-            warnings += group.warnings
-            cgroup, begun = group.open_v2(), self.record.open_begun()
-            child, master = spawn.start(
-                self.context.host, self.spec, stdio, cgroup=cgroup, group=group, begun=begun, warnings=warnings
-            )  # fmt: skip
-        except OSError as error:
-            raise StartError(f"{error.filename or 'clone'}: {error.strerror}") from error
-        finally:
-            for fd in (*stdio, cgroup, begun):
-                if fd >= 0:
-                    os.close(fd)
-        try:
-            if master >= 0:
-                self._take_terminal(master)
             self.state.update(
                 status="running", pid=child.pid, start_time=child.start_time, started=time.time(), finished=0.0,
                 exit_code=0, oom_killed=False, warnings=warnings, pidfd_inode=os.fstat(child.pidfd).st_ino,
@@ -136,35 +114,24 @@ class Container:
         except OSError as error:
             child.cancel()
             raise StartError(describe(error)) from error
-        self.first.follow(child, self._runs, self._start_failed)
+        self.run.first.follow(child, self._runs, self._start_failed)
         child.go()
 
-    def _take_terminal(self, master: int) -> None:
-        try:
-            self.streams.take_terminal(master)
-        except OSError:
-            os.close(master)
-            raise
-
-    @property
-    def group(self) -> Group | None:
-        return self.confinement.group
-
     def _runs(self) -> None:
-        self.confinement.watch(self.spec)
+        self.run.confinement.watch(self.spec)
         self.emit("started", pid=self.state["pid"], restarts=self.state["restarts"])
         reply, self._reply = self._reply, None
         if reply is not None:
             reply(None)
 
     def _start_failed(self, error: StartError) -> None:
-        self._drain()
+        self.run.drain()
         self._release()
         self.state.update(
             status="exited", pid=0, exit_code=error.code, error=error.message, finished=time.time(), stopped=True
         )
         self.save()
-        self.confinement.remove()
+        self.run.confinement.remove()
         reply, self._reply = self._reply, None
         if reply is not None:
             reply(error)
@@ -182,8 +149,8 @@ class Container:
     def _ended(self, known: int | None) -> None:
         """The first process has ended."""
         code, error = (known, "") if known is not None else (UNKNOWN_EXIT, _UNKNOWN)
-        self._drain()
-        oom = self.state["oom_killed"] or self.confinement.oom_killed
+        self.run.drain()
+        oom = self.state["oom_killed"] or self.run.confinement.oom_killed
         if oom and not self.state["oom_killed"]:
             self.emit("oom")  # the exit has overtaken the kernel's notice
         self._release()
@@ -203,7 +170,7 @@ class Container:
             self.state["delay"] = backoff.next_delay(self.state["delay"], ran=ran)
         self.save()
         self.emit("exited", exit_code=code, oom_killed=oom, error=error, restarting=again)
-        self.confinement.remove()
+        self.run.confinement.remove()
         if again:
             self._arm_restart()
         self._wake()
@@ -214,18 +181,12 @@ class Container:
 
     def _restart(self) -> None:
         self._restart_timer = None
-        self.confinement.when_removed(self._start_again)
+        self.run.confinement.when_removed(self._start_again)
 
     def _start_again(self) -> None:
         if self.state["status"] == "restarting":  # nobody has stopped it while its old cgroup was busy
             self.state["restarts"] += 1
             self.start(None)
-
-    def _drain(self) -> None:
-        try:
-            self.streams.drain()
-        except Exception as error:  # whatever is wrong with its output: an end that nobody hears of hangs everybody
-            print(f"output of container {self.id} is lost: {error!r}", file=sys.stderr, flush=True)
 
     def _release(self) -> None:
         """Close what belongs to the ended process."""
@@ -233,9 +194,7 @@ class Container:
             if timer is not None:
                 timer.cancel()
         self._kill_timer = self._lost_timer = None
-        self.streams.close()
-        self.confinement.unwatch()
-        self.first.close()
+        self.run.release()
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []
@@ -247,7 +206,7 @@ class Container:
     # -- requests --------------------------------------------------------------------------------------------
 
     def need_alive(self) -> None:
-        if not self.alive or self.first.pidfd < 0:
+        if not self.alive or self.run.first.pidfd < 0:
             raise Conflict(f"container {self.id} is not running")
 
     def kill(self, number: int) -> None:
@@ -260,13 +219,13 @@ class Container:
         if number in (signal.SIGKILL, signal.SIGTERM, self.spec["stop_signal"]):
             self.state["stopped"] = True
             self.save()
-        self.first.signal(number)
+        self.run.first.signal(number)
         if number == signal.SIGKILL and self.state["status"] == "paused":
             self._thaw()
 
     def _thaw(self) -> None:
-        if self.group is not None:
-            self.group.freeze(False)
+        if self.run.group is not None:
+            self.run.group.freeze(False)
         self.state["status"] = "running"
 
     def _stop_restarting(self) -> None:
@@ -301,7 +260,7 @@ class Container:
         if self.state["status"] == "paused":
             self._thaw()
         self._waiters.append(done)
-        self.first.signal(number or self.spec["stop_signal"] or signal.SIGTERM)
+        self.run.first.signal(number or self.spec["stop_signal"] or signal.SIGTERM)
         seconds = self.spec["stop_timeout"] if timeout is None else timeout
         if self._kill_timer is not None:
             self._kill_timer.cancel()
@@ -311,8 +270,8 @@ class Container:
 
     def _kill_now(self) -> None:
         self._kill_timer = None
-        if self.first.pidfd >= 0:
-            self.first.signal(signal.SIGKILL)
+        if self.run.first.pidfd >= 0:
+            self.run.first.signal(signal.SIGKILL)
 
     def pause(self, frozen: bool) -> None:
         self.need_alive()
@@ -320,9 +279,9 @@ class Container:
             raise Conflict(f"Container {self.id} is already paused")
         if not frozen and self.state["status"] != "paused":
             raise Conflict(f"Container {self.id} is not paused")
-        if self.group is None:
+        if self.run.group is None:
             raise NotSupported("the container has no cgroup to freeze")
-        self.group.freeze(frozen)
+        self.run.group.freeze(frozen)
         self.state["status"] = "paused" if frozen else "running"
         self.save()
         self.emit("paused" if frozen else "unpaused")
@@ -336,10 +295,10 @@ class Container:
     def attach(self) -> list[int]:
         """New descriptors for a client: the master, or a write end of stdin."""
         self.need_alive()
-        return self.streams.attach()
+        return self.run.streams.attach()
 
     def resize(self, exec_id: str | None, height: int, width: int) -> None:
-        master = self.streams.master
+        master = self.run.streams.master
         if exec_id is not None:
             master = self.execs.master(exec_id)
         if master < 0:
@@ -348,26 +307,21 @@ class Container:
 
     def processes(self) -> list[int]:
         self.need_alive()
-        found = self.group.processes() if self.group is not None else []
+        found = self.run.group.processes() if self.run.group is not None else []
         return found or [self.state["pid"], *self.execs.pids]
 
     def stats(self) -> dict[str, int]:
-        return self.group.stats() if self.group is not None and self.alive else {}
+        return self.run.group.stats() if self.run.group is not None and self.alive else {}
 
     def held_descriptors(self) -> list[int]:
-        """What a client keeps open for the case of our death: pidfd, then the terminal or both FIFOs.
-
-        A FIFO that nobody has open loses what is in it.
-        """
-        if not self.alive or self.first.pidfd < 0:
-            return []
-        return [self.first.pidfd, *self.streams.descriptors]
+        """What a client keeps open for the case of our death (run.py)."""
+        return self.run.held() if self.alive else []
 
     def abandon(self) -> None:
         """The specification turned out to be malformed half-way: nothing stays."""
         self._release()
-        if self.group is not None:
-            self.group.remove()
+        if self.run.group is not None:
+            self.run.group.remove()
         self.record.remove()
 
     def remove(self, done: Callable[[], None], *, quiet: bool = False) -> None:
@@ -388,7 +342,7 @@ class Container:
                 self.emit("removed")
             done()
 
-        self.confinement.when_removed(finish)
+        self.run.confinement.when_removed(finish)
 
     # -- take over -------------------------------------------------------------------------------------------
 
@@ -405,46 +359,28 @@ class Container:
     def restore(self, state: State) -> None:
         """Go on where the supervisor before has been killed."""
         self.state.update(state)
-        self.confinement.find(self.spec)
+        self.run.confinement.find(self.spec)
         if self.state["status"] == "restarting":
-            self.confinement.remove()
+            self.run.confinement.remove()
             self._arm_restart()
             return
         if not self.alive:
-            self.confinement.remove()
+            self.run.confinement.remove()
             self._wake()
             return
-        lives = self.first.take_over(self.state["pid"], self.state["start_time"])
+        lives = self.run.first.take_over(self.state["pid"], self.state["start_time"])
         if not lives and not self.record.has_begun():  # a restart that nobody has seen
             self.state.update(status="restarting", pid=0)
-            self.confinement.remove()
+            self.run.confinement.remove()
             self._arm_restart()
             return
-        try:
-            self.streams.resume()
-        except OSError as error:  # its log's directory is gone: that is no reason to lose the rest of it
-            print(f"output of container {self.id} is lost: {error}", file=sys.stderr, flush=True)
+        self.run.resume()
         if not lives:
             self._lost_timer = self.context.loop.later(ADOPT_SECONDS, lambda: self._ended(None))
             return
-        self.confinement.watch(self.spec)
+        self.run.confinement.watch(self.spec)
         self.execs.restore(self.state["execs"])
 
     def adopt(self, fds: list[int]) -> None:
-        """A client gives back what it held.  The descriptors are ours now.
-
-        What it has of an earlier run says nothing about this one: the inode of a pidfd is one process's for as long as the
-        machine is up (pidfs, since 6.9; before, all have the same).
-        """
-        pidfd, master = [*fds, -1, -1][:2]
-        try:
-            if not self.alive or pidfd < 0 or os.fstat(pidfd).st_ino != self.state["pidfd_inode"]:
-                return
-            if master >= 0 and self.streams.take_terminal(master):
-                master = -1
-            if self.first.pidfd < 0:
-                self.first.told(pidfd)
-        finally:
-            for fd in (pidfd, master, *fds[2:]):
-                if fd >= 0:
-                    os.close(fd)
+        """A client gives back what it held.  The descriptors are ours now."""
+        self.run.adopt(fds, self.state["pidfd_inode"] if self.alive else -1)

@@ -19,7 +19,7 @@ from ..spec import UNKNOWN_EXIT, ContainerSpec, ExecSpec
 from . import spawn
 from .context import Context
 from .errors import StartError, describe
-from .group import Group
+from .run import Run
 from .watched import Watched
 
 Reply = Callable[[StartError | None, int, list[int]], None]
@@ -33,12 +33,10 @@ class Owner(Protocol):
     context: Context
     spec: ContainerSpec
     state: dict[str, Any]
-    first: Watched
+    run: Run
 
     @property
     def alive(self) -> bool: ...
-    @property
-    def group(self) -> Group | None: ...
     def need_alive(self) -> None: ...
     def save(self) -> None: ...
     def emit(self, event: str, **fields: Any) -> None: ...
@@ -80,10 +78,10 @@ class Execs:
         theirs: list[int] = []
         ours: list[int] = []
         cgroup = master = -1
-        group = owner.group
+        group = owner.run.group
         try:
             if wanted["tty"]:
-                master = spawn.container_terminal(owner.first.pidfd, owner.first.pid)
+                master = spawn.container_terminal(owner.run.first.pidfd, owner.run.first.pid)
                 ours, theirs = [master], [spawn.open_terminal(master)] * 3
                 if wanted["size"] is not None:
                     spawn.resize(master, *wanted["size"])
@@ -95,7 +93,7 @@ class Execs:
                 owner.spec,
                 wanted,
                 theirs,
-                target=owner.first.pidfd,
+                target=owner.run.first.pidfd,
                 cgroup=cgroup,
                 cgroup_tasks=group.tasks if group is not None else [],
             )

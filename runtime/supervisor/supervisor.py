@@ -398,8 +398,8 @@ class Supervisor:
     def _shutdown(self, request: Request) -> None:
         """End, when no group is being removed any more: nobody would try again."""
         for container in self.containers.values():
-            if container.confinement.busy:
-                container.confinement.when_removed(lambda: self._shutdown(request))
+            if container.run.confinement.busy:
+                container.run.confinement.when_removed(lambda: self._shutdown(request))
                 return
         self._remove_parents()
         request.reply()
