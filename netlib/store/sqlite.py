@@ -100,6 +100,7 @@ class Store:
         self._local = threading.local()
         self._all: dict[threading.Thread, sqlite3.Connection] = {}
         self._lock = threading.Lock()
+        self._writing = threading.Lock()  # SQLite's own way to wait for another connection is to sleep and try again
         try:
             _make_private(path)
             self._file = _identity(path)
@@ -220,17 +221,18 @@ class Store:
                 self._local.depth -= 1
             return
         connection = self._connection()
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            self._local.depth = 1
-            yield connection
-            connection.execute("COMMIT")  # may fail as well: that is when a full disk is noticed
-        except sqlite3.Error as error:
-            raise StoreFailed(self.path, error) from error
-        finally:
-            self._local.depth = 0
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+        with self._writing:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                self._local.depth = 1
+                yield connection
+                connection.execute("COMMIT")  # may fail as well: that is when a full disk is noticed
+            except sqlite3.Error as error:
+                raise StoreFailed(self.path, error) from error
+            finally:
+                self._local.depth = 0
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
 
     # -- objects, as the library's registry uses them (protocol.py) --------------------------------------------
 
