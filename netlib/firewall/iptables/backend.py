@@ -12,15 +12,14 @@ was sent and never answered (the process was killed) is not sent again: all is w
 from __future__ import annotations
 
 import errno
-import threading
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 from ...errors import NotSupported, PynetError
 from ...ifname import check_ifname
 from ...kernel.libnftables import Nft
 from ..coexist import Coexistence
 from ..intents import NetworkRules, PortKey, PortRule, check_instance, check_network, check_port
+from ..mirror import Mirrored
 from . import render
 from .process import LegacyTables, Unanswered, check_installed
 
@@ -28,18 +27,14 @@ BULK = 3
 """From this many rules on, iptables-restore is cheaper than python-iptables (bench/bench_firewall.py)."""
 
 
-class IptablesBackend:
+class IptablesBackend(Mirrored):
     """FirewallBackend over legacy iptables."""
 
     name = "iptables"
 
     def __init__(self, instance: str = "", *, lock: str = "") -> None:
+        super().__init__()
         self._names = render.Names(check_instance(instance))
-        self._lock = threading.RLock()
-        self._networks: dict[str, NetworkRules] = {}
-        self._ports: dict[PortKey, PortRule] = {}
-        self._ready = False
-        self._stale = False  # found altered by others
         check_installed()
         self._tables = LegacyTables(lock)
         self._nft: Nft | None
@@ -126,14 +121,6 @@ class IptablesBackend:
                 ports = {key: rule for key, rule in self._ports.items() if key not in gone}
                 self._change({}, self._port_rules(gone.values()), None, ports)
 
-    def replace(self, networks: Iterable[NetworkRules], ports: Iterable[PortRule]) -> None:
-        wanted = {rules.bridge: rules for rules in map(check_network, networks)}
-        published = {rule.key: rule for rule in map(check_port, ports)}
-        with self._lock:
-            if not self._ready:
-                self.ensure()
-            self._write(wanted, published)
-
     def destroy(self) -> None:
         with self._lock:
             self._others.sync(())
@@ -152,18 +139,7 @@ class IptablesBackend:
                 return [], []
             return render.parse(self._names, dumps)
 
-    def diagnose(self) -> list[str]:
-        with self._lock:
-            networks, ports = self.state()
-            return self._others.diagnose(networks, ports)
-
     # -- how ----------------------------------------------------------------------------------------------------
-
-    def _begin(self) -> None:
-        if not self._ready:
-            self.ensure()
-        elif self._stale:
-            self._write(self._networks, self._ports)
 
     def _dumps(self) -> dict[int, render.Dump]:
         return {version: self._tables.save(version) for version in self._versions}
@@ -230,13 +206,6 @@ class IptablesBackend:
         tables = {rule.table for rule in rules}
         return [hook for hook in self._names.hooks(version) if hook.table in tables]
 
-    def _write(self, networks: dict[str, NetworkRules], ports: dict[PortKey, PortRule]) -> None:
-        """Make exactly this be there, or leave all as it was."""
-        with self._as_before():
-            self._put(networks, ports)
-            self._others.sync(networks)
-        self._networks, self._ports = networks, ports
-
     def _put(self, networks: dict[str, NetworkRules], ports: dict[PortKey, PortRule]) -> None:
         """One iptables-restore a family."""
         published = self._port_rules(ports.values(), networks)
@@ -258,20 +227,6 @@ class IptablesBackend:
         missing = [hook for hook in hooks if not dump.count(hook)]
         surplus = [hook for hook in hooks for _ in range(dump.count(hook) - 1)]
         self._tables.restore(version, render.edit([*self._names.fixed(), *missing, *rules], surplus, declare))
-
-    @contextmanager
-    def _as_before(self) -> Generator[None]:
-        """When the block fails, have the kernel hold again what the mirror says, our ACCEPTs elsewhere included."""
-        try:
-            yield
-        except BaseException as error:
-            self._stale = True  # should it fail: the next change writes all anew
-            try:
-                self._put(self._networks, self._ports)
-                self._others.sync(self._networks)
-            except (OSError, PynetError) as problem:
-                error.add_note(f"while putting the rules back: {problem}")
-            raise
 
 
 _Rules = dict[int, list[render.Rule]]

@@ -13,34 +13,29 @@ last; should even that fail, the next change does it.
 from __future__ import annotations
 
 import errno
-import threading
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 
-from ...errors import NotSupported, PynetError
+from ...errors import NotSupported
 from ...ifname import check_ifname
 from ...kernel.libnftables import Nft, NftError
 from ...kernel.netlink import NetlinkError
 from ...kernel.nft_elements import AT_ONCE, ElementSocket
 from ..coexist import Coexistence
 from ..intents import NetworkRules, PortKey, PortRule, check_instance, check_network, check_port
+from ..mirror import Mirrored
 from . import render
 
 _NO_KERNEL = (errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ENOENT, errno.EINVAL)
 
 
-class NftablesBackend:
+class NftablesBackend(Mirrored):
     """FirewallBackend over one table of family inet."""
 
     name = "nftables"
 
     def __init__(self, instance: str = "") -> None:
+        super().__init__()
         self.table = render.table_name(check_instance(instance))
-        self._lock = threading.RLock()
-        self._networks: dict[str, NetworkRules] = {}
-        self._ports: dict[PortKey, PortRule] = {}
-        self._ready = False
-        self._stale = False  # found altered by others
         self._nft = Nft()
         self._elements = ElementSocket()
         try:
@@ -125,14 +120,6 @@ class NftablesBackend:
             if gone:
                 self._change([("delete", self._port_elements(gone.values()))], ports=dict.fromkeys(gone))
 
-    def replace(self, networks: Iterable[NetworkRules], ports: Iterable[PortRule]) -> None:
-        wanted = {rules.bridge: rules for rules in map(check_network, networks)}
-        published = {rule.key: rule for rule in map(check_port, ports)}
-        with self._lock:
-            if not self._ready:
-                self.ensure()
-            self._write(wanted, published)
-
     def destroy(self) -> None:
         with self._lock:
             self._others.sync(())
@@ -155,18 +142,7 @@ class NftablesBackend:
                 return [], []
             return render.parse(objects)
 
-    def diagnose(self) -> list[str]:
-        with self._lock:
-            networks, ports = self.state()
-            return self._others.diagnose(networks, ports)
-
     # -- how ----------------------------------------------------------------------------------------------------
-
-    def _begin(self) -> None:
-        if not self._ready:
-            self.ensure()
-        elif self._stale:
-            self._write(self._networks, self._ports)
 
     def _changes_ports(self, rules: NetworkRules) -> bool:
         """Whether ports that are there already are written differently with this network."""
@@ -233,32 +209,11 @@ class NftablesBackend:
                 self._nft.run(part)
             self._stale = False
 
-    def _write(self, networks: dict[str, NetworkRules], ports: dict[PortKey, PortRule]) -> None:
-        """Make exactly this be there, or leave all as it was."""
-        with self._as_before():
-            self._put(networks, ports)
-            self._others.sync(networks)
-        self._networks, self._ports = networks, ports
-
     def _put(self, networks: dict[str, NetworkRules], ports: dict[PortKey, PortRule]) -> None:
         elements = [element for rules in networks.values() for element in render.network_elements(rules)]
         elements += _elements(networks, ports.values())
         self._run(render.base(self.table) + render.flush(self.table) + render.add(self.table, elements))
         self._stale = False
-
-    @contextmanager
-    def _as_before(self) -> Generator[None]:
-        """When the block fails, have the kernel hold again what the mirror says, our ACCEPTs elsewhere included."""
-        try:
-            yield
-        except BaseException as error:
-            self._stale = True  # should it fail: the next change writes all anew
-            try:
-                self._put(self._networks, self._ports)
-                self._others.sync(self._networks)
-            except (OSError, PynetError) as problem:
-                error.add_note(f"while putting the rules back: {problem}")
-            raise
 
 
 def _loopback(networks: Mapping[str, NetworkRules], bridge: str) -> bool:
