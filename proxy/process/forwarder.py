@@ -57,6 +57,14 @@ def take_lock(run: str) -> int:
     return fd
 
 
+def _say(ready: int, text: str) -> None:
+    try:
+        os.write(ready, text.encode())
+    except BrokenPipeError:
+        pass  # whoever has started us is gone, or waits no more: that is no reason not to serve
+    os.close(ready)
+
+
 async def serve(lane: Lane, listener: socket.socket | None, lock: int | None, options: Options) -> None:
     loop = asyncio.get_running_loop()
     service = Service(loop, lane, options)
@@ -76,8 +84,7 @@ async def serve(lane: Lane, listener: socket.socket | None, lock: int | None, op
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, service.request_stop)
     if options.ready_fd is not None:
-        os.write(options.ready_fd, b"0\n")
-        os.close(options.ready_fd)  # before the crew starts, which would hold it open
+        _say(options.ready_fd, "0\n")  # before the crew starts, which would hold it open
     service.crew.start()
     # what lives now lives as long as the process: the collector need not visit it again
     gc.collect()
@@ -99,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
         except (PynetError, OSError) as error:
             print(f"pynet forwarder: {error}", file=sys.stderr)
             if options.ready_fd is not None:
-                os.write(options.ready_fd, f"1\n{error}\n".encode())
+                _say(options.ready_fd, f"1\n{error}\n")
             return 1
     options.nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
     hard = options.nofile[1]

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from pynet.netlib import ipc
 from pynet.netlib.errors import InvalidArgument, NotFound, Unavailable
+from pynet.proxy import start
 from pynet.proxy.process.client import ForwarderClient, Listen
 from pynet.proxy.process.guard import start_time
 from pynet.proxy.process.launch import command, spawn
@@ -471,3 +472,22 @@ def test_what_is_started_has_a_session_of_its_own(client: ForwarderClient, tmp_p
     assert pid == session
     assert int(nofile) == resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # and not what the forwarder raised its own to
     os.close(fifo)
+
+
+def test_a_forwarder_whose_starter_is_gone_serves_all_the_same() -> None:
+    """It was to say that it is ready, to a pipe that nobody reads any more: that ended it."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    ours, its = socket.socketpair()
+    argv = start.command("pynet.proxy.process.forwarder", "--control-fd", str(its.fileno()), "--ready-fd", str(writer))
+    with start.start(argv, [its.fileno(), writer]) as process:
+        its.close()
+        os.close(writer)
+        ours.settimeout(20)
+        channel = ipc.Channel(ours)
+        channel.send({"op": "ping"})
+        answer = channel.receive()
+        channel.close()
+    assert answer is not None
+    assert answer[0]["pid"] == process.pid
+    assert process.returncode == 0
