@@ -105,6 +105,14 @@ def test_a_container_as_a_row() -> None:
     assert shown.row(CONTAINER, full=True)["Command"] == '"httpd -f -p 80 -h /www"'
 
 
+def test_names_that_others_have_for_a_container_are_for_the_full_row() -> None:
+    """ "/db" is its own, "/web/db" what web called it in a link; an engine that tells no other is shown as it is."""
+    linked = {**CONTAINER, "Names": ["/db", "/web/db"]}
+    assert shown.row(linked)["Names"] == "db"
+    assert shown.row(linked, full=True)["Names"] == "db,web/db"
+    assert shown.row({**CONTAINER, "Names": ["/web/db"]})["Names"] == "web/db"
+
+
 def test_images_and_networks_as_rows() -> None:
     rows = image.image_rows(
         {"Id": "sha256:0123456789abcdef", "RepoTags": ["a/b:1", "c:5000/d:2"], "Created": 0, "Size": 1000}, now=7200.0

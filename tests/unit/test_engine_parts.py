@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from pynet.engine.api.pipes import pump, write_all
 from pynet.engine.api.routes import ROUTES
 from pynet.engine.api.server import Router, negotiate
 from pynet.engine.container import etc_render as hostfiles
+from pynet.engine.container.inbox import Inbox
 from pynet.engine.container.logs import (
     LogFile,
     Renderer,
@@ -33,6 +35,7 @@ from pynet.engine.container.logs import (
 )
 from pynet.engine.container.record import Container, State
 from pynet.engine.container.registry import Registry
+from pynet.engine.container.rename import rename
 from pynet.engine.container.shapes import Look, NetworkLook, network_settings, port_list, port_map, status_text
 from pynet.engine.container.usage import parse_net_dev, select_rows
 from pynet.engine.events import EventBus
@@ -41,6 +44,7 @@ from pynet.engine.grammar.detach import DetachScanner, parse_keys
 from pynet.engine.images import matches_reference
 from pynet.engine.inotify import Inotify
 from pynet.engine.network_shapes import create_arguments
+from pynet.engine.pools import Pools
 from pynet.engine.reserve import Reserve, is_full
 from pynet.engine.times import NEVER, parse_age, parse_time, rfc3339
 from pynet.engine.versions import API_VERSION
@@ -509,7 +513,7 @@ def test_waiters_are_told_once_and_can_withdraw() -> None:
 
 
 def bare(name: str) -> Container:
-    return Container(f"id of {name}", name, 0, "", {}, {}, {}, [], {})
+    return Container(f"id of {name}", name, 0, "", {"Labels": {}, "Image": "busybox"}, {}, {}, [], {})
 
 
 def test_a_record_that_was_removed_can_not_be_saved_again(tmp_path: Path) -> None:
@@ -538,6 +542,59 @@ def test_a_name_is_given_back_by_its_owner_alone(tmp_path: Path) -> None:
         registry.take_name("box", "two")
     registry.drop_name("box", "one")
     assert registry.take_name("box", "two") == "box"
+    store.close()
+
+
+class Order:
+    """What is told, and which files are written, in which order."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.events = self
+        self.heard = threading.Event()
+
+    def publish(self, kind: str, action: str, id: str, attributes: dict[str, str]) -> None:
+        self.done.append(f"{action} {attributes['name']}")
+        self.heard.set()
+
+    def follow(self, container: Container) -> None:
+        self.done.append(f"files {container.name}")
+
+
+def test_who_hears_of_a_new_name_finds_it_in_the_files_of_the_others(tmp_path: Path) -> None:
+    store = Store(tmp_path / "db")
+    registry = Registry(store, Reserve(tmp_path), tmp_path)
+    made = bare("old")
+    registry.take_name("old", made.id)
+    registry.add(made)
+    order = Order()
+    rename(order, registry, order, "old", "new")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    assert order.done == ["files new", "rename new"]
+    store.close()
+
+
+def test_an_event_that_can_not_be_dealt_with_is_told_and_the_next_one_is_looked_at(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, order = Store(tmp_path / "db"), Order()
+    registry = Registry(store, Reserve(tmp_path), tmp_path)
+    made = bare("box")
+    registry.add(made)
+    made.change(status="restarting")
+    pools = Pools()
+    core: Any = SimpleNamespace(pools=pools, events=order)
+    nobody: Any = None
+    inbox = Inbox(core, registry, nobody, nobody, nobody)
+    with made.lock:
+        inbox.on_event({"event": "started", "id": made.id, "time": 1.0})
+        inbox.on_event({"event": "oom", "id": made.id})
+        registry.delete(made)  # so the new state can not be saved
+    assert order.heard.wait(20)
+    pools.close()
+    assert made.state.oom_killed
+    (record,) = caplog.records
+    assert record.getMessage() == "event started of box"
+    assert record.exc_info is not None and record.exc_info[0] is NotFound
     store.close()
 
 

@@ -6,7 +6,9 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pynet.netlib import ipc
 from pynet.netlib.errors import InvalidArgument
 from pynet.netlib.kernel import syscall as k
 from pynet.runtime import linux
@@ -21,6 +24,7 @@ from pynet.runtime.child import devices, program, users
 from pynet.runtime.grammar import capabilities, environment, sysctls, tmpfs, ulimits
 from pynet.runtime.spec import DEFAULT_CAPABILITIES, Restart
 from pynet.runtime.supervisor import backoff, cgroups, logs, records
+from pynet.runtime.supervisor.connection import Connection
 from pynet.runtime.supervisor.loop import Loop
 
 PASSWD = """\
@@ -404,6 +408,51 @@ def test_a_rule_is_for_a_device_that_is_there_and_for_nothing_else(tmp_path: Pat
             devices.look(str(source), "/dev/mine")
     with pytest.raises(FileNotFoundError):
         devices.look(str(tmp_path / "nosuch"), "/dev/mine")
+
+
+CLONE = """
+import os
+from pynet.runtime import linux
+called = []
+os.register_at_fork(
+    before=lambda: called.append(("before", os.getpid())),
+    after_in_child=lambda: called.append(("child", os.getpid())),
+    after_in_parent=lambda: called.append(("parent", os.getpid())),
+)
+parent = os.getpid()
+pid, pidfd = linux.clone3(0)
+expected = [("before", parent), ("parent", parent) if pid else ("child", os.getpid())]
+if not pid:
+    os._exit(7 if called == expected else print("in the child", called, flush=True) or 1)
+assert called == expected, called
+assert os.waitid(os.P_PIDFD, pidfd, os.WEXITED).si_status == 7
+"""
+
+
+def test_a_clone_is_a_fork_to_the_interpreter() -> None:
+    """Whoever asked to be told of forks hears of it at the times that os.fork keeps (os.register_at_fork)."""
+    done = subprocess.run([sys.executable, "-I", "-c", CLONE], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_client_that_does_not_read_is_dropped() -> None:
+    ours, its = socket.socketpair()
+    loop, dropped = Loop(), list[Connection]()
+
+    def handle(connection: Connection, message: ipc.Message, fds: list[int]) -> None:
+        pytest.fail("nobody asked for anything")
+
+    connection = Connection(ours, loop, handle, dropped.append)
+    loop.add(ours.fileno(), connection.handle)
+    most = 0
+    while connection.open:
+        assert connection.channel.pending < 80 << 20
+        most = connection.channel.pending
+        connection.send({"event": "x" * (1 << 20)})
+    assert 62 << 20 < most <= 64 << 20
+    assert dropped == [connection]
+    its.close()
+    loop.close()
 
 
 def test_capabilities() -> None:

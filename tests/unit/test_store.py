@@ -78,18 +78,22 @@ def test_threads_write_at_once(store: Store) -> None:
     assert len(store.list("endpoint")) == 200
 
 
+def opened() -> list[str]:
+    """What this process's descriptors are of."""
+    return [
+        os.readlink(f"/proc/self/fd/{fd}")
+        for fd in os.listdir("/proc/self/fd")
+        if os.path.exists(f"/proc/self/fd/{fd}")
+    ]
+
+
 def test_a_thread_that_ended_keeps_no_connection(store: Store) -> None:
     """Each held two descriptors, and a daemon's threads come and go."""
     for number in range(20):
         thread = threading.Thread(target=store.put, args=("endpoint", str(number), {}))
         thread.start()
         thread.join()
-    opened = [
-        os.readlink(f"/proc/self/fd/{fd}")
-        for fd in os.listdir("/proc/self/fd")
-        if os.path.exists(f"/proc/self/fd/{fd}")
-    ]
-    assert opened.count(str(store.path)) <= 4, "this thread's, the last one's, and what SQLite puts off"
+    assert opened().count(str(store.path)) <= 4, "this thread's, the last one's, and what SQLite puts off"
 
 
 def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
@@ -120,8 +124,9 @@ def test_a_newer_schema_and_a_damaged_file_are_refused(tmp_path: Path) -> None:
         Store(path)
     damaged = tmp_path / "damaged.db"
     damaged.write_bytes(b"no database " * 1000)
-    with pytest.raises(InternalError, match="can not open the store"):
+    with pytest.raises(InternalError, match="can not open the store") as refused:
         Store(damaged)
+    assert str(damaged) not in opened(), f"who keeps the error keeps the file: {refused}"
 
 
 def test_what_a_full_disk_stops_is_told_and_leaves_nothing(store: Store) -> None:
