@@ -18,6 +18,8 @@ from pynet.netlib.errors import InvalidArgument, NotSupported
 from pynet.netlib.kernel.rtnetlink import RouteInfo
 from pynet.plugins.testhost import Host, Lan, Namespace
 from pynet.proxy.api import Forwarder
+from pynet.proxy.dataplane import transparent
+from pynet.proxy.ports import parse_target
 from pynet.proxy.process.client import ForwarderClient, Listen
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "proxy.md"
@@ -155,3 +157,14 @@ async def test_without_the_right_it_is_refused_and_leaves_the_rest(host: Host, t
         assert (held.id, held.transparent) == ("plain", False)
     client.shutdown()
     assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("address", ["192.0.2.9", "2001:db8::9"])
+def test_which_port_the_client_has_there_is_decided_when_it_is_known_who_is_connected_to(
+    host: Host, address: str
+) -> None:
+    """Decided at the bind, a port is one for all targets, and 28,000 connections of one client are the end."""
+    target = parse_target([address, 80])
+    with socket.socket(target.family, socket.SOCK_STREAM) as sock:
+        transparent.bind(sock, (address, 40000), target)
+        assert sock.getsockname()[:2] == (address, 0)

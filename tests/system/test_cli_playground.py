@@ -235,6 +235,9 @@ def test_the_demo(who: list[str], short: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count('"Hello from a container."') == 6
     assert "FAILED" not in done.stdout
+    commands = ("pynet run -d", "pynet ps", "pynet run --rm", "pynet check", "pynet rm", "pynet daemon stop")
+    places = [done.stdout.index(f"    {command}") for command in commands]
+    assert places == sorted(places), "who reads it follows the container from its start to its end"
     assert "\033" not in done.stdout
     assert "What to type next" in done.stdout
     assert done.stderr == ""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -14,8 +16,9 @@ import pytest
 
 from pynet.netlib.instance import Instance
 from pynet.plugins.testhost import Host
+from pynet.runtime.client import SupervisorClient
 
-from support.engine import Daemon
+from support.engine import PATIENCE, Daemon
 
 COUNTER = "i=0; while [ $i -lt 200 ]; do echo line $i; i=$((i+1)); usleep 5000; done; exit 42"
 SERVER = "while true; do echo answer | nc -l -p 80; done"
@@ -181,6 +184,10 @@ def test_two_daemons_on_one_root(daemon: Daemon) -> None:
     second = Daemon(daemon.run.parent)
     said = second.start()
     assert "in use by another process" in said
+    command = [sys.executable, "-I", "-m", "pynet.engine.daemon", "--root", str(second.root), "--run", str(second.run)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("pynetd: ") and "in use by another process" in done.stderr
     assert daemon.get("/_ping").status == 200
 
 
@@ -317,6 +324,21 @@ def test_the_supervisor_dies_in_the_middle_of_starts(daemon: Daemon) -> None:
     for name in NAMES:
         assert state(daemon, name)["Running"]
         assert os.path.exists(f"/proc/{state(daemon, name)['Pid']}")
+
+
+def test_what_runs_though_its_start_was_given_up_is_ended(daemon: Daemon) -> None:
+    """Its process was born when pynetd had taken its network down already."""
+    run(daemon, "box", "sleep 1000")
+    id = daemon.get("/containers/box/json").body["Id"]
+    spec = json.loads((daemon.run / "containers" / id / "spec.json").read_text())
+    assert daemon.post("/containers/box/stop", t=0).status == 204
+    with SupervisorClient(daemon.run / "supervisor.sock") as client:
+        client.start({**spec, "netns": ""})
+        assert [(found["id"], found["status"]) for found in client.list()] == [(id, "running")]
+        daemon.wait_back(daemon.kill())
+        daemon.eventually(lambda: client.list() == [], "it runs without a network")
+    assert state(daemon, "box")["Status"] == "exited"
+    assert daemon.post("/containers/box/start").status == 204
 
 
 @pytest.mark.parametrize("how", ["deleted", "emptied"])

@@ -204,10 +204,10 @@ def test_all_ports_of_dockerds_processes_are_on_one_page(
 ) -> None:
     """Also after the forwarder was lost; who asks for a page where there can be none is served without."""
     metrics, ports = _free(), [_free(), _free()]
-    monkeypatch.setenv("PYNET_PROXY_METRICS", f"{HOST}:{metrics}")
+    monkeypatch.setenv("PYNET_PROXY_METRICS", f":{metrics}")  # every address, of both families
 
-    def told() -> bytes:
-        with urllib.request.urlopen(f"http://{HOST}:{metrics}/metrics", timeout=20) as answer:
+    def told(host: str = HOST) -> bytes:
+        with urllib.request.urlopen(f"http://{host}:{metrics}/metrics", timeout=20) as answer:
             return bytes(answer.read())
 
     with socket.create_server((HOST, 0)) as target:
@@ -219,9 +219,9 @@ def test_all_ports_of_dockerds_processes_are_on_one_page(
         ):
             assert first == second == b"0\n"
             _talk(ports[1], target)
-            page = told()
-            for port in ports:
-                assert b'connections_total{port="tcp/%s:%d/' % (HOST.encode(), port) in page
+            for page in (told(), told("[::1]")):
+                for port in ports:
+                    assert b'connections_total{port="tcp/%s:%d/' % (HOST.encode(), port) in page
             pidfd = os.pidfd_open(client.ping())
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             _wait_for_end(pidfd)

@@ -37,7 +37,7 @@ from pynet.engine.container.record import Container, State
 from pynet.engine.container.registry import Registry
 from pynet.engine.container.rename import rename
 from pynet.engine.container.shapes import Look, NetworkLook, network_settings, port_list, port_map, status_text
-from pynet.engine.container.usage import parse_net_dev, select_rows
+from pynet.engine.container.usage import parse_net_dev, sample, select_rows
 from pynet.engine.events import EventBus
 from pynet.engine.filters import Filters
 from pynet.engine.grammar.detach import DetachScanner, parse_keys
@@ -624,6 +624,13 @@ def test_interfaces_of_a_namespace() -> None:
             "tx_bytes": 200, "tx_packets": 5, "tx_errors": 6, "tx_dropped": 7,
         }
     }  # fmt: skip
+
+
+def test_what_does_not_run_uses_nothing() -> None:
+    nobody: Any = None  # is asked: there is no process
+    found = sample(nobody, bare("box"))
+    assert (found.cpu, found.usage, found.interfaces) == (0, {}, {})
+    assert found.system > 0
 
 
 def test_rows_of_ps() -> None:
