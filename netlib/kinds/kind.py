@@ -57,12 +57,12 @@ class Kind(Generic[R]):
     def remove(self, tools: Tools, sight: Sight, names: Sequence[str]) -> None:
         """Take strays away."""
 
-    def mend(self, tools: Tools, sight: Sight) -> bool:
-        """Make all that *sight* wants of this kind, and nothing else, be there in one step; False where that is not possible.
+    def mend(self, tools: Tools, sight: Sight) -> None:
+        """Make all that *sight* wants of this kind, and nothing else, be there in one step: for kinds that can.
 
-        Asked when something of the kind is missing or astray; after True neither ``make`` nor ``remove`` is called.
+        Where it is defined it stands for ``make`` and ``remove`` when something of the kind is missing or astray, unless
+        the sight is not complete: what a driver that is away has made is in no plan, and would be taken away.
         """
-        return False
 
 
 _TABLE: dict[type[Resource], Kind[Any]] = {}

@@ -69,8 +69,8 @@ class NetworkRulesKind(Kind[NetworkFirewall]):
         for name in names:
             tools.firewall.remove_network(name)
 
-    def mend(self, tools: Tools, sight: Sight) -> bool:
-        return _replace(tools, sight)
+    def mend(self, tools: Tools, sight: Sight) -> None:
+        _replace(tools, sight)
 
 
 @dataclass(frozen=True)
@@ -140,17 +140,14 @@ class PortRulesKind(Kind[PortForwards]):
         wanted = {rule for one in sight.wanted(PortForwards) for rule in one.rules}
         return sorted(sight.port_rules - wanted, key=str)
 
-    def mend(self, tools: Tools, sight: Sight) -> bool:
-        return _replace(tools, sight)
+    def mend(self, tools: Tools, sight: Sight) -> None:
+        _replace(tools, sight)
 
 
-def _replace(tools: Tools, sight: Sight) -> bool:
-    if not sight.complete:
-        return False  # what a driver that is away has made is in no plan, and would be taken away
+def _replace(tools: Tools, sight: Sight) -> None:
     networks = sorted((check_network(one.rules) for one in sight.wanted(NetworkFirewall)), key=str)
     ports = sorted({rule for one in sight.wanted(PortForwards) for rule in one.rules}, key=str)
     tools.firewall.replace(networks, ports)
-    return True
 
 
 def _forget_flows(tools: Tools, rules: Sequence[PortRule]) -> None:
