@@ -138,15 +138,29 @@ class Daemon:
             client.close()
 
     def wait_back(self, old: int) -> None:
-        """Wait until a pynetd with another pid serves."""
+        """Wait until a pynetd with another pid serves, and is alone.
+
+        The supervisor and the forwarder start one each; the one that gives way would take the place of the other if that
+        were shut down within its start.
+        """
 
         def back() -> bool:
             try:
-                return self.pid() not in (0, old) and self.get("/_ping").status == 200
+                return self.pid() not in (0, old) and self.get("/_ping").status == 200 and len(self._starting()) == 1
             except OSError:
                 return False
 
         self.eventually(back, "pynetd did not come back")
+
+    def _starting(self) -> list[int]:
+        """All processes that are a pynetd of this one's directories, or want to be."""
+        found: list[int] = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                words = path.read_bytes().split(b"\0")
+                if b"pynet.engine.daemon" in words and os.fsencode(self.run) in words:
+                    found.append(int(path.parent.name))
+        return found
 
     def eventually(self, condition: Any, message: str = "it did not happen") -> None:
         """Wait, within PATIENCE, for something that has no event to wait for."""
