@@ -6,7 +6,8 @@
       -> then         the rest of the room's tests (ROOMS), until a time limit
       -> verdict      killed (by which test), survived, timed out, or equivalent (mutants.toml says why)
 
-A test that fails for a mistake is run again without it: if it fails then too, it is no witness, and is left out from there on.
+A test that fails for a mistake is run again without it, and once more with it: one that fails without it, or not twice with
+it, is no witness, and is left out from there on.
 
 What is run is somebody's mistake with root's rights: it lives in pid, mount and cgroup namespaces of its own, where everything
 but its scratch directory and the control groups can only be read, and ends with them.  Each verdict is a line of
@@ -168,6 +169,7 @@ class Scratch:
         self.place, self.tree = place, place / "tree"
         shutil.rmtree(place, ignore_errors=True)
         (place / "tmp").mkdir(parents=True)
+        (place / "tmp").chmod(0o1777)  # some tests are nobody's
         listing = subprocess.run(
             ["git", "ls-files", "-coz", "--exclude-standard"], cwd=TOP, capture_output=True, check=True
         )
@@ -252,11 +254,12 @@ class Judge:
                 if self.clean.run(tests, 4 * self.limit, self.left_out)[0] in (0, 5):
                     return "timed out", tests[0]
                 return None
-            again = self.clean.run([name or tests[0]], 4 * self.limit, self.left_out)[0]
-            if again in (0, 5):
+            again = [name or tests[0]]
+            innocent = self.clean.run(again, 4 * self.limit, self.left_out)[0] in (0, 5)
+            if innocent and self.mutated.run(again, 4 * self.limit, self.left_out)[0] not in (0, 5):
                 return "killed", name or f"{tests[0]} (status {status})"
             if not name:
-                return None  # not even collected without the mistake: no witness
+                return None  # not even collected without the mistake, or by chance: no witness
             self.left_out.append(name)
 
 

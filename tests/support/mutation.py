@@ -56,7 +56,15 @@ class Mutant:
         return "\n".join(difflib.unified_diff(before, after, f"a/{self.path}", f"b/{self.path}", lineterm="", n=2))
 
     def change(self, source: str) -> tuple[str, str]:
-        """The lines that go and those that come, without indentation: what stays when line numbers move."""
+        """The lines that go and those that come, without indentation: what stays when line numbers move.
+
+        Of two statements that change places both are told: a diff shows one, which could have passed either neighbour.
+        """
+        if self.kind == "order":
+            gone, come = (
+                " ".join(map(str.strip, text.splitlines())) for text in (source[self.start : self.end], self.text)
+            )
+            return gone, come
         lines = self.diff(source).splitlines()[2:]
         gone = " ".join(line[1:].strip() for line in lines if line.startswith("-"))
         come = " ".join(line[1:].strip() for line in lines if line.startswith("+"))

@@ -62,6 +62,12 @@ def test_a_mistake_is_known_again_when_lines_have_moved() -> None:
     assert before.change("x = a < b\n") == after.change(moved) == ("x = a < b", "x = a <= b")
 
 
+def test_a_statement_that_passes_its_neighbour_above_is_not_the_one_that_passes_that_below() -> None:
+    source = "f()\ng()\nh()\n"
+    changes = [mutant.change(source) for mutant in mutants("m.py", source) if mutant.kind == "order"]
+    assert changes == [("f() g()", "g() f()"), ("g() h()", "h() g()")]
+
+
 def test_mistakes_that_change_nothing_are_still_what_the_list_says() -> None:
     """tests/mutants.toml: a line that has changed is judged anew."""
     for entry in tomllib.loads((TOP / "tests/mutants.toml").read_text()).get("equivalent", []):
