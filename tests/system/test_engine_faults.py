@@ -17,6 +17,7 @@ import pytest
 from pynet.netlib.instance import Instance
 from pynet.plugins.testhost import Host
 from pynet.runtime.client import SupervisorClient
+from pynet.runtime.spec import ContainerSpec
 
 from support.engine import PATIENCE, Daemon
 
@@ -330,10 +331,11 @@ def test_what_runs_though_its_start_was_given_up_is_ended(daemon: Daemon) -> Non
     """Its process was born when pynetd had taken its network down already."""
     run(daemon, "box", "sleep 1000")
     id = daemon.get("/containers/box/json").body["Id"]
-    spec = json.loads((daemon.run / "containers" / id / "spec.json").read_text())
+    spec: ContainerSpec = json.loads((daemon.run / "containers" / id / "spec.json").read_text())
     assert daemon.post("/containers/box/stop", t=0).status == 204
     with SupervisorClient(daemon.run / "supervisor.sock") as client:
-        client.start({**spec, "netns": ""})
+        spec["netns"] = ""
+        client.start(spec)
         assert [(found["id"], found["status"]) for found in client.list()] == [(id, "running")]
         daemon.wait_back(daemon.kill())
         daemon.eventually(lambda: client.list() == [], "it runs without a network")
