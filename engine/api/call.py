@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
 
 from ...netlib.errors import InvalidArgument
@@ -97,6 +97,8 @@ class Call:
         self.http = http
         self.version = version
         self.params = params
+        self.begun = False
+        """Whether the answer has a head already: what fails afterwards can not be told by a status any more."""
 
     def __getitem__(self, name: str) -> str:
         return self.params[name]
@@ -189,9 +191,13 @@ class Call:
         return web.Response(status=status, headers=base_headers())
 
     async def stream(self, content_type: str, status: int = 200) -> web.StreamResponse:
-        """A chunked answer whose headers are with the client when this returns."""
+        """An answer whose headers are with the client when this returns: in chunks, or to an HTTP/1.0 client until its end."""
         response = web.StreamResponse(status=status, headers=base_headers())
         response.content_type = content_type
-        response.enable_chunked_encoding()
+        if self.http.version >= HttpVersion11:
+            response.enable_chunked_encoding()
+        else:
+            response.force_close()
+        self.begun = True
         await response.prepare(self.http)
         return response

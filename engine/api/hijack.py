@@ -43,7 +43,8 @@ class Stream(asyncio.Protocol):
         self._transport = transport
         self._before = before
         self._data = bytearray()
-        self._eof = False
+        self._eof: bool = getattr(before, "half_closed", False)
+        """A client that has nothing to type may have closed its half with the request."""
         self._lost = False
         self._hangup = Hangup(transport)
         self._readable = asyncio.Event()

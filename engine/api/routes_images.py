@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import StreamReader, web
 
-from ...netlib.errors import InvalidArgument, NotSupported, PynetError
+from ...netlib.errors import InvalidArgument, NotSupported
 from ..times import until
 from .call import Call
 from .server import Route
@@ -144,12 +144,7 @@ async def save(call: Call) -> web.StreamResponse:
         store.save(names, writer)
         writer.flush()
 
-    try:
-        await call.wait(write)
-    except (PynetError, OSError):
-        if call.http.transport is not None:
-            call.http.transport.abort()  # the head is gone: a cut stream is how a client learns of a failure
-        raise
+    await call.wait(write)
     await response.write_eof()
     return response
 

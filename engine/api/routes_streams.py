@@ -8,7 +8,7 @@ from concurrent.futures import Future
 
 from aiohttp import web
 
-from ...netlib.errors import Conflict, InvalidArgument, PynetError
+from ...netlib.errors import Conflict, InvalidArgument, NotFound, PynetError
 from ...runtime.client import ExecStarted, StartFailed
 from ..container.execs import Exec
 from ..container.hostconfig import console_size
@@ -27,11 +27,20 @@ from .server import Route
 
 
 def tail_count(text: str) -> int | None:
-    """``tail``: "all", "" and what is no number mean everything (moby does the same)."""
+    """``tail``: "all", "", what is no number and a negative one mean everything (moby does the same)."""
     try:
-        return max(int(text), 0) if text and text != "all" else None
+        count = int(text)
     except ValueError:
         return None
+    return count if count >= 0 else None
+
+
+def _log_of(call: Call, container: Container, *, at_end: bool = False) -> LogFile:
+    """NotFound when its directory is gone already: it is being removed."""
+    try:
+        return LogFile(str(call.engine.registry.log_path(container)), at_end=at_end)
+    except FileNotFoundError:
+        raise NotFound(f"No such container: {container.id}") from None
 
 
 async def logs(call: Call) -> web.StreamResponse:
@@ -49,11 +58,11 @@ async def logs(call: Call) -> web.StreamResponse:
         tail=tail_count(call.text("tail")),
     )
     framed = not container.tty
+    log = _log_of(call, container)
     ended = container.expect("exit") if call.flag("follow") else None
     if ended is not None and not container.ends_later:
         container.forget("exit", ended)
         ended = None
-    log = LogFile(str(call.engine.registry.log_path(container)))
     try:
         response = await call.stream(MULTIPLEXED if framed and call.version >= (1, 42) else RAW)
         inotify = call.engine.inotify() if ended else None
@@ -102,7 +111,7 @@ async def _attach(
     engine = call.engine
     selection = Selection(stdout=call.flag("stdout"), stderr=call.flag("stderr"))
     framed, follow = not container.tty, call.flag("stream")
-    log = LogFile(str(engine.registry.log_path(container)), at_end=not call.flag("logs"))
+    log = _log_of(call, container, at_end=not call.flag("logs"))
     try:
         stream = take_over(call, framed=framed)
         try:

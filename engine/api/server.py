@@ -105,6 +105,11 @@ class _Protocol(web.RequestHandler):
 
     _hangup: Hangup | None = None
 
+    @property
+    def half_closed(self) -> bool:
+        """Whether the client has sent its last byte."""
+        return self._hangup is not None
+
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's says None, which closes
         """A client may close its half as soon as it has asked; the answer is owed to it until it closes the other."""
         waiting = self._waiter is not None and not self._messages
@@ -170,15 +175,17 @@ class Server:
         await self._server.shutdown(timeout=1)
 
     async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
+        call: Call | None = None
         try:
             version, path = negotiate(unquote(http.rel_url.raw_path))  # "%2F" in an image's name is a slash
             found = self._router.find(http.method, path)
             if found is None:
                 raise NotFound("page not found")
             handler, params = found
-            return await handler(Call(self.engine, http, version, params))
+            call = Call(self.engine, http, version, params)
+            return await handler(call)
         except PynetError as error:
-            return error_response(error, self._root)
+            return self._failed(call, error)
         except HttpProcessingError as error:
             return error_response(InvalidArgument(f"malformed request: {error.message}"), self._root)
         except Exception as error:
@@ -186,4 +193,14 @@ class Server:
                 return Hijacked()  # the client left: there is nobody to answer, and nothing to tell in the log
             if not is_full(error):  # which is told to the client, and would fill the log as well
                 log.exception("%s %s", http.method, http.path)
+            return self._failed(call, error)
+
+    def _failed(self, call: Call | None, error: Exception) -> web.StreamResponse:
+        """Its status and text; once the answer has begun, its end in the middle, which no client takes for all of it."""
+        if call is None or not call.begun:
             return error_response(error, self._root)
+        http = call.http
+        log.error("%s %s is cut off: %s", http.method, http.path, error)
+        if http.transport is not None:
+            http.transport.abort()
+        return Hijacked()

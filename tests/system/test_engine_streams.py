@@ -226,3 +226,12 @@ def test_half_a_body_is_no_request(daemon: Daemon) -> None:
     sock.shutdown(socket.SHUT_WR)
     assert b" 201 " not in read_all(sock)
     sock.close()
+
+
+def test_a_client_with_nothing_to_type_ends_the_input_at_once(daemon: Daemon) -> None:
+    """It closed its half with the request, before the connection was taken over."""
+    id = started(daemon, "reader", "sh", "-c", "cat; echo read it", OpenStdin=True, StdinOnce=True)
+    sock = send(daemon, "POST", f"/containers/{id}/attach?stream=1&stdin=1&stdout=1", upgrade=True)
+    sock.shutdown(socket.SHUT_WR)
+    assert b"read it" in read_all(sock)
+    sock.close()
