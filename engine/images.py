@@ -168,7 +168,9 @@ class Images:
             labels = image.defaults.get("Labels") or {}
             if image.id in used or (image.repo_tags and dangling is not False):
                 continue
-            if not (filters.labels(labels) and filters.not_labels(labels)) or (end and image.created_unix > end):
+            if not (filters.labels(labels) and filters.not_labels(labels)) or (
+                end is not None and image.created_unix > end
+            ):
                 continue
             try:
                 removed += self._remove(image.id, True)

@@ -134,14 +134,14 @@ class Volumes:
 
     def remove(self, name: str, *, force: bool = False, but: str = "") -> None:
         """Delete it; Conflict while a container (other than *but*, which is going) uses it."""
-        if self._store.get(KIND, name) is None:
-            if force:
-                return
-            raise NotFound(f"get {name}: no such volume")
-        users = self._users(name, but)
-        if users:
-            raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
         with self._lock:
+            if self._store.get(KIND, name) is None:
+                if force:
+                    return
+                raise NotFound(f"get {name}: no such volume")
+            users = self._users(name, but)
+            if users:
+                raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
             trash = self._move_away(name)
             try:
                 self._reserve.spend(self._store.delete, KIND, name)

@@ -37,7 +37,7 @@ async def info(call: Call) -> web.StreamResponse:
 
 
 async def disk_usage(call: Call) -> web.StreamResponse:
-    return call.reply(await call.work(call.engine.system.disk_usage, set(call.texts("type"))))
+    return call.reply(await call.wait(call.engine.system.disk_usage, set(call.texts("type"))))
 
 
 async def auth(call: Call) -> web.StreamResponse:

@@ -41,20 +41,25 @@ class End:
         container.ending = True  # before it stops running: whoever looks without the lock sees the one or the other
         self._ended(container, "exited", event)
         try:
-            self._registry.save_end(container)
-        except (PynetError, sqlite3.Error) as error:
-            # what follows frees space, and those who wait must be told
-            log.error("container %s: its end is not on disk: %s", container.name, error)
-        self.network_down(container)
-        self.network_events(container, "disconnect")
-        self._execs.container_ended(container.id)
-        self._died(container)
+            self._save(container)
+            self.network_down(container)
+            self.network_events(container, "disconnect")
+            self._execs.container_ended(container.id)
+        finally:
+            self._died(container)  # whoever waits must be told, whatever went wrong
 
     def restarting(self, container: Container, event: dict[str, Any]) -> None:
         """It ended, and the supervisor starts it again: the namespace stays, so the network does."""
         self._ended(container, "restarting", event)
-        self._registry.save_end(container)
+        self._save(container)
         self._died(container)
+
+    def _save(self, container: Container) -> None:
+        try:
+            self._registry.save_end(container)
+        except (PynetError, sqlite3.Error) as error:
+            # what follows frees space, and those who wait must be told
+            log.error("container %s: its end is not on disk: %s", container.name, error)
 
     def network_down(self, container: Container) -> None:
         """Take the network down; what can not be removed now is left to ``repair`` and told in the log."""

@@ -146,8 +146,12 @@ class Execs:
         return found
 
     def ids_of(self, container_id: str) -> list[str]:
+        return [made.id for made in self._of(container_id)]
+
+    def _of(self, container_id: str) -> list[Exec]:
+        """Those that have not ended."""
         with self._lock:
-            return [e.id for e in self._execs.values() if e.container_id == container_id and not e.ended.done()]
+            return [e for e in self._execs.values() if e.container_id == container_id and not e.ended.done()]
 
     def drop(self, container_id: str) -> None:
         with self._lock:
@@ -193,8 +197,7 @@ class Execs:
 
     def container_ended(self, container_id: str) -> None:
         """Nobody tells the exit of commands that went with their container's namespace."""
-        for id in self.ids_of(container_id):
-            made = self.get(id)
+        for made in self._of(container_id):
             if made.started and made.exit_code is None:
                 made.exit_code = 137
                 self._finish(made)

@@ -95,7 +95,8 @@ def _namespace(fields: Fields, name: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
-def _limits(host: Fields) -> dict[str, Any]:
+def check_limits(host: Fields) -> dict[str, Any]:
+    """The limits that *host* asks for, every key there; InvalidArgument when they make no sense, or not together."""
     memory, swap, nano = host.integer("Memory"), host.integer("MemorySwap"), host.integer("NanoCpus")
     quota, period = host.integer("CpuQuota"), host.integer("CpuPeriod")
     if memory < 0 or 0 < memory < MIN_MEMORY:
@@ -166,7 +167,7 @@ def complete_host_config(body: Any) -> HostConfig:
         **_networking(host),
         **_storage(host),
         **_life(host),
-        **_limits(host),
+        **check_limits(host),
         **_devices(host),
     }
     config["MaskedPaths"] = confinement.masked_paths or None
@@ -284,7 +285,7 @@ def resource_update(body: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]
     """The keys of an update request that are given (non-zero, as Docker reads them) and checked; and warnings."""
     fields = Fields(body)
     warnings = judge(fields, "Update")
-    given = {key: value for key, value in _limits(fields).items() if value and key in UPDATABLE}
+    given = {key: value for key, value in check_limits(fields).items() if value and key in UPDATABLE}
     if fields.has("PidsLimit") and fields.integer("PidsLimit") <= 0:
         given["PidsLimit"] = None  # a pointer in Docker's API: 0 and -1 are values, and mean no limit
     policy = fields.object("RestartPolicy")

@@ -113,6 +113,6 @@ def _name_matches(value: str, name: str) -> bool:
     """Docker's filter is a regular expression, searched in the name with and without its slash."""
     try:
         pattern = re.compile(value)
-    except re.error:
+    except (re.error, RecursionError, OverflowError):  # what no expression is, is a part of the name
         return value in name
     return bool(pattern.search(name) or pattern.search(f"/{name}"))

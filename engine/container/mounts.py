@@ -159,9 +159,9 @@ def parse_mount(spec: Fields) -> MountPoint:
             raise InvalidArgument('invalid mount config for type "tmpfs": field Source must not be specified')
         tmpfs = spec.object("TmpfsOptions")
         words: list[str] = []
-        if tmpfs.integer("SizeBytes"):
+        if tmpfs.integer("SizeBytes", least=0):
             words.append(f"size={tmpfs.integer('SizeBytes')}")
-        if tmpfs.integer("Mode"):
+        if tmpfs.integer("Mode", least=0, most=0o7777):
             words.append(f"mode={tmpfs.integer('Mode'):o}")
         return MountPoint("tmpfs", target, readonly=readonly, options=",".join([*words, *tmpfs_words(tmpfs)]))
     raise InvalidArgument(

@@ -92,8 +92,8 @@ class Container:
     """Whether somebody is removing it just now."""
     removal_error: str = field(default="", repr=False, compare=False)
     """Why ``--rm`` could not remove it; it is tried again."""
-    kept: bool = field(default=False, repr=False, compare=False)
-    """Whether ``--rm`` is to spare it at its next end: a restart by a user starts it again."""
+    kept: int = field(default=0, repr=False, compare=False)
+    """How many restarts by users are under way: ``--rm`` spares it meanwhile, it is started again."""
     supervised: bool = field(default=False, repr=False, compare=False)
     """Whether the supervisor has a record of it."""
 

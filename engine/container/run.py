@@ -25,11 +25,13 @@ from ...netlib.errors import (
 from ...runtime.client import Started, StartFailed
 from ...runtime.spec import Restart
 from ..core import Core
+from ..fields import Fields
 from ..reserve import told
 from ..volumes import Volumes
 from .attachment import ContainerNetworks, rephrase
 from .end import End
 from .etc_files import HostFiles
+from .hostconfig import check_limits
 from .record import Container, State
 from .registry import Registry
 from .remove import Remove
@@ -188,14 +190,14 @@ class Run:
 
     def restart(self, container: Container, *, signal: int | None = None, timeout: int | None = None) -> None:
         with container.lock:
-            container.kept = container.running
+            container.kept += 1
         try:
             self._stop.stop(container, signal=signal, timeout=timeout)
         except NotModified:
             pass
         finally:
             with container.lock:
-                container.kept = False
+                container.kept -= 1
         try:
             self.start(container)
         except NotModified:
@@ -235,8 +237,14 @@ class Run:
                 raise InvalidArgument(
                     "Restart policy cannot be updated because AutoRemove is enabled for the container"
                 )
-            container.host_config = {**container.host_config, **changes}
-            self._registry.save(container)
+            before = container.host_config
+            check_limits(Fields({**before, **changes}))  # together with what is set already
+            container.host_config = {**before, **changes}
+            try:
+                self._registry.save(container)
+            except BaseException:
+                container.host_config = before
+                raise
             if policy and container.running:
                 restart: Restart = {"name": policy["Name"], "max": policy["MaximumRetryCount"]}
                 self._core.supervisor.update_restart(container.id, restart)

@@ -136,3 +136,32 @@ def test_a_container_is_taken_off_a_network_that_is_gone(daemon: Daemon) -> None
     assert daemon.post(f"/networks/{id}/disconnect", {"Container": "box"}).status == 404
     assert daemon.post("/networks/bridge/connect", {"Container": "box"}).status == 200
     assert daemon.post("/containers/box/start").status == 204
+
+
+# -- what is asked for in two steps --------------------------------------------------------------------------------------
+
+
+def test_limits_must_make_sense_together_with_those_that_are_set(daemon: Daemon) -> None:
+    host = {"Memory": 64 << 20, "MemorySwap": 64 << 20, "CpuQuota": 50_000}
+    assert daemon.post("/containers/create", {"Image": "busybox", "HostConfig": host}, name="box").status == 201
+    reply = daemon.post("/containers/box/update", {"Memory": 128 << 20})
+    assert (reply.status, "memoryswap limit should be larger" in reply.body["message"]) == (400, True), reply
+    reply = daemon.post("/containers/box/update", {"NanoCpus": 500_000_000})
+    assert (reply.status, "cannot both be set" in reply.body["message"]) == (400, True), reply
+    assert daemon.post("/containers/box/update", {"Memory": 128 << 20, "MemorySwap": 128 << 20}).status == 200
+    assert inspect(daemon, "box")["HostConfig"]["Memory"] == 128 << 20
+
+
+def test_a_prune_of_what_is_older_than_everything_removes_nothing(daemon: Daemon) -> None:
+    reply = daemon.post("/images/prune", filters={"dangling": ["false"], "until": ["0"]})
+    assert (reply.status, reply.body["ImagesDeleted"]) == (200, None), reply
+
+
+def test_the_log_of_a_container_whose_directory_goes(daemon: Daemon) -> None:
+    id = started(daemon, "box")
+    place = daemon.root / "containers" / id
+    place.rename(daemon.root / "away")
+    for reply in (daemon.get("/containers/box/logs", stdout=1), daemon.post("/containers/box/attach", stdout=1)):
+        assert (reply.status, reply.body["message"]) == (404, f"No such container: {id}"), reply
+    (daemon.root / "away").rename(place)
+    assert "Traceback" not in daemon.log()
