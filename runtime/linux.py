@@ -259,6 +259,17 @@ def check_null(fd: int) -> int:
     return fd
 
 
+def filesystem_of(fd: int, pid: int) -> str:
+    """The type of the filesystem that *fd* is on, a mount of process *pid*'s, "" when it is none; asks no file server."""
+    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+        mount = next((line.split()[1] for line in file if line.startswith("mnt_id:")), "")
+    with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.split(" ", 1)[0] == mount:
+                return line.rpartition(" - ")[2].split(" ", 1)[0]
+    return ""
+
+
 def in_user_namespace() -> bool:
     """Whether this process has only the powers of a user namespace's root (user_namespaces(7))."""
     with open("/proc/self/uid_map", encoding="ascii") as file:

@@ -216,18 +216,40 @@ def start(
         keep.close()
 
 
+def _open_cached(root: int, path: str) -> int:
+    resolve = k.RESOLVE_IN_ROOT | k.RESOLVE_NO_MAGICLINKS
+    try:
+        return k.openat2(root, path, os.O_PATH, resolve=resolve | k.RESOLVE_CACHED)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    return k.openat2(root, path, os.O_PATH, resolve=resolve)  # Linux before 5.12
+
+
+_NO_TERMINALS = "the container's /dev/pts/ptmx is not a terminal multiplexer"
+
+
 def container_terminal(target: int, pid: int) -> int:
-    """A new pty master of the container's own devpts; *target* is a pidfd that proves who *pid* is."""
+    """A new pty master of the container's own devpts; *target* is a pidfd that proves who *pid* is.
+
+    A container that may mount (--cap-add SYS_ADMIN) may have put a file server there that never answers, and this process
+    must not wait for it: only what the kernel has in memory is looked up (RESOLVE_CACHED), and before the node is asked what
+    it is, the mount that it is on must be a devpts.
+    """
     root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         linux.send_signal(target, 0)  # still alive: so was the process whose root we opened
-        found = k.openat2(root, "dev/pts/ptmx", os.O_PATH)
+        found = _open_cached(root, "dev/pts/ptmx")
+    except BlockingIOError:
+        raise StartError(_NO_TERMINALS) from None
     finally:
         os.close(root)
     try:
+        if linux.filesystem_of(found, pid) != "devpts":
+            raise StartError(_NO_TERMINALS)
         status = os.fstat(found)
         if not stat.S_ISCHR(status.st_mode) or status.st_rdev != os.makedev(5, 2):
-            raise StartError("the container's /dev/pts/ptmx is not a terminal multiplexer")
+            raise StartError(_NO_TERMINALS)
         return os.open(f"/proc/self/fd/{found}", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     finally:
         os.close(found)

@@ -17,7 +17,7 @@ from pynet.netlib.kernel import syscall as k
 from pynet.runtime.client import StartFailed
 from pynet.runtime.launch import spawn
 
-from support.runtime import BOUND, Lab, bind, needs_root, running_lab
+from support.runtime import BOUND, Lab, bind, command, needs_root, running_lab
 
 
 @pytest.fixture
@@ -66,6 +66,27 @@ def test_a_file_server_that_does_not_answer_holds_up_its_own_container_only(
         if server >= 0:
             os.close(server)
         k.umount2(str(place), k.MNT_DETACH)
+
+
+@needs_root
+def test_a_container_that_mounts_a_dead_server_on_its_terminals_holds_up_nobody(lab: Lab) -> None:
+    """exec -t looked for the container's terminals there, in the supervisor itself."""
+    if not os.path.exists("/dev/fuse"):
+        pytest.skip("no file server can be played here")
+    script = (
+        "exec 5<>/dev/fuse; mount -t fuse -o fd=5,rootmode=40000,user_id=0,group_id=0 dead /dev/pts;"
+        "echo $? > /control/up; read x < /control/go"
+    )
+    spec = lab.spec("sh", "-c", script, privileged=True)
+    control = lab.control(spec)
+    lab.client.start(spec)
+    assert control.heard() == "0"
+    with pytest.raises(StartFailed, match="not a terminal multiplexer"):
+        lab.client.exec(spec["id"], command("true", tty=True), "e1")
+    assert lab.run("echo", "meanwhile").out == "meanwhile\n"
+    control.say("\n")
+    assert lab.finish(spec).code == 0
+    control.close()
 
 
 def test_starts_wait_for_the_next_supervisor(lab: Lab) -> None:
