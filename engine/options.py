@@ -243,7 +243,15 @@ TABLES: dict[str, dict[str, Rule]] = {
     },
     "IPAMConfig": _all("Subnet", "IPRange", "Gateway", "AuxiliaryAddresses"),
     "Connect": {"Container": HONOURED, "EndpointConfig": Within("EndpointSettings")},
-    "Disconnect": _all("Container", "Force"),
+    "Disconnect": {"Container": HONOURED, "Force": Honoured("nothing to do: a container is never half attached")},
+    # -- volumes ---------------------------------------------------------------------------------------------
+    "Volume": {
+        "Name": HONOURED,
+        "Labels": HONOURED,
+        "Driver": Honoured("local; others are not found"),
+        "DriverOpts": Honoured("the local driver takes none here"),
+        "ClusterVolumeSpec": Refused("cluster volumes are not supported: this engine has no swarm mode"),
+    },
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from ..fields import Fields
+from ..options import judge
 from ..volumes import check_options
 from .call import Call
 from .server import Route
@@ -17,6 +18,7 @@ async def list_volumes(call: Call) -> web.StreamResponse:
 
 async def create_volume(call: Call) -> web.StreamResponse:
     body = Fields(await call.json())
+    judge(body, "Volume", warn=False)
     check_options(body.string_map("DriverOpts"))
     made = await call.work(
         call.engine.volumes.create, body.text("Name"), body.string_map("Labels"), driver=body.text("Driver")

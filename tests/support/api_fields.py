@@ -71,6 +71,7 @@ FIELDS: dict[str, str] = {
     "IPAMConfig": "Subnet IPRange Gateway AuxiliaryAddresses",
     "Connect": "Container EndpointConfig",
     "Disconnect": "Container Force",
+    "Volume": "Name Driver DriverOpts Labels ClusterVolumeSpec",
 }
 
 

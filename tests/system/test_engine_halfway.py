@@ -165,3 +165,10 @@ def test_the_log_of_a_container_whose_directory_goes(daemon: Daemon) -> None:
         assert (reply.status, reply.body["message"]) == (404, f"No such container: {id}"), reply
     (daemon.root / "away").rename(place)
     assert "Traceback" not in daemon.log()
+
+
+@pytest.mark.parametrize("field", ["ClusterVolumeSpec", "Nmae"])
+def test_a_volume_is_not_made_with_less_than_was_asked_for(daemon: Daemon, field: str) -> None:
+    reply = daemon.post("/volumes/create", {"Name": "data", field: {"Group": "x"}})
+    assert reply.status == 400, reply
+    assert daemon.get("/volumes/data").status == 404
