@@ -80,8 +80,8 @@ def _fill_process(host: Host, process: order.Process, spec: ContainerSpec, privi
     if not privileged and spec["seccomp"] != "unconfined":
         try:
             process.seccomp = seccomp.program(spec["seccomp"], process.capabilities)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StartError(f"seccomp profile: {error}") from None
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            raise StartError(f"seccomp profile: {error}") from None  # JSON may be endless in depth, or a number in size
 
 
 def _mount(item: Mount) -> order.Mount:

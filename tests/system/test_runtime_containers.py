@@ -92,6 +92,12 @@ def test_a_wrong_format_is_126(lab: Lab) -> None:
         ({"rlimits": [("NOFILE", 20, 10)]}, "soft limit must be less than or equal"),
         ({"rlimits": [("NONSENSE", 1, 1)]}, "invalid ulimit type: NONSENSE"),
         ({"seccomp": "/nowhere.json"}, "seccomp profile: Expecting value"),
+        ({"seccomp": "[" * 100_000}, "seccomp profile: "),
+        (
+            {"seccomp": '{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ERRNO",'
+             ' "errnoRet": 1e999}]}'},
+            "seccomp profile: ",
+        ),
         ({"mounts": [bind(Path("/nowhere"), "/x")]}, "/nowhere: No such file or directory"),
         ({"mounts": [bind(Path("/etc"), "/proc/sys")]}, "inside /proc"),
         ({"mounts": [bind(Path("/etc"), "/")]}, "destination can't be '/'"),
