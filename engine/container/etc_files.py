@@ -46,7 +46,7 @@ class HostFiles:
 
         A container that shares another's network has that one's files.
         """
-        owner, host = self._owner(container), container.host_config
+        owner, host = self._registry.network_owner(container), container.host_config
         directory = self._registry.directory(owner)
         if owner is container:
             directory.mkdir(parents=True, exist_ok=True, mode=0o710)
@@ -96,10 +96,6 @@ class HostFiles:
     def endpoints_on(self, network_id: str) -> list[EndpointRecord]:
         registry = self._controller.registry
         return registry.endpoints_of_network(network_id) if network_id in registry.networks else []
-
-    def _owner(self, container: Container) -> Container:
-        mode = container.network_mode
-        return self._registry.get(mode.partition(":")[2]) if mode.startswith("container:") else container
 
     def _write(self, container: Container, blocks: _Blocks) -> None:
         path = self._registry.directory(container) / "hosts"

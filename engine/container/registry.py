@@ -61,6 +61,16 @@ class Registry:
             raise InvalidArgument(f"multiple IDs found with provided prefix: {ref}")
         raise NotFound(f"No such container: {ref}", hint="`pynet ps -a` lists all containers")
 
+    def network_owner(self, container: Container) -> Container:
+        """Whose network a container is in: its own, or what a chain of ``container:X`` leads to.  NotFound; Conflict: a ring."""
+        seen = {container.id}
+        while container.network_mode.startswith("container:"):
+            container = self.get(container.network_mode.partition(":")[2])
+            if container.id in seen:
+                raise Conflict("cannot join own network", hint="name another container, or a network")
+            seen.add(container.id)
+        return container
+
     def all(self) -> list[Container]:
         with self._lock:
             return list(self._by_id.values())

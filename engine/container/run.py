@@ -177,16 +177,18 @@ class Run:
             return None
         try:
             other = self._registry.get(container.network_mode.partition(":")[2])
+            owner = self._registry.network_owner(container)
         except NotFound as error:
             raise NotFound(
                 f"joining network namespace of container: {error}", hint="`pynet ps` lists the containers that run"
             ) from None
-        if not other.running:
-            raise Conflict(
-                f"cannot join network namespace of a non running container: {other.id}",
-                hint="start that container first",
-            )
-        return self._core.controller.sandbox(other.id).path
+        for needed in (other, owner):
+            if not needed.running:
+                raise Conflict(
+                    f"cannot join network namespace of a non running container: {needed.id}",
+                    hint="start that container first",
+                )
+        return self._core.controller.sandbox(owner.id).path
 
     def restart(self, container: Container, *, signal: int | None = None, timeout: int | None = None) -> None:
         with container.lock:

@@ -172,3 +172,15 @@ def test_a_volume_is_not_made_with_less_than_was_asked_for(daemon: Daemon, field
     reply = daemon.post("/volumes/create", {"Name": "data", field: {"Group": "x"}})
     assert reply.status == 400, reply
     assert daemon.get("/volumes/data").status == 404
+
+
+def test_a_network_is_shared_along_a_chain_and_in_no_ring(daemon: Daemon) -> None:
+    started(daemon, "one")
+    started(daemon, "two", HostConfig={"NetworkMode": "container:one"})
+    started(daemon, "three", HostConfig={"NetworkMode": "container:two"})
+    pids = [inspect(daemon, name)["State"]["Pid"] for name in ("one", "two", "three")]
+    assert len({os.readlink(f"/proc/{pid}/ns/net") for pid in pids}) == 1
+    body = {"Image": "busybox", "HostConfig": {"NetworkMode": "container:self"}}
+    assert daemon.post("/containers/create", body, name="self").status == 201
+    reply = daemon.post("/containers/self/start")
+    assert (reply.status, reply.body["message"]) == (409, "cannot join own network"), reply
