@@ -11,7 +11,7 @@ help:
 	@echo "make bench        measure beside Docker (installs docker.io on Debian)"
 	@echo "make bench-proxy  the port proxy alone"
 	@echo "make matrix       the tests under every Python that is here (3.11 to 3.13)"
-	@echo "make mutants      do the tests see plausible mistakes? hours; ARGS='--sample 10 --only netlib' for a part"
+	@echo "make mutants      do the tests see plausible mistakes? an hour and more; ARGS='--sample 10 --only netlib' for a part"
 
 demo:
 	@.ci/setup demo

@@ -320,7 +320,10 @@ def test_networks(inside: Inside) -> None:
     names = inside.ok("pynet network inspect -f '{{range .Containers}}{{.Name}} {{.IPv4Address}};{{end}}' back")
     assert sorted(names.strip(";").split(";")) == ["one 10.20.0.9/24", "two 10.20.0.10/24"]
     assert "has active endpoints" in inside.run("pynet network rm back").err
-    inside.ok("pynet network disconnect back two && pynet rm -f one two && pynet network rm back")
+    inside.ok("pynet network disconnect back two")
+    assert inside.ok("pynet network inspect -f '{{range .Containers}}{{.Name}};{{end}}' back") == "one;"
+    assert inside.run("pynet exec two ping -c 1 -W 1 10.20.0.9").code != 0
+    inside.ok("pynet rm -f one two && pynet network rm back")
 
 
 def test_images(inside: Inside) -> None:

@@ -598,6 +598,22 @@ def test_an_event_that_can_not_be_dealt_with_is_told_and_the_next_one_is_looked_
     store.close()
 
 
+def test_who_finds_no_event_any_more_ends_nothing(tmp_path: Path) -> None:
+    """Another worker had them all; meanwhile a restart may have begun for which ``--rm`` waits."""
+    store = Store(tmp_path / "db")
+    ended: list[str] = []
+    made = bare("box")
+    made.host_config["AutoRemove"] = True
+    made.change(status="exited")
+    core: Any = None
+    registry = Registry(store, Reserve(tmp_path), tmp_path)
+    end: Any = SimpleNamespace(forget=lambda container: ended.append("forgotten"))  # pyright: ignore[reportUnknownLambdaType]
+    remove: Any = SimpleNamespace(automatically=lambda container: ended.append("removed"))  # pyright: ignore[reportUnknownLambdaType]
+    Inbox(core, registry, core, end, remove)._empty(made)
+    assert ended == ["forgotten"]
+    store.close()
+
+
 def test_directories_without_a_record_go_to_the_trash(tmp_path: Path) -> None:
     store = Store(tmp_path / "db")
     registry = Registry(store, Reserve(tmp_path), tmp_path)
