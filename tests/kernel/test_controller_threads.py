@@ -7,11 +7,12 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from pynet.netlib import addressing
 from pynet.netlib.applier import Applier, StepFailed
 from pynet.netlib.controller import Controller
 from pynet.netlib.errors import Conflict, Forbidden, NotFound
@@ -200,3 +201,22 @@ def test_comparing_waits_for_what_is_being_made(controller: Controller) -> None:
         controller, "Veth", lambda: endpoint.join(sandbox), lambda: found.extend(controller.repair())
     )  # fmt: skip
     assert found == []
+
+
+def test_nobody_waits_while_the_hosts_routes_are_read(controller: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be a hundred thousand of them, and a name server's file on a slow disk."""
+    asked: list[int] = []
+
+    def others_go_on(version: int, but: Collection[str]) -> list[str]:
+        asked.append(version)
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(controller.networks).result(PATIENCE) == []
+            assert pool.submit(controller.create_sandbox, f"s{len(asked)}").result(PATIENCE).path
+        return addressing.host_avoids(version, but)
+
+    monkeypatch.setattr("pynet.netlib.controller.host_avoids", others_go_on)
+    network = controller.create_network("web", ipv6=True)
+    assert asked == [4, 6]
+    network.delete()
+    for number in range(len(asked)):
+        controller.sandbox(f"s{number + 1}").delete()

@@ -131,6 +131,29 @@ def test_errors_are_two_lines_and_nothing_on_stdout(
     assert second.startswith("  ")
 
 
+@pytest.mark.parametrize(
+    ("words", "said", "hint"),
+    [
+        (["rmm"], "unknown command: pynet rmm", "did you mean `pynet rm`? `pynet --help` lists the commands"),
+        (["network", "conect"], "unknown command: pynet network conect",
+         "did you mean `pynet network connect`? `pynet network --help` lists the commands"),
+        (["network", "zzz"], "unknown command: pynet network zzz", "`pynet network --help` lists the commands"),
+        (["build", "."], "pynet build is not there yet", "`pynet --help` lists those that are"),
+    ],
+)  # fmt: skip
+def test_what_is_no_command_comes_with_what_may_be_meant(
+    words: list[str], said: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(words) == 125
+    assert capsys.readouterr() == ("", f"pynet: {said}\n  {hint}\n")
+
+
+def test_nothing_that_is_there_is_said_not_to_be_there_yet() -> None:
+    known = {*command.COMMANDS, *(f"{group} {name}" for group, names in command.GROUPS.items() for name in names)}
+    assert not known & set(command.NOT_YET)
+    assert len(set(command.NOT_YET)) == len(command.NOT_YET)
+
+
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--version"]) == 0
     assert capsys.readouterr().out == f"pynet version {__version__}\n"
