@@ -205,18 +205,27 @@ def test_comparing_waits_for_what_is_being_made(controller: Controller) -> None:
 
 def test_nobody_waits_while_the_hosts_routes_are_read(controller: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
     """There may be a hundred thousand of them, and a name server's file on a slow disk."""
-    asked: list[int] = []
+    went_on: list[bool] = []
+    others: list[threading.Thread] = []
 
-    def others_go_on(version: int, but: Collection[str]) -> list[str]:
-        asked.append(version)
-        with ThreadPoolExecutor(1) as pool:
-            assert pool.submit(controller.networks).result(PATIENCE) == []
-            assert pool.submit(controller.create_sandbox, f"s{len(asked)}").result(PATIENCE).path
+    def with_others(version: int, but: Collection[str]) -> list[str]:
+        done = threading.Event()
+
+        def go_on() -> None:
+            assert controller.networks() == []
+            controller.create_sandbox(f"s{version}")
+            done.set()
+
+        others.append(threading.Thread(target=go_on))
+        others[-1].start()
+        went_on.append(done.wait(PATIENCE))
         return addressing.host_avoids(version, but)
 
-    monkeypatch.setattr("pynet.netlib.controller.host_avoids", others_go_on)
+    monkeypatch.setattr("pynet.netlib.controller.host_avoids", with_others)
     network = controller.create_network("web", ipv6=True)
-    assert asked == [4, 6]
+    for thread in others:
+        thread.join()
+    assert went_on == [True, True]
     network.delete()
-    for number in range(len(asked)):
-        controller.sandbox(f"s{number + 1}").delete()
+    for version in (4, 6):
+        controller.sandbox(f"s{version}").delete()
