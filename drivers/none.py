@@ -1,4 +1,7 @@
-"""None driver: a namespace with a loopback interface and nothing else (kinds/namespace.py brings it up)."""
+"""Null driver: a namespace with a loopback interface and nothing else (kinds/namespace.py brings it up).
+
+That is the network ``none``.  Configuration-only networks are of this driver too: they have nothing in the kernel.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from .host import HostDriver
 
 
 class NoneDriver(HostDriver):
-    name = "none"
+    name = "null"
 
     def join(self, network: NetworkRecord, endpoint: EndpointRecord, sandbox: SandboxRecord) -> Joined:
         return Joined(prefix="")

@@ -32,8 +32,8 @@ class Core:
     def store(self) -> Store:
         return self.controller.store
 
-    def publish_network(self, action: str, name: str, id: str, **more: str) -> None:
-        """Tell an event of a network, which may be gone already."""
+    def publish_network(self, action: str, name: str, id: str, *, driver: str = "", **more: str) -> None:
+        """Tell an event of a network; of one that may be gone already with its *driver*."""
         record = self.controller.registry.networks.get(id)
-        kind = record.driver if record else "bridge"
+        kind = driver or (record.driver if record else "bridge")
         self.events.publish("network", action, id, {"name": name, "type": kind, **more})

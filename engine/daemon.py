@@ -255,9 +255,9 @@ class Daemon:
             self._controller.ensure_predefined()
         except (PynetError, OSError) as error:
             log.error("the default bridge network can not be made: %s", error)
-            for name in ("host", "none"):
+            for name, driver in (("host", "host"), ("none", "null")):
                 if not self._controller.registry.has_network_named(name):
-                    self._controller.create_network(name, driver=name)
+                    self._controller.create_network(name, driver=driver)
             return [f"there is no default bridge network: {error}"]
         return []
 

@@ -22,12 +22,17 @@ def network_shape(record: NetworkRecord) -> dict[str, Any]:
         "Driver": record.driver,
         "EnableIPv4": record.ipv4,
         "EnableIPv6": record.ipv6,
-        "IPAM": {"Driver": "default", "Options": None, "Config": [_ipam_shape(config) for config in record.ipam]},
+        "IPAM": {
+            # Docker says so of host and none as well
+            "Driver": "default" if record.driver in ("host", "null") else record.ipam_driver,
+            "Options": record.ipam_options or None,
+            "Config": [_ipam_shape(config) for config in record.ipam],
+        },
         "Internal": record.internal,
         "Attachable": record.attachable,
         "Ingress": False,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
+        "ConfigFrom": {"Network": record.config_from},
+        "ConfigOnly": record.config_only,
         "Containers": {},
         "Options": record.options,
         "Labels": record.labels,
@@ -60,9 +65,6 @@ def containers_shape(endpoints: Iterable[EndpointRecord]) -> dict[str, Any]:
 
 
 def ipam_configs(ipam: Fields) -> list[IpamConfig]:
-    driver = ipam.text("Driver")
-    if driver not in ("", "default"):
-        raise InvalidArgument(f"could not find plugin {driver} in v1 plugin registry: plugin not found")
     return [
         IpamConfig(
             subnet=config.text("Subnet"),
@@ -81,17 +83,27 @@ def create_arguments(body: Mapping[str, Any], version: Version) -> tuple[str, di
     if not name.strip():
         raise InvalidArgument("invalid network name: name is empty")
     scope = fields.text("Scope")
+    if scope and fields.boolean("ConfigOnly"):
+        raise Forbidden(
+            "configuration network can only contain network specific fields. Network operator fields like "
+            "[ ingress | internal | attachable | scope ] are not supported."
+        )
     if scope not in ("", "local"):
         raise Forbidden(f"cannot create a {scope} scoped network when swarm is not active")
     # API < 1.48 knows no EnableIPv4
     ipv4 = fields.boolean("EnableIPv4", True) if version >= (1, 48) else True
+    ipam = fields.object("IPAM")
     return name, {
         "driver": fields.text("Driver") or "bridge",
-        "ipam": ipam_configs(fields.object("IPAM")),
+        "ipam": ipam_configs(ipam),
+        "ipam_driver": ipam.text("Driver"),
+        "ipam_options": ipam.string_map("Options"),
         "ipv4": ipv4,
         "ipv6": fields.boolean("EnableIPv6"),
         "internal": fields.boolean("Internal"),
         "attachable": fields.boolean("Attachable"),
         "options": fields.string_map("Options"),
         "labels": fields.string_map("Labels"),
+        "config_only": fields.boolean("ConfigOnly"),
+        "config_from": fields.object("ConfigFrom").text("Network"),
     }

@@ -92,13 +92,14 @@ class Networks:
 
     def remove(self, ref: str) -> None:
         network = self._controller.network(ref)
-        name, id = network.name, network.id
+        record = network.record
+        name = record.name
         if name in PREDEFINED:
             raise Forbidden(
                 f"{name} is a pre-defined network and cannot be removed", hint="bridge, host and none are always there"
             )
         network.delete()
-        self._core.publish_network("destroy", name, id)
+        self._core.publish_network("destroy", name, record.id, driver=record.driver)
 
     def connect(self, ref: str, body: Mapping[str, Any]) -> None:
         judge(Fields(body), "Connect", warn=False)
@@ -165,13 +166,19 @@ class Networks:
             for network in self._controller.networks():
                 try:
                     record = network.record
-                    if record.name in PREDEFINED or record.name in used or record.created > before:
+                    if (
+                        record.name in PREDEFINED
+                        or record.config_only
+                        or record.name in used
+                        or record.created > before
+                    ):
                         continue
                     if filters.labels(record.labels) and filters.not_labels(record.labels) and not network.endpoints():
                         self.remove(record.id)
                         removed.append(record.name)
                 except PynetError:
                     continue  # somebody joined or deleted it meanwhile
+            self._core.events.publish("network", "prune", "", {"reclaimed": "0"})
             return {"NetworksDeleted": removed or None}
         finally:
             self._pruning.release()

@@ -228,17 +228,16 @@ TABLES: dict[str, dict[str, Rule]] = {
     # -- networks --------------------------------------------------------------------------------------------
     "Network": {
         **_all("Name", "Driver", "Internal", "Attachable", "EnableIPv4", "EnableIPv6", "Options", "Labels"),
+        "ConfigOnly": HONOURED,
         "CheckDuplicate": Honoured("names are always unique"),
         "Scope": Honoured("local; Swarm's are refused"),
         "Ingress": Refused("cannot create an ingress network when swarm is not active", error=Forbidden),
-        "ConfigOnly": Refused("configuration-only networks are not supported"),
         "ConfigFrom": Within("ConfigFrom"),
         "IPAM": Within("IPAM"),
     },
-    "ConfigFrom": {"Network": Refused("configuration-only networks are not supported")},
+    "ConfigFrom": _all("Network"),
     "IPAM": {
-        "Driver": Honoured("default; others are refused"),
-        "Options": Refused("the default IPAM driver takes no options"),
+        **_all("Driver", "Options"),
         "Config": Within("IPAMConfig"),
     },
     "IPAMConfig": _all("Subnet", "IPRange", "Gateway", "AuxiliaryAddresses"),

@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
+from types import MappingProxyType
 from typing import Protocol
 
 from ..netlib.errors import InvalidArgument, NotFound, NotSupported
@@ -28,6 +29,10 @@ from .pool import Pool
 from .prefix import parse_address
 from .request import PoolRequest
 from .space import AddressSpace
+
+NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
+SERIAL = "com.docker.network.ipam.serial"
+"""Option of the default driver: whether addresses are chosen in turn (true), or the lowest free one each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +65,24 @@ class IpamDriver(Protocol):
     name: str
 
     def open(
-        self, network: str, requests: Sequence[PoolRequest], avoid: Callable[[int], Iterable[str]]
+        self,
+        network: str,
+        requests: Sequence[PoolRequest],
+        avoid: Callable[[int], Iterable[str]],
+        options: Mapping[str, str] = NO_OPTIONS,
     ) -> tuple[PoolRequest, ...]:
         """Subnets for a network, complete with gateways; all of them or an error.  *avoid* tells, for an IP version, what the
-        host uses (prefixes and addresses): a subnet that the driver chooses stays clear of it."""
+        host uses (prefixes and addresses): a subnet that the driver chooses stays clear of it.  *options* are the network's
+        for this driver; InvalidArgument for one that it does not know."""
         ...
 
     def restore(
-        self, network: str, pools: Sequence[PoolRequest], leases: Iterable[Lease], last: Iterable[str] = ()
+        self,
+        network: str,
+        pools: Sequence[PoolRequest],
+        leases: Iterable[Lease],
+        last: Iterable[str] = (),
+        options: Mapping[str, str] = NO_OPTIONS,
     ) -> None:
         """What ``open`` and ``lease`` answered once, *last* the addresses that were chosen last."""
         ...
@@ -97,14 +112,20 @@ class DefaultIpam:
         self._lock = threading.Lock()
 
     def open(
-        self, network: str, requests: Sequence[PoolRequest], avoid: Callable[[int], Iterable[str]]
+        self,
+        network: str,
+        requests: Sequence[PoolRequest],
+        avoid: Callable[[int], Iterable[str]],
+        options: Mapping[str, str] = NO_OPTIONS,
     ) -> tuple[PoolRequest, ...]:
+        serial = _is_serial(options)
         taken: list[PoolRequest] = []
         pools: list[Pool] = []
         try:
             for request in requests:
                 used = () if request.subnet and not request.any_of_size else avoid(request.version)
                 pool, gateway = self._space.open(request, avoid=used)
+                pool.serial = serial
                 pools.append(pool)
                 taken.append(replace(request, subnet=str(pool.prefix), gateway=gateway))
         except BaseException:
@@ -116,9 +137,16 @@ class DefaultIpam:
         return tuple(taken)
 
     def restore(
-        self, network: str, pools: Sequence[PoolRequest], leases: Iterable[Lease], last: Iterable[str] = ()
+        self,
+        network: str,
+        pools: Sequence[PoolRequest],
+        leases: Iterable[Lease],
+        last: Iterable[str] = (),
+        options: Mapping[str, str] = NO_OPTIONS,
     ) -> None:
         opened = self._pools[network] = tuple(self._space.open(pool)[0] for pool in pools)
+        for pool in opened:
+            pool.serial = _is_serial(options)
         for lease in leases:
             for address in lease.addresses:
                 _pool_of(opened, address).reserve(address)
@@ -169,14 +197,25 @@ class NullIpam:
     name = "null"
 
     def open(
-        self, network: str, requests: Sequence[PoolRequest], avoid: Callable[[int], Iterable[str]]
+        self,
+        network: str,
+        requests: Sequence[PoolRequest],
+        avoid: Callable[[int], Iterable[str]],
+        options: Mapping[str, str] = NO_OPTIONS,
     ) -> tuple[PoolRequest, ...]:
         if any(request.subnet for request in requests):
             raise InvalidArgument("a network without addresses takes no subnets", hint="leave out --subnet")
+        for name in options:
+            raise InvalidArgument(f"unknown option {name} for the IPAM driver null", hint="it takes none")
         return ()
 
     def restore(
-        self, network: str, pools: Sequence[PoolRequest], leases: Iterable[Lease], last: Iterable[str] = ()
+        self,
+        network: str,
+        pools: Sequence[PoolRequest],
+        leases: Iterable[Lease],
+        last: Iterable[str] = (),
+        options: Mapping[str, str] = NO_OPTIONS,
     ) -> None:
         pass
 
@@ -208,6 +247,16 @@ def load_ipam(name: str) -> IpamDriver:
     raise NotFound(
         f"could not find plugin {name} in v1 plugin registry: plugin not found", hint="default and null are here"
     )
+
+
+def _is_serial(options: Mapping[str, str]) -> bool:
+    for name in options:
+        if name != SERIAL:
+            raise InvalidArgument(f"unknown option {name} for the IPAM driver default", hint=f"it takes {SERIAL}")
+    text = options.get(SERIAL, "true").lower()
+    if text not in ("1", "t", "true", "0", "f", "false"):
+        raise InvalidArgument(f"invalid value {text!r} for option {SERIAL}: not true or false")
+    return text in ("1", "t", "true")
 
 
 def _allocate(pools: Sequence[Pool], wanted: str) -> tuple[Pool, str]:

@@ -43,6 +43,8 @@ class Pool:
         self._leases = leases_for(size, self.version)
         self._outside: set[int] = set()
         self._hint = 0
+        self.serial = True
+        """False: the lowest free address each time, and none rests."""
 
     @property
     def subnet(self) -> netaddr.IPNetwork:
@@ -95,7 +97,7 @@ class Pool:
             leases = self._leases
             if leases.used >= leases.size:
                 raise NoAvailableAddresses(str(self.range_prefix))
-            number = leases.next_free(self._hint)
+            number = leases.next_free(self._hint if self.serial else 0)
             if number is None:
                 number = leases.next_free(0)
             assert number is not None, "fewer leases than numbers, so one is free"

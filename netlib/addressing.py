@@ -40,6 +40,11 @@ class Addressing:
             self._drivers[name] = load_ipam(name)
         return self._drivers[name]
 
+    def check(self, network: NetworkRecord, configs: Sequence[IpamConfig]) -> None:
+        """Whether these subnets could be asked for at all: InvalidNetworkConfig, NotFound (the IPAM driver)."""
+        self.driver(network.ipam_driver or "default")
+        check_request(configs, ipv6=network.ipv6)
+
     def open(
         self, network: NetworkRecord, configs: Sequence[IpamConfig], avoid: Callable[[int], Iterable[str]]
     ) -> tuple[IpamConfig, ...]:
@@ -51,7 +56,7 @@ class Addressing:
             for version, enabled in ((4, network.ipv4), (6, network.ipv6)):
                 if enabled and not any(request.version == version for request in requests):
                     requests.append(PoolRequest(version))
-        opened = self.driver(network.ipam_driver).open(network.id, requests, avoid)
+        opened = self.driver(network.ipam_driver).open(network.id, requests, avoid, network.ipam_options)
         return tuple(
             IpamConfig(pool.subnet or "", pool.ip_range or "", pool.gateway or "", dict(pool.auxiliary))
             for pool in opened
@@ -69,7 +74,9 @@ class Addressing:
             )
             for config in network.ipam
         ]
-        self.driver(network.ipam_driver).restore(network.id, pools, map(_lease, endpoints), network.last)
+        self.driver(network.ipam_driver).restore(
+            network.id, pools, map(_lease, endpoints), network.last, network.ipam_options
+        )
 
     def close(self, network: NetworkRecord) -> None:
         self.driver(network.ipam_driver).close(network.id)

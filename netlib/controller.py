@@ -21,17 +21,16 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from .addressing import host_avoids
 from .applier import Attempts, step
-from .change import Change, PoolLease, Step
-from .core import Core, claim_keys, network_key, sandbox_key
-from .decisions import check_network, decide_sandbox
+from .change import Change, Step
+from .core import Core, sandbox_key
+from .creation import create_network
+from .decisions import decide_sandbox
 from .driver import Driver
 from .errors import Forbidden, RootBusy
 from .handles import Endpoint, Network, Sandbox
@@ -41,11 +40,12 @@ from .kinds.proxy_ports import ProxyPorts
 from .model import IpamConfig, NetworkRecord, PublishedPort
 from .proxying import Proxy
 from .reconcile import Difference, check, lost_sockets, repair
-from .registry import NetworkNameTaken, Registry
+from .registry import Registry
 from .store.sqlite import Store
 from .tools import Tools
 
-PREDEFINED = ("bridge", "host", "none")
+PREDEFINED = {"bridge": "bridge", "host": "host", "none": "null"}
+"""Their names and drivers."""
 DEFAULT_BRIDGE = "pynet0"
 """Interface name of the predefined bridge network of the default root; others get a name made from the id."""
 
@@ -173,64 +173,41 @@ class Controller:
         subnet: str = "",
         ipam: Sequence[IpamConfig] = (),
         ipam_driver: str = "",
+        ipam_options: Mapping[str, str] | None = None,
         ipv4: bool = True,
         ipv6: bool = False,
         internal: bool = False,
         attachable: bool = False,
         options: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
+        config_only: bool = False,
+        config_from: str = "",
         id: str | None = None,
     ) -> Network:
         """Make a network.  *subnet* is short for ``ipam=[IpamConfig(subnet=subnet)]``; families without a subnet get one
-        from the default pools.  *ipam_driver* gives its addresses; "" is the one that its driver wants.
+        from the default pools.  *ipam_driver* gives its addresses; "" is the one that its driver wants.  With *config_only* it
+        holds a configuration for others, that are made with its name as *config_from* (configuration.py).
 
         Raises InvalidArgument (names, options, subnets), Forbidden (overlap with another network), Conflict (the name),
-        NotFound (no such driver).
+        NotFound (no such driver, no such configuration).
         """
-        the_driver = self.core.driver(driver)
         record = NetworkRecord(
             id=id or new_id(),
             name=name,
             driver=driver,
             created=time.time(),
-            scope=the_driver.scope,
-            ipam_driver=ipam_driver or the_driver.ipam,
+            ipam_driver=ipam_driver,
+            ipam_options=dict(ipam_options or {}),
             internal=internal,
             ipv4=ipv4,
             ipv6=ipv6,
             attachable=attachable,
             options=dict(options or {}),
             labels=dict(labels or {}),
+            config_only=config_only,
+            config_from=config_from,
         )
-        check_network(record)
-        the_driver.validate(record)
-        if self.registry.has_network_named(name):
-            raise NetworkNameTaken(name)
-        configs = [IpamConfig(subnet=subnet), *ipam] if subnet else list(ipam)
-        record = replace(record, ipam=self.core.addressing.open(record, configs, self._avoids))
-        try:
-            return self._create_network(the_driver, record)
-        except BaseException:
-            self.core.addressing.close(record)
-            raise
-
-    def _create_network(self, driver: Driver, record: NetworkRecord) -> Network:
-        core = self.core
-        plan = core.plans.network(record)
-        with core.turns.of(network_key(record.id), *claim_keys(plan, driver)):
-            core.check_conflicts(driver, record, plan)
-            core.claim(record, plan)
-            try:
-                core.carry_out(Change(save=(record,), make=tuple(plan), taken=(PoolLease(record),)))
-            except BaseException:
-                core.give_up(record, plan)
-                raise
-        return Network(core, record.id)
-
-    def _avoids(self, version: int) -> Iterable[str]:
-        with self.core.lock:
-            own = {key[1] for key in self.core.claims() if key[0] == "link"}
-        return host_avoids(version, own)
+        return create_network(self.core, record, [IpamConfig(subnet=subnet), *ipam] if subnet else list(ipam))
 
     def network(self, ref: str) -> Network:
         """By exact id, exact name, or a prefix of the id; NotFound, or InvalidArgument when it is ambiguous."""
@@ -246,9 +223,9 @@ class Controller:
     def ensure_predefined(self) -> None:
         """Make the networks that Docker's users expect to find: bridge, host, none."""
         bridge = {} if self.instance.suffix else {"com.docker.network.bridge.name": DEFAULT_BRIDGE}
-        for name in PREDEFINED:
+        for name, driver in PREDEFINED.items():
             if not self.registry.has_network_named(name):
-                self.create_network(name, driver=name, options=bridge if name == "bridge" else None)
+                self.create_network(name, driver=driver, options=bridge if name == "bridge" else None)
 
     # -- sandboxes and endpoints -------------------------------------------------------------------------------
 

@@ -54,6 +54,8 @@ class Core:
     def restore(self) -> None:
         """The leases that stand in the records.  A network whose IPAM driver is away gives no addresses until it is back."""
         for network in self.registry.networks.values():
+            if network.config_only:
+                continue
             try:
                 self.addressing.driver(network.ipam_driver)
             except PynetError:
@@ -120,7 +122,7 @@ class Core:
     def check_conflicts(self, driver: Driver, record: NetworkRecord, plan: Sequence[Resource]) -> None:
         """Forbidden when the network can not be there beside those that are."""
         with self.lock:
-            if driver.singleton and self.registry.network_of_driver(record.driver) is not None:
+            if driver.singleton and self.registry.network_of_driver(driver.name) is not None:
                 raise Forbidden(f'only one instance of "{record.driver}" network is allowed')
             for key in exclusive(plan):
                 other = self.registry.networks.get(self.claims().get(key, ""))

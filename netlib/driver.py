@@ -88,7 +88,7 @@ class Driver(Protocol):
         ...
 
 
-_BUILTIN = {"bridge": "bridge:BridgeDriver", "host": "host:HostDriver", "none": "none:NoneDriver"}
+_BUILTIN = {"bridge": "bridge:BridgeDriver", "host": "host:HostDriver", "null": "none:NoneDriver"}
 
 
 def driver_names() -> list[str]:

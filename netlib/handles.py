@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from ..ipam.driver import Wanted
 from .change import AddressLease, Change, HostPortLease, PoolLease
+from .configuration import ConfigurationInUse
 from .core import Core, claim_keys, endpoint_key, network_key, sandbox_key
 from .decisions import (
     ActiveEndpoints,
@@ -94,6 +95,11 @@ class Network:
         core = self.core
         with core.turns.of(network_key(self.id)):
             network = self.record
+            if network.config_only:
+                raise Forbidden(
+                    "cannot create endpoint on configuration-only network",
+                    hint=f"make a network from it: `pynet network create --config-from {network.name} NAME`",
+                )
             record = EndpointRecord(
                 id=id or secrets.token_hex(32),
                 name=name,
@@ -127,6 +133,9 @@ class Network:
             endpoints = core.registry.endpoints_of_network(self.id)
             if endpoints:
                 raise ActiveEndpoints(record, endpoints)
+            users = core.registry.networks_configured_from(record.name) if record.config_only else []
+            if users:
+                raise ConfigurationInUse(record, users)
             try:
                 core.carry_out(
                     Change(

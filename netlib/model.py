@@ -67,6 +67,7 @@ class NetworkRecord(_Record):
     """"local" to this host, or "global": shared by the hosts of a store."""
     ipam_driver: str = "default"
     """Who gives its addresses; see pynet/ipam/driver.py."""
+    ipam_options: dict[str, str] = field(default_factory=dict)
     internal: bool = False
     ipv4: bool = True
     ipv6: bool = False
@@ -76,9 +77,15 @@ class NetworkRecord(_Record):
     labels: dict[str, str] = field(default_factory=dict)
     last: tuple[str, ...] = ()
     """The addresses that were chosen last, IPv4 and IPv6: the choice goes on after them, in the next process too."""
+    config_only: bool = False
+    """Whether it only holds a configuration for others; its ``ipam`` is then the request as it was made (decisions.py)."""
+    config_from: str = ""
+    """Name of the network that its configuration was copied from."""
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> NetworkRecord:
+        if body.get("driver") == "none":
+            body = {**body, "driver": "null"}  # its name in older stores
         ipam = tuple(IpamConfig.from_body(config) for config in body.get("ipam", ()))
         last = tuple(body.get("last", ()))
         return super(NetworkRecord, cls).from_body({**body, "ipam": ipam, "last": last})

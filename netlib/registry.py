@@ -201,9 +201,14 @@ class Registry:
         return name in self._network_names
 
     def network_of_driver(self, driver: str) -> NetworkRecord | None:
-        """Any of this driver's."""
+        """Any of this driver's, but for those that only hold a configuration."""
         with self.lock:
-            return next((self.networks[id] for id in self._of_driver.get(driver, ())), None)
+            found = (self.networks[id] for id in self._of_driver.get(driver, ()))
+            return next((network for network in found if not network.config_only), None)
+
+    def networks_configured_from(self, name: str) -> list[NetworkRecord]:
+        with self.lock:
+            return [network for network in self.networks.values() if network.config_from == name]
 
     def sandbox(self, id: str) -> SandboxRecord:
         with self.lock:

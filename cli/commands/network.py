@@ -34,6 +34,8 @@ def create(parser: Parser) -> Run:
     parser.repeated("--label", metavar="NAME[=VALUE]", help="label")
     parser.option("--ipam-driver", metavar="DRIVER", default="default", help="address manager (default)")
     parser.repeated("--ipam-opt", metavar="NAME=VALUE", help="option of the address manager")
+    parser.flag("--config-only", help="only hold a configuration, for networks that are made from it")
+    parser.option("--config-from", metavar="NETWORK", help="take the configuration from there")
     parser.option("--scope", metavar="SCOPE", help="scope (local)")
     parser.argument("name", metavar="NETWORK")
     return run_create
@@ -58,6 +60,7 @@ def network_config(args: Arguments) -> dict[str, Any]:
         "Attachable": args.attachable,
         "EnableIPv6": args.ipv6,
         "EnableIPv4": args.ipv4,
+        "ConfigOnly": args.config_only,
         "Options": dict(_pair(word) for word in args.opt),
         "Labels": dict(_pair(word) for word in args.label),
         "IPAM": {
@@ -68,6 +71,8 @@ def network_config(args: Arguments) -> dict[str, Any]:
     }
     if args.scope:
         body["Scope"] = args.scope
+    if args.config_from:
+        body["ConfigFrom"] = {"Network": args.config_from}
     return body
 
 

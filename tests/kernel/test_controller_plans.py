@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -172,10 +172,14 @@ class Counting:
     name = "counting"
     released: list[Lease] = []
 
-    def open(self, network: str, requests: Sequence[PoolRequest], avoid: object) -> tuple[PoolRequest, ...]:
+    def open(
+        self, network: str, requests: Sequence[PoolRequest], avoid: object, options: Mapping[str, str]
+    ) -> tuple[PoolRequest, ...]:
+        assert options == {"site": "attic"}
         return (PoolRequest(4, "10.77.0.0/24", None, "10.77.0.1"),)
 
-    def restore(self, network: str, pools: object, leases: Any, last: object = ()) -> None:
+    def restore(self, network: str, pools: object, leases: Any, last: object, options: Mapping[str, str]) -> None:
+        assert options == {"site": "attic"}
         self.restored = list(leases)
 
     def close(self, network: str) -> None: ...
@@ -195,7 +199,7 @@ def test_an_ipam_driver_of_another_package_gives_and_gets_back_its_leases(
 
     monkeypatch.setattr(addressing, "load_ipam", load)
     controller = start_controller()
-    network = controller.create_network("web", ipam_driver="counting")
+    network = controller.create_network("web", ipam_driver="counting", ipam_options={"site": "attic"})
     sandbox, endpoint = controller.create_sandbox("a"), network.create_endpoint("a")
     endpoint.join(sandbox)
     assert (endpoint.address, endpoint.gateway) == ("10.77.0.42/24", "10.77.0.1")

@@ -235,6 +235,9 @@ class Daemon:
         for container in self.get("/containers/json", all=1).body:
             self.delete(f"/containers/{container['Id']}", force=1, v=1)
         self.post("/networks/prune")
+        for network in self.get("/networks").body:
+            if network["ConfigOnly"]:  # a prune leaves those
+                self.delete(f"/networks/{network['Id']}")
         self.post("/volumes/prune", filters={"all": ["true"]})
         assert self.get("/pynet/check").body == []
 
@@ -248,12 +251,17 @@ class Daemon:
         return self.request("DELETE", path + _query(query))
 
     def docker(
-        self, *arguments: str, input: str = "", check: bool = True, timeout: float = 30.0
+        self,
+        *arguments: str,
+        input: str = "",
+        check: bool = True,
+        timeout: float = 30.0,
+        program: str = "docker",
     ) -> subprocess.CompletedProcess[str]:
         """Run Docker's own client against this daemon."""
         environment = {**os.environ, "DOCKER_HOST": f"unix://{self.socket}", "DOCKER_CONFIG": str(self.run)}
         result = subprocess.run(
-            ["docker", *arguments], input=input, capture_output=True, text=True, timeout=timeout, env=environment,
+            [program, *arguments], input=input, capture_output=True, text=True, timeout=timeout, env=environment,
             check=False,
         )  # fmt: skip
         if check:

@@ -434,10 +434,9 @@ def test_a_failed_start_leaves_nothing_in_the_way(daemon: Daemon) -> None:
         ({"Name": "x", "IPAM": {"Config": [{"Subnet": "nonsense"}]}}, 400, ""),
         ({"Name": "x", "IPAM": {"Config": [{"Subnet": "10.5.0.0/24", "Gateway": "10.6.0.1"}]}}, 400, ""),
         ({"Name": "x", "IPAM": {"Config": [{"Subnet": "172.17.0.0/16"}]}}, 403, ""),
-        ({"Name": "x", "IPAM": {"Driver": "nosuch"}}, 400, "could not find plugin nosuch"),
+        ({"Name": "x", "IPAM": {"Driver": "nosuch"}}, 404, "could not find plugin nosuch"),
         ({"Name": "x", "EnableIPv4": False}, 400, "IPv4 or IPv6 must be enabled"),
         ({"Name": "x", "Options": {"com.docker.network.driver.mtu": "small"}}, 400, ""),
-        ({"Name": "x", "ConfigOnly": True}, 400, "configuration-only networks are not supported"),
     ],
 )
 def test_network_create_refuses(daemon: Daemon, body: dict[str, Any], status: int, message: str) -> None:
