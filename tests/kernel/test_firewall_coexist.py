@@ -12,7 +12,7 @@ import pytest
 from pynet.netlib.errors import NotSupported
 from pynet.netlib.firewall import detect
 from pynet.netlib.firewall.coexist import Coexistence
-from pynet.netlib.firewall.intents import NetworkRules
+from pynet.netlib.firewall.intents import NetworkRules, PortRule
 from pynet.netlib.firewall.iptables.process import check_installed
 from pynet.netlib.kernel.libnftables import Nft, NftError
 from pynet.plugins.testhost import Host
@@ -176,3 +176,27 @@ def test_legacy_tables_are_edited_where_they_drop_and_nobody_is_started_for_othe
     after.sync([])
     assert run(program, "-S", "FORWARD") == others
     run(program, "-F", "FORWARD")
+
+
+def test_a_legacy_translation_of_a_port_of_ours_is_told_and_nobody_is_started_where_none_can_be(
+    host: Host, open_coexistence: Callable[..., Coexistence]
+) -> None:
+    rule = ("PREROUTING", "-p", "tcp", "--dport", "8080", "-j", "REDIRECT")
+    try:
+        check_installed()
+        run("iptables-legacy", "-t", "nat", "-A", *rule)
+    except (NotSupported, FileNotFoundError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no legacy iptables here: {error}")
+    coexistence = open_coexistence(legacy=True)
+    assert coexistence._tables is not None
+
+    def translations(*ports: PortRule) -> list[str]:
+        return [one for one in coexistence.diagnose([NETWORK], ports) if "translates" in one]
+
+    assert translations() == []
+    assert not coexistence._tables.running(4), "nothing is published"
+    assert translations(PortRule("udp", "", 8080, "10.77.1.2", 80, "pba")) == []
+    assert translations(PortRule("tcp", "", 8081, "10.77.1.2", 80, "pba")) == []
+    (said,) = translations(PortRule("tcp", "", 8080, "10.77.1.2", 80, "pba"))
+    assert said.startswith("Chain legacy nat PREROUTING translates tcp port 8080 too")
+    run("iptables-legacy", "-t", "nat", "-D", *rule)

@@ -205,6 +205,28 @@ def test_a_change_that_fails_in_the_chains_of_others_leaves_nothing(
         backend.close()
 
 
+def test_a_change_that_can_not_be_undone_either_says_both(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = NftablesBackend()
+    failures = iter([OSError(errno.ENOMEM, "no memory"), OSError(errno.EIO, "no way back")])
+
+    def failing(self: Coexistence, bridges: Iterable[str]) -> None:
+        raise next(failures)
+
+    try:
+        backend.replace([NETWORK], [])
+        monkeypatch.setattr(Coexistence, "sync", failing)
+        with pytest.raises(OSError, match="no memory") as caught:
+            backend.add_network(NetworkRules("pbb", ("10.77.2.0/24",)))
+        assert caught.value.__notes__ == ["while putting the rules back: [Errno 5] no way back"]
+        monkeypatch.undo()
+        backend.add_ports([PORT])
+        assert backend.state() == ([NETWORK], [PORT]), "the next change writes all anew"
+    finally:
+        monkeypatch.undo()
+        backend.destroy()
+        backend.close()
+
+
 def test_a_change_in_pieces_that_fails_in_the_middle_leaves_nothing(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
