@@ -100,6 +100,14 @@ def lines(values: list[Any]) -> None:
     sys.stdout.write("".join(dumps(value, ascii=False) + "\n" for value in values))
 
 
+def show_plan(args: Arguments, plan: list[Any]) -> None:
+    """What a dry run answered: a line for each step, or with ``--json`` the engine's objects."""
+    if args.json:
+        lines(plan)
+    else:
+        print("".join(f"{step['Verb']} {step['What']}\n" for step in plan), end="")
+
+
 def unescape(text: str) -> str:
     """``\\t`` and ``\\n`` as a shell passes them, outside of actions."""
     return text.replace("\\t", "\t").replace("\\n", "\n")

@@ -19,6 +19,7 @@ from .container.end import End
 from .container.etc_files import HostFiles
 from .container.execs import Execs
 from .container.inbox import Inbox
+from .container.ports import Ports
 from .container.recovery import Recovery
 from .container.registry import Registry
 from .container.remove import Remove
@@ -62,8 +63,18 @@ class Engine:
         self.run = run = Run(
             core, registry, networks=attachments, volumes=volumes, hosts=hosts, end=end, stop=stop, remove=remove
         )
+        self.ports = Ports(core, registry, attachments)
         self.create = Create(core, registry, store, volumes, remove)
-        self.view = View(core, registry, networks=attachments, hosts=hosts, execs=execs, volumes=volumes, images=store)
+        self.view = View(
+            core,
+            registry,
+            networks=attachments,
+            hosts=hosts,
+            ports=self.ports,
+            execs=execs,
+            volumes=volumes,
+            images=store,
+        )
         self.inbox = Inbox(core, registry, execs, end, remove)
         self.recovery = Recovery(core, registry, networks=attachments, end=end, remove=remove, run=run)
         self.system = System(

@@ -218,6 +218,8 @@ TABLES: dict[str, dict[str, Rule]] = {
         **{name: _no_effect(name, _AT_CREATE) for name in ("Devices", "DeviceCgroupRules", "DeviceRequests", "Ulimits")},
         "Init": _no_effect("Init", _AT_CREATE),
     },
+    # -- published ports of a container that is there (ours) -------------------------------------------------
+    "Ports": {"PortBindings": Honoured('with our own "ProxyProtocol": 1 or 2')},
     # -- exec ------------------------------------------------------------------------------------------------
     "Exec": {
         **_all("User", "Privileged", "Tty", "ConsoleSize", "AttachStdin", "AttachStderr", "AttachStdout", "DetachKeys"),

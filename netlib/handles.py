@@ -33,6 +33,8 @@ from .errors import Forbidden, InvalidArgument, NotFound, PortInUse
 from .kinds.bridge import Bridge
 from .kinds.resource import Resource
 from .model import EndpointRecord, Member, NetworkRecord, PublishedPort, Room, SandboxRecord
+from .ports.holders import holder_of
+from .ports.paths import PortPath
 from .ports.portspec import PortBinding
 from .registry import NetworkNotFound
 
@@ -321,6 +323,11 @@ class Sandbox:
         """Its published ports.  They lead to the endpoint that has the default route, and stay when that changes."""
         return self.record.ports
 
+    @property
+    def port_paths(self) -> tuple[PortPath, ...]:
+        """By which way each of its published ports leads where, and why."""
+        return self.core.plans.paths(self.core.registry.room(self.id))
+
     def plan(self) -> list[Resource]:
         """What is in the kernel for the sandbox and all that is joined to it."""
         return self.core.plans.room(self.core.registry.room(self.id))
@@ -366,6 +373,8 @@ class Sandbox:
     def _name_holder(self, error: PortInUse) -> None:
         """Leases know ids; people know names."""
         registry = self.core.registry
+        if not error.holder and (process := self.core.tools.at_home(holder_of, error.proto, error.host_ip, error.port)):
+            error.hint = f"{process} holds it; {PortInUse.hint}"
         with self.core.lock:
             if error.holder in registry.sandboxes:
                 holder = f"sandbox {error.holder[:12]}"

@@ -27,6 +27,7 @@ from .kinds.rules import NetworkFirewall, PortForwards
 from .kinds.sysctl import Sysctl
 from .model import EndpointRecord, Member, NetworkRecord, PublishedPort, Record, Room, SandboxRecord
 from .ports.leases import UNSPECIFIED
+from .ports.paths import PortPath, path_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +156,13 @@ class Plans:
         if self.has_proxy and proxied:
             plan.append(ProxyPorts(room.sandbox.id, tuple(proxied)))
         return plan
+
+    def paths(self, room: Room) -> tuple[PortPath, ...]:
+        """By which way each published port leads where: read off the plan, so that it is what was made."""
+        plan = self._ports(room)
+        rules = [rule for resource in plan if isinstance(resource, PortForwards) for rule in resource.rules]
+        served = {p.id: (p.target_ip, p.target_port) for one in plan if isinstance(one, ProxyPorts) for p in one.ports}
+        return tuple(path_of(port, rules, served.get(port.id)) for port in room.sandbox.ports)
 
     # -- changes ---------------------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from .record import Container
 if TYPE_CHECKING:
     from ...netlib.controller import Controller
     from ...netlib.handles import Endpoint, Network, Sandbox
+    from ...netlib.model import PublishedPort
     from ...netlib.ports.portspec import PortBinding
 
 PREDEFINED = frozenset({"bridge", "host", "none"})
@@ -116,7 +117,7 @@ class ContainerNetworks:
             sandbox = self.controller.create_sandbox(container.id, host=container.network_mode == "host")
             for name in list(container.networks):
                 self._join(container, name, sandbox)
-            self._publish(container, sandbox, bindings)
+            self.publish(container, sandbox, bindings)
         except PynetError as error:
             self._undo(container)
             raise rephrase(error, f"failed to set up container networking: {error}") from error
@@ -185,6 +186,8 @@ class ContainerNetworks:
         try:
             sandbox = self.controller.sandbox(container.id)
             self._join(container, name, sandbox)
+            if not sandbox.ports:  # they waited for a network that publishes
+                self.publish(container, sandbox, container.bindings)
         except BaseException:
             self.forget(container, [name])
             raise
@@ -239,11 +242,12 @@ class ContainerNetworks:
 
     # -- ports -----------------------------------------------------------------------------------------------
 
-    def _publish(self, container: Container, sandbox: Sandbox, bindings: list[PortBinding]) -> None:
+    def publish(self, container: Container, sandbox: Sandbox, bindings: list[PortBinding]) -> tuple[PublishedPort, ...]:
+        """What was published: nothing while the container is on no network that publishes ports."""
         if not bindings:
-            return
+            return ()
         try:
-            sandbox.publish(bindings)
+            return sandbox.publish(bindings)
         except PynetError as error:
             if isinstance(error, PortInUse) and error.holder in self.controller.registry.sandboxes:
                 holder = self.controller.registry.room(error.holder)

@@ -21,6 +21,7 @@ from .etc_files import HostFiles
 from .execs import Execs
 from .listing import LIST_FILTERS, Listing
 from .mounts import inspect_mounts
+from .ports import Ports
 from .record import Container
 from .registry import Registry
 from .shapes import Look, NetworkLook, inspect_shape, summary_shape
@@ -34,6 +35,7 @@ class View:
         *,
         networks: ContainerNetworks,
         hosts: HostFiles,
+        ports: Ports,
         execs: Execs,
         volumes: Volumes,
         images: ImageStore,
@@ -42,6 +44,7 @@ class View:
         self._registry = registry
         self._networks = networks
         self._hosts = hosts
+        self._ports = ports
         self._execs = execs
         self._volumes = volumes
         self._images = images
@@ -85,6 +88,7 @@ class View:
             mounts=inspect_mounts(container.mounts, self._volumes.path),
             execs=self._execs.ids_of(container.id),
         )
+        shape["NetworkSettings"]["PortPaths"] = self._ports.show(container.id)
         return {**shape, **self._sizes(container)} if size else shape
 
     def summaries(

@@ -1,6 +1,6 @@
 """The grammar of published ports: the text of ``-p``, the Engine API's PortBindings, and ``--expose``.
 
-    -p  [[HOST_IP:][HOST_PORT[-LAST]]:]CONTAINER_PORT[-LAST][/tcp|/udp|/sctp][,proxy-protocol=1|2]
+    -p  [[HOST_IP:][HOST_PORT[-LAST]]:]CONTAINER_PORT[-LAST][/PROTO[+PROTO...]][,proxy-protocol=1|2]      PROTO tcp, udp, sctp
 
     80                          a port of the host's choosing, on every address
     8080:80                     that port, on every address
@@ -8,6 +8,7 @@
     127.0.0.1::80               a port of the host's choosing, on one address
     8000-8010:80-90             port by port; the ranges are equally long
     8000-8010:80                any free port of the range
+    53:53/udp+tcp               both protocols (ours); ports of the host's choosing are chosen for each by itself
     8080:80,proxy-protocol=2    the container is told each client's address (ours; docs/proxy.md)
 
 All come out as one ``PortBinding`` a container port.  Texts of errors are those of Docker's parsers (go-connections:
@@ -89,6 +90,28 @@ class PortBinding:
         return format_publish(self)
 
 
+class PortSelection:
+    """What ``port rm`` names: host ports as they are published."""
+
+    __slots__ = ("first", "host_ip", "last", "protos")
+
+    def __init__(self, host_ip: str, first: int, last: int, protos: list[str]) -> None:
+        self.host_ip, self.first, self.last, self.protos = host_ip, first, last, protos
+
+    def __contains__(self, port: tuple[str, str, int]) -> bool:
+        """Whether (protocol, host address, host port) is meant."""
+        proto, host_ip, number = port
+        return proto in self.protos and self.host_ip in ("", host_ip) and self.first <= number <= self.last
+
+
+def parse_host_ports(text: str) -> PortSelection:
+    """``[HOST_IP:]HOST_PORT[-LAST][/PROTO[+PROTO...]]``, tcp where no protocol is named."""
+    left, _, proto = text.partition("/")
+    ip, _, ports = left.rpartition(":")
+    first, last = _range(ports, f"invalid hostPort: {ports}")
+    return PortSelection(_host_ip(ip), first, last, _protos(proto))
+
+
 class _NotAPort(ValueError):
     """Why a text is no port or range."""
 
@@ -123,22 +146,22 @@ def _parse_ports(text: str, option: str | None) -> list[PortBinding]:
     container, _, proto = container.partition("/")
     if not container:
         raise InvalidArgument(f"no port specified: {text}<empty>", hint=_HINT)
-    proto = _proto(proto)
+    protos = _protos(proto)
     host_ip = _host_ip(ip)
     first, last = _range(container, f"invalid containerPort: {container}")
-    version = 0 if option is None else _option(option, proto)
-    if not host:
-        return [PortBinding(proto, host_ip, 0, 0, port, version) for port in range(first, last + 1)]
-    host_first, host_last = _range(host, f"invalid hostPort: {host}")
-    if first == last:
-        return [PortBinding(proto, host_ip, host_first, host_last, first, version)]
-    if last - first != host_last - host_first:
+    host_first, host_last = _range(host, f"invalid hostPort: {host}") if host else (0, 0)
+    if host and first != last and last - first != host_last - host_first:
         raise InvalidArgument(
             f"invalid ranges specified for container and host Ports: {container} and {host}",
             hint="give both ranges the same length, or a range of host ports for one container port",
         )
-    offset = host_first - first
-    return [PortBinding(proto, host_ip, port + offset, port + offset, port, version) for port in range(first, last + 1)]
+    found: list[PortBinding] = []
+    for proto in protos:
+        version = 0 if option is None else _option(option, proto)
+        for port in range(first, last + 1):
+            low, high = (host_first, host_last) if not host or first == last else (port + host_first - first,) * 2
+            found.append(PortBinding(proto, host_ip, low, high, port, version))
+    return found
 
 
 def format_publish(binding: PortBinding) -> str:
@@ -234,6 +257,15 @@ def _proto(text: str) -> str:
     if proto not in PROTOCOLS:
         raise InvalidArgument(f"invalid proto: {proto}", hint=f"choose one of {', '.join(PROTOCOLS)}")
     return proto
+
+
+def _protos(text: str) -> list[str]:
+    """One protocol, or several with + between them."""
+    words = text.split("+")
+    protos = [_proto(one) for one in words]
+    if len(words) > 1 and ("" in words or len(set(protos)) < len(protos)):
+        raise InvalidArgument(f"invalid proto: {text}", hint="name each protocol once, as tcp+udp")
+    return protos
 
 
 def _host_ip(text: str) -> str:

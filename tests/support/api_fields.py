@@ -56,6 +56,8 @@ FIELDS: dict[str, str] = {
     "DriverOpts": "com.docker.network.endpoint.ifname",
     # api/types/container/hostconfig.go, UpdateConfig; Init is in the API's description of it (api/swagger.yaml, Resources)
     "Update": f"{RESOURCES} RestartPolicy Init",
+    # ours: docs/live.md
+    "Ports": "PortBindings",
     # api/types/container/exec.go; Detach was in ExecConfig until 1.41
     "Exec": (
         "User Privileged Tty ConsoleSize AttachStdin AttachStderr AttachStdout DetachKeys Env WorkingDir Cmd Detach"
