@@ -30,7 +30,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..netlib.errors import InternalError, InvalidArgument, NotSupported, PynetError, RootBusy
+from ..netlib.errors import InternalError, InvalidArgument, NotSupported, PynetError, RootBusy, Unavailable
 from ..netlib.instance import Instance
 from .container.record import RUNNING
 
@@ -62,7 +62,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 # -- pieces of the start -----------------------------------------------------------------------------------------
 
 
-def take_lock(run: Path) -> int:
+def take_lock(run: Path, *, again: bool = False) -> int:
+    """The lock, with our process id in its file; RootBusy while another pynetd has it.
+
+    An orderly end leaves the file empty (``leave_lock``), a kill does not.  Both that watch start a dead one *again*: when the
+    one that won is ended in order before the other has got here, that one must not take its place (Unavailable).
+    """
     fd = os.open(run / "pynetd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -70,10 +75,19 @@ def take_lock(run: Path) -> int:
         holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
         os.close(fd)
         raise RootBusy(str(run), f"process {holder}" if holder else "") from None
+    if again and not os.fstat(fd).st_size:
+        os.close(fd)
+        raise Unavailable("pynetd was ended while it was being started again", hint="`pynet daemon start` starts it")
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     (run / "pynetd.pid").write_text(f"{os.getpid()}\n")
     return fd
+
+
+def leave_lock(fd: int) -> None:
+    """At an orderly end."""
+    os.ftruncate(fd, 0)
+    os.close(fd)
 
 
 def socket_path(host: str | None, run: Path) -> str:
@@ -169,7 +183,7 @@ class Daemon:
             arguments.proxy_workers, arguments.proxy_drain, arguments.metrics_addr, strict=not arguments.again
         )
         ensure_directories(self.instance.root, self.instance.run)
-        self._lock = take_lock(self.instance.run)
+        self._lock = take_lock(self.instance.run, again=arguments.again)
         self._path = socket_path(arguments.host, self.instance.run)
         self._sock = bind(self._path)
         self._helpers = Helpers(self.instance, own_command(arguments, self.instance), proxy)
@@ -315,7 +329,7 @@ class Daemon:
                 log.warning("%s", error)
         self._controller.close()
         self._remove_files()
-        os.close(self._lock)
+        leave_lock(self._lock)
 
     def _remove_files(self) -> None:
         for path in (Path(self._path), self.instance.run / "pynetd.pid"):

@@ -25,12 +25,12 @@ from pynet.engine.container.listing import _name_matches  # pyright: ignore[repo
 from pynet.engine.container.mounts import parse_mount
 from pynet.engine.container.record import Container, State
 from pynet.engine.container.run import Run
-from pynet.engine.daemon import bind
+from pynet.engine.daemon import bind, leave_lock, take_lock
 from pynet.engine.events import EventBus
 from pynet.engine.fields import Fields
 from pynet.engine.reserve import Reserve
 from pynet.engine.volumes import Volumes
-from pynet.netlib.errors import InternalError, InvalidArgument, NotFound, NotModified, PynetError
+from pynet.netlib.errors import InternalError, InvalidArgument, NotFound, NotModified, PynetError, RootBusy, Unavailable
 from pynet.netlib.store.sqlite import Store
 
 # -- connections ---------------------------------------------------------------------------------------------------------
@@ -124,6 +124,18 @@ def test_a_socket_that_its_group_can_not_have(
     else:
         bind(path).close()
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_pynetd_that_is_started_again_takes_a_dead_ones_place_and_no_ended_ones(tmp_path: Path) -> None:
+    first = take_lock(tmp_path)
+    with pytest.raises(RootBusy, match=f"process {os.getpid()}"):
+        take_lock(tmp_path, again=True)
+    os.close(first)  # as a kill leaves it
+    second = take_lock(tmp_path, again=True)
+    leave_lock(second)
+    with pytest.raises(Unavailable, match="ended while it was being started again"):
+        take_lock(tmp_path, again=True)
+    os.close(take_lock(tmp_path))
 
 
 def test_who_waits_for_anothers_start_of_the_engine_starts_none(tmp_path: Path) -> None:
