@@ -76,7 +76,9 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "inspect": ("inspect:inspect_network", "Show all that is known about networks"),
         "connect": ("network:connect", "Connect a container to a network"),
         "disconnect": ("network:disconnect", "Disconnect a container from a network"),
+        "limit": ("traffic:limit", "Limit how fast a container may receive and send on a network"),
         "rm": ("network:rm", "Remove networks"),
+        "stats": ("traffic:stats", "Show what containers received and sent on networks"),
         "prune": ("system:prune_networks", "Remove all networks that no container uses"),
     },
     "image": {

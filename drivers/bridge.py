@@ -32,6 +32,7 @@ from ..netlib.kinds.rules import NetworkFirewall
 from ..netlib.kinds.sysctl import FORWARDING6, Sysctl
 from ..netlib.kinds.veth import Veth
 from ..netlib.model import EndpointRecord, NetworkRecord, SandboxRecord
+from ..netlib.shaping import is_option as is_rate_limit
 
 DEFAULT_MTU = 1500
 
@@ -128,8 +129,8 @@ def parse_options(options: Mapping[str, str]) -> BridgeOptions:
 def _parse(options: tuple[tuple[str, str], ...]) -> BridgeOptions:
     values: dict[str, Any] = {}
     for name, text in options:
-        if name in _IGNORED:
-            continue
+        if name in _IGNORED or is_rate_limit(name):
+            continue  # of the latter the library takes care
         known = _OPTIONS.get(_SHORT.get(name, name))
         if known is None:
             raise InvalidArgument(
@@ -154,6 +155,7 @@ class BridgeDriver:
     scope = "local"
     ipam = "default"
     singleton = False
+    shapes = frozenset({"in", "out"})
 
     def validate(self, network: NetworkRecord) -> None:
         parse_options(network.options)

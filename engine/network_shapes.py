@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from ..netlib.errors import Forbidden, InvalidArgument
+from ..netlib.kernel.traffic import LinkCounters
 from ..netlib.model import EndpointRecord, IpamConfig, NetworkRecord
+from ..netlib.shaping import Limits
 from .fields import Fields
 from .times import rfc3339
 from .versions import Version
@@ -61,6 +64,20 @@ def containers_shape(endpoints: Iterable[EndpointRecord]) -> dict[str, Any]:
             "IPv6Address": endpoint.address6,
         }
         for endpoint in endpoints
+    }
+
+
+def statistics_shape(network: str, endpoint: EndpointRecord, counted: LinkCounters, limits: Limits) -> dict[str, Any]:
+    """One entry of ``GET /pynet/networks/stats``; the numbers have the names of Docker's ``stats``, limits are bytes a second."""
+    return {
+        "Network": network,
+        "NetworkID": endpoint.network,
+        "Container": endpoint.name,
+        "ContainerID": endpoint.sandbox,
+        "EndpointID": endpoint.id,
+        "Interface": endpoint.ifname,
+        "Counters": asdict(counted),
+        "Limits": asdict(limits),
     }
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..netlib import shaping
 from ..netlib.driver import driver_names
 from ..netlib.errors import Conflict, Forbidden, InvalidArgument, NotFound, PynetError
+from ..netlib.statistics import Meter
 from .container.attachment import PREDEFINED, ContainerNetworks, endpoint_settings
 from .container.etc_files import HostFiles
 from .container.record import Container
@@ -15,7 +17,7 @@ from .container.registry import Registry
 from .core import Core
 from .fields import Fields
 from .filters import Filters
-from .network_shapes import containers_shape, create_arguments, network_shape
+from .network_shapes import containers_shape, create_arguments, network_shape, statistics_shape
 from .options import judge
 from .versions import Version
 
@@ -75,6 +77,22 @@ class Networks:
         shape = network_shape(network.record)
         shape["Containers"] = containers_shape(e.record for e in network.endpoints())
         return shape
+
+    def statistics(self, ref: str = "") -> Sequence[dict[str, Any]]:
+        """pynet's own: what the endpoints of one network, or of all, have counted, as their containers see it."""
+        meter = Meter(self._controller.tools)
+        networks = [self._controller.network(ref)] if ref else self._controller.networks()
+        found: list[dict[str, Any]] = []
+        for network in networks:
+            try:
+                name = network.name
+                for endpoint in network.endpoints():
+                    record = endpoint.record
+                    if record.sandbox and record.ifname:
+                        found.append(statistics_shape(name, record, endpoint.statistics(meter), endpoint.limits))
+            except NotFound:
+                continue  # it went while we looked
+        return sorted(found, key=lambda one: (one["Network"], one["Container"]))
 
     # -- changing --------------------------------------------------------------------------------------------
 
@@ -136,6 +154,17 @@ class Networks:
         if running:
             self._hosts.follow_networks({id}, also=container)
             self._core.publish_network("disconnect", name, id, container=container.id)
+
+    def limit(self, ref: str, body: Mapping[str, Any]) -> None:
+        """pynet's own: change the rates of a container's connection."""
+        judge(Fields(body), "Limit", warn=False)
+        container = self._registry.get(self._container_ref(body))
+        name, _ = self._name_for(ref, container)
+        options = Fields(body).string_map("DriverOpts")
+        shaping.parse({option: text for option, text in options.items() if text})
+        with container.lock:
+            self._attachments.limit(container, name, options)
+            self._registry.save(container)
 
     def _name_for(self, ref: str, container: Container) -> tuple[str, str]:
         """Name and id; also of a network that is gone and stands on the container's record still, which could else not start."""

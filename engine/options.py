@@ -22,6 +22,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ..netlib import shaping
 from ..netlib.errors import Forbidden, InvalidArgument, PynetError
 from .fields import Fields
 
@@ -208,7 +209,7 @@ TABLES: dict[str, dict[str, Rule]] = {
         "LinkLocalIPs": Refused("link-local addresses are not supported"),
     },
     "DriverOpts": {
-        "com.docker.network.endpoint.ifname": HONOURED,
+        **_all("com.docker.network.endpoint.ifname", *shaping.OPTIONS, *shaping.OPTIONS.values()),
         "*": Refused("unknown option of an endpoint: {name}"),
     },
     # -- container update ------------------------------------------------------------------------------------
@@ -243,6 +244,11 @@ TABLES: dict[str, dict[str, Rule]] = {
         "Config": Within("IPAMConfig"),
     },
     "IPAMConfig": _all("Subnet", "IPRange", "Gateway", "AuxiliaryAddresses"),
+    "Limit": {"Container": HONOURED, "DriverOpts": Within("Rates")},
+    "Rates": {
+        **_all(*shaping.OPTIONS, *shaping.OPTIONS.values()),
+        "*": Refused("only rates can be changed while a container is connected, not {name}"),
+    },
     "Connect": {"Container": HONOURED, "EndpointConfig": Within("EndpointSettings")},
     "Disconnect": {"Container": HONOURED, "Force": Honoured("nothing to do: a container is never half attached")},
     # -- volumes ---------------------------------------------------------------------------------------------

@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from . import shaping
 from .addressing import host_avoids
 from .change import Change, PoolLease
 from .configuration import ConfigurationNotFound, configuration, configured
 from .core import Core, claim_keys, network_key
 from .decisions import check_network
-from .driver import Driver
+from .driver import Driver, directions
 from .errors import NotFound
 from .handles import Network
 from .model import IpamConfig, NetworkRecord
@@ -59,6 +60,7 @@ def _create(core: Core, driver: Driver, record: NetworkRecord, ipam: Sequence[Ip
     record = replace(record, driver=driver.name, scope=driver.scope, ipam_driver=_ipam_driver(driver, record), ipam=())
     check_network(record)
     driver.validate(record)
+    shaping.check(record, {}, directions(driver))
     record = replace(record, ipam=core.addressing.open(record, ipam, lambda version: _avoids(core, version)))
     try:
         return _make(core, driver, record)

@@ -91,6 +91,14 @@ class Driver(Protocol):
 _BUILTIN = {"bridge": "bridge:BridgeDriver", "host": "host:HostDriver", "null": "none:NoneDriver"}
 
 
+def directions(driver: Driver) -> frozenset[str]:
+    """Which ways the driver's endpoints can be limited in rate ("in", "out"): its ``shapes``, if it has one.
+
+    "out" wants an interface in the sandbox, "in" a pair (kinds/veth.py) whose other end is the host's.
+    """
+    return frozenset(getattr(driver, "shapes", ()))
+
+
 def driver_names() -> list[str]:
     """The drivers that can be had here, the built-in ones and those of other packages."""
     from importlib.metadata import entry_points

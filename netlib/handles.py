@@ -11,11 +11,13 @@ gone all the same, the error at the end says what stayed in the kernel, and ``re
 from __future__ import annotations
 
 import secrets
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from ..ipam.driver import Wanted
+from . import shaping
+from .applier import step
 from .change import AddressLease, Change, HostPortLease, PoolLease
 from .configuration import ConfigurationInUse
 from .core import Core, claim_keys, endpoint_key, network_key, sandbox_key
@@ -28,8 +30,9 @@ from .decisions import (
     decide_publish,
     decide_unpublish,
 )
-from .driver import Driver
+from .driver import Driver, directions
 from .errors import Forbidden, InvalidArgument, NotFound, PortInUse
+from .kernel.traffic import LinkCounters
 from .kinds.bridge import Bridge
 from .kinds.resource import Resource
 from .model import EndpointRecord, Member, NetworkRecord, PublishedPort, Room, SandboxRecord
@@ -37,6 +40,7 @@ from .ports.holders import holder_of
 from .ports.paths import PortPath
 from .ports.portspec import PortBinding
 from .registry import NetworkNotFound
+from .statistics import Meter
 
 __all__ = ["ActiveEndpoints", "Endpoint", "Network", "Sandbox"]
 
@@ -85,12 +89,13 @@ class Network:
         mac: str | None = None,
         aliases: Sequence[str] = (),
         gw_priority: int = 0,
+        options: Mapping[str, str] | None = None,
         id: str | None = None,
     ) -> Endpoint:
         """Reserve a name and addresses on the network; nothing is made in the kernel before ``join``.
 
-        Raises InvalidArgument (an address outside the network), Forbidden (an address or name that is taken), Conflict
-        (no address is left).
+        *options* limit its rates (shaping.py).  Raises InvalidArgument (an address outside the network, an option),
+        Forbidden (an address or name that is taken), Conflict (no address is left).
         """
         if not name.strip():
             raise InvalidArgument("invalid endpoint name: name is empty")
@@ -102,6 +107,7 @@ class Network:
                     "cannot create endpoint on configuration-only network",
                     hint=f"make a network from it: `pynet network create --config-from {network.name} NAME`",
                 )
+            shaping.check(network, options or {}, directions(core.driver(network.driver)))
             record = EndpointRecord(
                 id=id or secrets.token_hex(32),
                 name=name,
@@ -109,6 +115,7 @@ class Network:
                 aliases=tuple(aliases),
                 gw_priority=gw_priority,
                 static=tuple(address for address in (ip, ip6) if address),
+                options=dict(options or {}),
             )
             core.registry.check_name(record)
             wanted = Wanted(record.id, ip or "", ip6 or "", decide_mac(mac, "") if mac else "")
@@ -281,6 +288,44 @@ class Endpoint:
         with self.core.lock:
             record = self.core.registry.endpoints.get(self.id)
         return record.sandbox if record is not None else ""
+
+    # -- rates -----------------------------------------------------------------------------------------------
+
+    @property
+    def limits(self) -> shaping.Limits:
+        """What holds for it now: its network's limits, and its own in their place."""
+        record = self.record
+        return shaping.limits(Network(self.core, record.network).record, record.options)
+
+    def limit(self, **options: str) -> None:
+        """Change its own limits, live where it is joined: ``rate_in``, ``rate_out``, ``burst``, written as in shaping.py.
+
+        "0" is no limit, "" what the network's options say; what is not given stays.  InvalidArgument, and all as it was.
+        """
+        with self._turn() as room:
+            record = self.record
+            network = Network(self.core, record.network).record
+            changed = shaping.changed(record.options, options)
+            shaping.check(network, changed, directions(self.core.driver(network.driver)))
+            after = replace(record, options=changed)
+            if room is None:
+                self.core.carry_out(Change(save=(after,)))
+                return
+            members = tuple(replace(m, endpoint=after) if m.endpoint.id == self.id else m for m in room.members)
+            self.core.carry_out(self.core.plans.change(room, Room(room.sandbox, members)))
+
+    def statistics(self, meter: Meter | None = None) -> LinkCounters:
+        """Bytes, packets, errors and drops each way since it joined, as the sandbox sees them; all zero while it is not joined.
+
+        A *meter* that several endpoints are asked with looks at the kernel once for all of them.
+        """
+        room = self._room()
+        member = room.member(self.id) if room is not None else None
+        if room is None or member is None:
+            return LinkCounters()
+        with step("read", "the interfaces' counters"):
+            plan = self.core.plans.interfaces(member, room.sandbox)
+            return (meter or Meter(self.core.tools)).of(plan, room.sandbox.path, member.endpoint.ifname)
 
     # -- publishing ------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from .kinds.sysctl import Sysctl
 from .model import EndpointRecord, Member, NetworkRecord, PublishedPort, Record, Room, SandboxRecord
 from .ports.leases import UNSPECIFIED
 from .ports.paths import PortPath, path_of
+from .shaping import shapers
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Plans:
         members: list[Member] = []
         for member in room.members:
             try:
-                plan += self._endpoint(member, sandbox)
+                plan += self.interfaces(member, sandbox)
                 members.append(member)
             except PynetError as error:
                 if away is None:
@@ -91,11 +92,17 @@ class Plans:
                 plan.append(resource)
         return plan
 
-    def _endpoint(self, member: Member, sandbox: SandboxRecord) -> Iterator[Resource]:
+    def interfaces(self, member: Member, sandbox: SandboxRecord) -> list[Resource]:
+        """What must exist for one endpoint alone, without routes and ports."""
+        return list(self._interfaces(member, sandbox))
+
+    def _interfaces(self, member: Member, sandbox: SandboxRecord) -> Iterator[Resource]:
         endpoint = member.endpoint
         if endpoint.addresses and endpoint.ifname:
             yield Flows(tuple(address.partition("/")[0] for address in endpoint.addresses))
-        yield from self.driver_of(member.network.driver).endpoint_plan(member.network, endpoint, sandbox)
+        plan = list(self.driver_of(member.network.driver).endpoint_plan(member.network, endpoint, sandbox))
+        yield from plan
+        yield from shapers(member.network, endpoint, sandbox, plan)
 
     @staticmethod
     def _routes(sandbox: SandboxRecord, members: Sequence[Member]) -> Iterator[Resource]:

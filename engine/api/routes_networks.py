@@ -38,6 +38,16 @@ async def disconnect(call: Call) -> web.StreamResponse:
     return call.empty(200)
 
 
+async def limit(call: Call) -> web.StreamResponse:
+    body = await call.json()
+    await call.work(call.engine.networks.limit, call["id"], body)
+    return call.empty()
+
+
+async def statistics(call: Call) -> web.StreamResponse:
+    return call.reply(await call.wait(call.engine.networks.statistics, call.text("network")))
+
+
 async def remove_network(call: Call) -> web.StreamResponse:
     await call.work(call.engine.networks.remove, call["id"])
     return call.empty()
@@ -55,5 +65,7 @@ ROUTES: list[Route] = [
     ("GET", "/networks/{id}", inspect_network),
     ("POST", "/networks/{id}/connect", connect),
     ("POST", "/networks/{id}/disconnect", disconnect),
+    ("GET", "/pynet/networks/stats", statistics),
+    ("POST", "/pynet/networks/{id}/limit", limit),
     ("DELETE", "/networks/{id}", remove_network),
 ]

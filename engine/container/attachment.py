@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ...netlib import shaping
 from ...netlib.applier import Attempts
 from ...netlib.errors import (
     Conflict,
@@ -49,6 +50,7 @@ def endpoint_settings(body: Any) -> dict[str, Any]:
     """One EndpointSettings of a request: checked, and only the keys that are the user's to choose."""
     fields = Fields(body, "EndpointSettings.")
     ipam = fields.object("IPAMConfig")
+    shaping.parse(fields.string_map("DriverOpts"))  # whether the network can is known when it is joined
     settings: dict[str, Any] = {
         "IPAMConfig": None,
         "Links": None,
@@ -97,6 +99,14 @@ def requested_networks(mode: str, body: Any, mac: str = "") -> dict[str, dict[st
     for name, settings in networks.items():
         check_settings(name, settings)
     return networks
+
+
+def _not_connected(container: Container, network_name: str) -> PynetError:
+    article = "network" if container.running else "the network"
+    return InternalError(
+        f"container {container.id} is not connected to {article} {network_name}",
+        hint="`pynet inspect` shows the networks of a container",
+    )
 
 
 class ContainerNetworks:
@@ -207,15 +217,26 @@ class ContainerNetworks:
             raise Forbidden("container cannot be disconnected from host network or connected to host network")
         entry = container.networks.get(network_name)
         if entry is None:
-            article = "network" if container.running else "the network"
-            raise InternalError(
-                f"container {container.id} is not connected to {article} {network_name}",
-                hint="`pynet inspect` shows the networks of a container",
-            )
+            raise _not_connected(container, network_name)
         endpoint = self.endpoint(entry) if container.running else None
         del container.networks[network_name]
         if endpoint is not None:
             endpoint.delete()
+
+    def limit(self, container: Container, network_name: str, options: Mapping[str, str]) -> None:
+        """Change the rates of one connection, at once where the container runs; "" takes an option off."""
+        entry = container.networks.get(network_name)
+        if entry is None:
+            raise _not_connected(container, network_name)
+        endpoint = self.endpoint(entry) if container.running else None
+        own = entry["settings"].get("DriverOpts") or {}
+        rates = shaping.changed({name: text for name, text in own.items() if shaping.is_option(name)}, options)
+        if endpoint is not None:
+            endpoint.limit(**options)
+        else:
+            shaping.parse(rates)
+        own = {name: text for name, text in own.items() if not shaping.is_option(name)} | rates
+        entry["settings"] = {**entry["settings"], "DriverOpts": own or None}
 
     def _join(self, container: Container, name: str, sandbox: Sandbox) -> None:
         entry = container.networks[name]
@@ -230,6 +251,7 @@ class ContainerNetworks:
             mac=settings.get("MacAddress") or None,
             aliases=tuple(settings.get("Aliases") or ()),
             gw_priority=settings.get("GwPriority") or 0,
+            options={name: text for name, text in options.items() if shaping.is_option(name)},
         )
         entry["network_id"], entry["endpoint_id"] = network.id, endpoint.id
         endpoint.join(sandbox, ifname=options.get("com.docker.network.endpoint.ifname", ""))

@@ -36,12 +36,16 @@ from typing import Self
 
 from ..ifname import check_ifname
 from . import rtnl_messages as messages
+from . import traffic
 from .netlink import Answer, Message, NetlinkError, NetlinkSocket
 from .rtnl_messages import AddressInfo, LinkInfo, RouteInfo
+from .traffic import Bucket, LinkCounters, QueueInfo
 
 __all__ = ["AddressInfo", "LinkInfo", "NetlinkError", "RouteInfo", "Rtnetlink"]
 
 _GONE = (errno.ENODEV,)
+_NO_BUCKET = (errno.ENODEV, errno.ENOENT, errno.EINVAL)
+"""What taking a queue away may say where there is none of ours (net/sched/sch_api.c, tc_get_qdisc)."""
 _SIOCGIFINDEX = 0x8933  # linux/sockios.h; a netlink socket answers it as any other does
 _NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES)
 """What asking for a route may say where there is none, or one that forbids (net/ipv4/fib_semantics.c, fib_props)."""
@@ -271,6 +275,32 @@ class Rtnetlink:
         """The routing rules, as texts that are equal for equal rules."""
         family = socket.AF_INET6 if version == 6 else socket.AF_INET
         return [messages.read_rule(answer.body) for answer in self._netlink.dump(messages.get_rules(family))]
+
+    # -- traffic ------------------------------------------------------------------------------------------------
+
+    def set_bucket(self, index: int, bucket: Bucket) -> None:
+        """Limit what leaves by the link; in the place of the limit that it has, without a moment between.  ENOENT from a
+        kernel without tbf."""
+        self._netlink.transact([traffic.set_bucket(index, bucket)])
+
+    def delete_bucket(self, index: int) -> None:
+        """Take our limit away; another queue than ours stays, and a link that is gone is fine."""
+        self._netlink.transact([traffic.del_bucket(index)], ignore=_NO_BUCKET)
+
+    def queues(self) -> dict[int, QueueInfo]:
+        """The root queues of all links, by index."""
+        found = [traffic.read_queue(answer.body) for answer in self._netlink.dump(traffic.get_queues())]
+        return {queue.index: queue for queue in found if queue is not None}
+
+    def statistics(self, index: int) -> LinkCounters | None:
+        """What one link counted; None when it is gone."""
+        answers = self._netlink.transact([traffic.get_statistics(index)], ignore=_GONE)
+        return traffic.read_statistics(answers[0].body)[1] if answers else None
+
+    def all_statistics(self) -> dict[int, LinkCounters]:
+        """What every link counted, by index."""
+        answers = self._netlink.dump(traffic.get_statistics())
+        return dict(traffic.read_statistics(answer.body) for answer in answers)
 
     # -- inner --------------------------------------------------------------------------------------------------
 

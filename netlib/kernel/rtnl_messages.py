@@ -20,7 +20,7 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_GETRULE = 34
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_QDISC, IFLA_MASTER = 1, 3, 4, 5, 6, 10
 IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_GROUP, IFLA_NET_NS_FD, IFLA_EXT_MASK = 16, 18, 20, 27, 28, 29
 IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 31, 32
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
@@ -57,6 +57,8 @@ class LinkInfo:
     alias: str
     isolated: bool = False
     """Of a bridge's port: the bridge passes nothing between it and other isolated ones."""
+    qdisc: str = ""
+    """Kind of its root queue."""
 
     @property
     def up(self) -> bool:
@@ -263,6 +265,7 @@ def read_link(body: bytes) -> LinkInfo:
         peer=_number(found.get(IFLA_LINK)),
         alias=_text(found.get(IFLA_IFALIAS)),
         isolated=any(attributes(info.get(IFLA_INFO_SLAVE_DATA, b"")).get(IFLA_BRPORT_ISOLATED, b"")),
+        qdisc=_text(found.get(IFLA_QDISC)),
     )
 
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import bridge, flows, listeners, namespace, proxy_ports, route, rules, sysctl, veth
+from . import bridge, flows, listeners, namespace, proxy_ports, route, rules, shaper, sysctl, veth
 
-MODULES = (sysctl, namespace, bridge, veth, route, listeners, rules, proxy_ports, flows)
+MODULES = (sysctl, namespace, bridge, veth, shaper, route, listeners, rules, proxy_ports, flows)

@@ -16,6 +16,7 @@ from typing import TypeVar
 from ..firewall.intents import NetworkRules, PortRule
 from ..kernel.netns import is_netns
 from ..kernel.rtnl_messages import AddressInfo, LinkInfo, RouteInfo
+from ..kernel.traffic import QueueInfo
 from ..tools import Tools
 from .resource import Key, Resource
 
@@ -39,6 +40,7 @@ class Sight:
         self.complete = complete
         """Whether the plan is all that there should be: not while the driver of some network is away."""
         self._interiors: dict[str, Interior | None] = {}
+        self._queues: dict[str, dict[int, QueueInfo]] = {}
 
     def wanted(self, value: type[R]) -> list[R]:
         """The plan's resources of this class."""
@@ -88,6 +90,16 @@ class Sight:
         if path not in self._interiors:
             self._interiors[path] = self._look(path) if is_netns(path) else None
         return self._interiors[path]
+
+    def queues(self, path: str) -> dict[int, QueueInfo]:
+        """The root queues of the interfaces in a sandbox, or ("") of the host's, by index."""
+        if path not in self._queues:
+            if path:
+                with self.tools.inside(path) as inside:
+                    self._queues[path] = inside.rtnl.queues()
+            else:
+                self._queues[path] = self.tools.rtnl.queues()
+        return self._queues[path]
 
     def _look(self, path: str) -> Interior:
         with self.tools.inside(path) as inside:

@@ -1,4 +1,4 @@
-"""docs/library.md: its examples run, in order, and print what the page says."""
+"""docs/library.md and docs/traffic.md: their examples run, in order, and print what the pages say."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pynet.plugins.testhost import Host
 
-PAGE = Path(__file__).parents[2] / "docs/library.md"
+DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"^```(python|output)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def test_the_examples_do_what_the_page_says(host: Host, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("page", "least"), [("library.md", 9), ("traffic.md", 3)])
+def test_the_examples_do_what_the_page_says(host: Host, tmp_path: Path, page: str, least: int) -> None:
     names: dict[str, Any] = {"root": tmp_path / "root", "run": tmp_path / "run", "os": os}
-    blocks = BLOCK.findall(PAGE.read_text())
-    assert len(blocks) > 8
+    blocks = BLOCK.findall((DOCS / page).read_text())
+    assert len(blocks) >= least
     shown = ""
     for number, (kind, text) in enumerate(blocks):
         if kind == "output":
@@ -26,7 +29,7 @@ def test_the_examples_do_what_the_page_says(host: Host, tmp_path: Path) -> None:
             continue
         output = io.StringIO()
         with contextlib.redirect_stdout(output):
-            exec(compile(text, f"docs/library.md block {number}", "exec"), names)
+            exec(compile(text, f"docs/{page} block {number}", "exec"), names)
         shown = output.getvalue()
     controller = names["controller"]
     again = type(controller)(tmp_path / "root", tmp_path / "run")

@@ -15,6 +15,11 @@ RESOURCES = (
 )
 """api/types/container/hostconfig.go, Resources."""
 
+RATES = (
+    "com.docker.network.endpoint.rate_in com.docker.network.endpoint.rate_out com.docker.network.endpoint.burst "
+    "rate_in rate_out burst"
+)
+
 FIELDS: dict[str, str] = {
     # api/types/container/config.go, and CreateRequest of create_request.go around it
     "Config": (
@@ -53,7 +58,10 @@ FIELDS: dict[str, str] = {
         "IPv6Gateway GlobalIPv6Address GlobalIPv6PrefixLen DNSNames"
     ),
     "EndpointIPAMConfig": "IPv4Address IPv6Address LinkLocalIPs",
-    "DriverOpts": "com.docker.network.endpoint.ifname",
+    # ifname is moby's; the rest is pynet's own (docs/traffic.md)
+    "DriverOpts": f"com.docker.network.endpoint.ifname {RATES}",
+    "Rates": RATES,
+    "Limit": "Container DriverOpts",
     # api/types/container/hostconfig.go, UpdateConfig; Init is in the API's description of it (api/swagger.yaml, Resources)
     "Update": f"{RESOURCES} RestartPolicy Init",
     # ours: docs/live.md
