@@ -35,6 +35,8 @@ from ..netlib.model import EndpointRecord, NetworkRecord, SandboxRecord
 from ..netlib.shaping import is_option as is_rate_limit
 
 DEFAULT_MTU = 1500
+GATEWAY_OF = {4: "DefaultGatewayIPv4", 6: "DefaultGatewayIPv6"}
+"""Auxiliary addresses that are the containers' next hop, in place of the bridge's own (Docker's names)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,4 +232,7 @@ def _hop(network: NetworkRecord, address: str) -> str:
     if not address:
         return ""
     value = ip_address(address.partition("/")[0])
-    return next((config.gateway for config in network.ipam if value in ip_network(config.subnet)), "")
+    for config in network.ipam:
+        if value in ip_network(config.subnet):
+            return config.aux.get(GATEWAY_OF[config.version], config.gateway)
+    return ""

@@ -25,6 +25,8 @@ class Core:
     revivals: Revivals = field(default_factory=Revivals)
     warnings: list[str] = field(default_factory=list)
     """What ``info`` tells about this engine's start; added to while it starts."""
+    default_network: str = "bridge"
+    """Of containers that name none; "none" where the engine's options leave the network bridge out."""
     limit_controllers: frozenset[str] = frozenset()
     """cgroup controllers that containers can be limited by, as the supervisor found them."""
 

@@ -33,6 +33,8 @@ from typing import Any
 from ..netlib.errors import InternalError, InvalidArgument, NotSupported, PynetError, RootBusy, Unavailable
 from ..netlib.instance import Instance
 from .container.record import RUNNING
+from .default_bridge import address_pools, default_bridge, unmet
+from .grammar import network_options
 
 log = logging.getLogger("pynetd")
 
@@ -53,6 +55,17 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--proxy-drain", type=float, help="seconds that proxied connections have when their container ends (10)"
     )
     parser.add_argument("--metrics-addr", help="IP:PORT where Prometheus is told what the proxy carries (nowhere)")
+    for name, metavar, text in network_options.OPTIONS:
+        parser.add_argument(name, metavar=metavar, help=text)
+    for name, text in network_options.SWITCHES:
+        parser.add_argument(name, metavar="true|false", nargs="?", const="true", help=text)
+    parser.add_argument(
+        network_options.POOL,
+        metavar=network_options.POOL_VALUE,
+        action="append",
+        default=[],
+        help=network_options.POOL_HELP,
+    )
     parser.add_argument("--again", action="store_true", help="started by the other processes, not by a user")
     parser.add_argument("--log", help="write messages to this file, not to standard error")
     parser.add_argument("--ready-fd", type=int, help="descriptor that gets 1 and a newline when the socket is served")
@@ -164,10 +177,12 @@ def own_command(arguments: argparse.Namespace, instance: Instance) -> list[str]:
     """How the others start us again."""
     argv = [sys.executable, "-I", "-m", "pynet.engine.daemon", "--root", str(instance.root), "--run", str(instance.run)]
     argv += ["--firewall", arguments.firewall, "--log", str(instance.run / "pynetd.log")]
-    for name in ("host", "proxy_workers", "proxy_drain", "metrics_addr"):
-        value = getattr(arguments, name)
-        if value is not None:
-            argv += ["--" + name.replace("_", "-"), str(value)]
+    names = ("--host", "--proxy-workers", "--proxy-drain", "--metrics-addr", *network_options.names())
+    for name in names:
+        value = getattr(arguments, name.lstrip("-").replace("-", "_"))
+        for one in value if isinstance(value, list) else [value]:
+            if one is not None:
+                argv.append(f"{name}={one}")
     return [*argv, "--again"]
 
 
@@ -179,6 +194,8 @@ class Daemon:
 
         self.arguments = arguments
         self.instance = Instance.at(arguments.root, arguments.run)
+        self._bridge = default_bridge(arguments)
+        self._pools = address_pools(arguments.default_address_pool)
         proxy = ProxySettings.of(
             arguments.proxy_workers, arguments.proxy_drain, arguments.metrics_addr, strict=not arguments.again
         )
@@ -225,6 +242,7 @@ class Daemon:
                 self.instance.run,
                 proxy=self._helpers.forwarder,
                 firewall=self.arguments.firewall,
+                default_pools=self._pools,
             )
             reserve.make()
         finally:
@@ -243,6 +261,7 @@ class Daemon:
                 supervisor,
                 reserve,
                 warnings=warnings,
+                default_network="bridge" if self._bridge is not None else "none",
                 limit_controllers=frozenset(about.get("cgroups", ())),
             )
         )
@@ -251,6 +270,7 @@ class Daemon:
         supervisor.subscribe(engine.inbox.on_event)
         engine.recovery.follow_supervisor()
         engine.recovery.settle_endpoints()
+        warnings += self._adapt_bridge()
         supervisor.on_reconnect = lambda: engine.pools.submit(engine.recovery.follow_supervisor)
         self._helpers.on_revival = engine.core.revivals.happened
         try:
@@ -266,13 +286,25 @@ class Daemon:
     def _ensure_networks(self) -> list[str]:
         """The predefined networks.  Without a firewall there is no bridge, but host and none are of use."""
         try:
-            self._controller.ensure_predefined()
+            self._controller.ensure_predefined(self._bridge)
         except (PynetError, OSError) as error:
             log.error("the default bridge network can not be made: %s", error)
-            for name, driver in (("host", "host"), ("none", "null")):
-                if not self._controller.registry.has_network_named(name):
-                    self._controller.create_network(name, driver=driver)
+            self._controller.ensure_predefined(None)
             return [f"there is no default bridge network: {error}"]
+        return []
+
+    def _adapt_bridge(self) -> list[str]:
+        """The network ``bridge`` as this start's options ask, and not an earlier one's."""
+        registry = self._controller.registry
+        try:
+            if self._bridge is None:
+                if registry.has_network_named("bridge"):
+                    self._controller.network("bridge").delete()
+            elif registry.has_network_named("bridge") and not self._controller.adapt_bridge(self._bridge):
+                return [unmet()]
+        except (PynetError, OSError) as error:
+            log.error("the default bridge network: %s", error)
+            return [unmet(error)]
         return []
 
     async def serve(self) -> None:

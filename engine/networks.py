@@ -105,6 +105,8 @@ class Networks:
                 hint="bridge, host and none are always there; choose another name",
             )
         network = self._controller.create_network(name, **arguments)
+        if any(config.subnet for config in arguments["ipam"]):
+            warnings += self._controller.routes_in_the_way(network)
         self._core.publish_network("create", network.name, network.id)
         return {"Id": network.id, "Warning": "; ".join(warnings)}
 

@@ -145,9 +145,15 @@ class System:
             "InitCommit": {"ID": ""},
             "SecurityOptions": ["name=seccomp,profile=builtin"],
             "FirewallBackend": {"Driver": self._networks.firewall()},
+            **self._pools(),
             "CDISpecDirs": [],
             "Warnings": [*self._of_the_store(), *self._core.warnings, *self._of_the_host()],
         }  # fmt: skip
+
+    def _pools(self) -> dict[str, Any]:
+        """Those that the engine was started with, if any."""
+        pools = self._core.controller.default_pools
+        return {"DefaultAddressPools": [{"Base": base, "Size": size} for base, size in pools]} if pools else {}
 
     def disk_usage(self, types: set[str]) -> dict[str, Any]:
         """/system/df of API 1.51 and before; ``types`` empty means all."""

@@ -11,6 +11,7 @@ with its host id: stable over restarts, different between hosts.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .errors import InvalidPool
@@ -59,6 +60,13 @@ def unique_local(instance: str) -> DefaultPool:
     """The /64s of the /48 that belongs to this instance id."""
     global_id = int.from_bytes(hashlib.sha256(instance.encode("utf-8", "surrogateescape")).digest()[-5:], "big")
     return DefaultPool(Prefix(6, 0xFD << 120 | global_id << 80, 48), 64)
+
+
+def replaced_pools(configured: Iterable[tuple[str, int]], instance: str) -> tuple[DefaultPool, ...]:
+    """The defaults with those of a family replaced that *configured*, (base, size) each, has any of.  InvalidPool."""
+    own = [DefaultPool.parse(base, size) for base, size in configured]
+    families = {pool.base.version for pool in own}
+    return (*own, *(pool for pool in default_pools(instance) if pool.base.version not in families))
 
 
 def default_pools(instance: str) -> tuple[DefaultPool, ...]:

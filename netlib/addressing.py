@@ -5,9 +5,9 @@ Nothing is stored here: at start each driver gets its networks' pools and their 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from ipaddress import ip_address
+from collections.abc import Callable, Iterable, Sequence
 
+from ..ipam.defaults import DefaultPool
 from ..ipam.driver import DefaultIpam, IpamDriver, Lease, NullIpam, Wanted, load_ipam
 from ..ipam.errors import NoAvailableAddresses
 from ..ipam.request import PoolRequest, check_request
@@ -29,9 +29,11 @@ class NoAddressLeft(NoAvailableAddresses):
 
 
 class Addressing:
-    def __init__(self, instance: str) -> None:
+    def __init__(self, pools: Sequence[DefaultPool]) -> None:
+        """*pools* are where subnets for networks that name none come from."""
+        self.pools = tuple(pools)
         self._drivers: dict[str, IpamDriver] = {
-            driver.name: driver for driver in (DefaultIpam(AddressSpace(instance=instance)), NullIpam())
+            driver.name: driver for driver in (DefaultIpam(AddressSpace(pools=self.pools)), NullIpam())
         }
 
     def driver(self, name: str) -> IpamDriver:
@@ -63,7 +65,9 @@ class Addressing:
         )
 
     def restore(self, network: NetworkRecord, endpoints: Iterable[EndpointRecord]) -> None:
-        """The pools and leases of a network that is in the store."""
+        """The pools and leases of a network that is in the store; one that only holds a configuration has none."""
+        if network.config_only:
+            return
         pools = [
             PoolRequest(
                 config.version,
@@ -97,63 +101,3 @@ class Addressing:
 
 def _lease(endpoint: EndpointRecord) -> Lease:
     return Lease(endpoint.address, endpoint.address6, endpoint.lease)
-
-
-def host_avoids(version: int, but: Collection[str] = ()) -> list[str]:
-    """Prefixes and addresses of an IP *version* that default pools must stay clear of: the host's routes and name servers.
-
-    Routes through the interfaces named in *but*, our own bridges, are left out: their pools are in use already, and there may
-    be thousands.  Read from the calling thread's namespace: /proc/thread-self/net/{route,ipv6_route} (proc_net(5)),
-    /etc/resolv.conf.
-    """
-    routes = _routes4(but) if version == 4 else _routes6(but)
-    return [*routes, *(address for address in _name_servers() if ip_address(address).version == version)]
-
-
-def _routes4(but: Collection[str]) -> list[str]:
-    found: list[str] = []
-    for line in _lines("/proc/thread-self/net/route")[1:]:
-        name, _, rest = line.partition("\t")
-        if name in but:
-            continue
-        fields = rest.split()
-        destination, mask = (int.from_bytes(bytes.fromhex(fields[at]), "little") for at in (0, 6))
-        if mask:
-            found.append(f"{ip_address(destination)}/{mask.bit_count()}")
-    return found
-
-
-def _routes6(but: Collection[str]) -> list[str]:
-    found: list[str] = []
-    for line in _lines("/proc/thread-self/net/ipv6_route"):
-        if line[line.rfind(" ") + 1 :] in but:
-            continue
-        fields = line.split()
-        length = int(fields[1], 16)
-        if length:
-            found.append(f"{ip_address(bytes.fromhex(fields[0]))}/{length}")
-    return found
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        with open(path, encoding="ascii") as file:
-            return file.read().splitlines()
-    except FileNotFoundError:
-        return []  # a kernel without this family
-
-
-def _name_servers() -> list[str]:
-    found: list[str] = []
-    try:
-        with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                words = line.split()
-                if len(words) > 1 and words[0] == "nameserver":
-                    try:
-                        found.append(str(ip_address(words[1].partition("%")[0])))
-                    except ValueError:
-                        continue  # resolv.conf(5): the resolver passes over it too
-    except OSError:
-        pass  # no resolver configured
-    return found

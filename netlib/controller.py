@@ -23,9 +23,11 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
+from ..ipam.defaults import replaced_pools
 from .applier import Attempts, step
 from .change import Change, Step
 from .core import Core, sandbox_key
@@ -34,18 +36,19 @@ from .decisions import decide_sandbox
 from .driver import Driver
 from .errors import Forbidden, RootBusy
 from .handles import Endpoint, Network, Sandbox
+from .host_uses import routes_in_the_way
 from .instance import Instance
 from .kinds.namespace import Netns
 from .kinds.proxy_ports import ProxyPorts
 from .model import IpamConfig, NetworkRecord, PublishedPort
+from .predefined import ANY_BRIDGE, PREDEFINED, DefaultBridge, on_existing_bridge
 from .proxying import Proxy
 from .reconcile import Difference, check, lost_sockets, repair
 from .registry import Registry
 from .store.sqlite import Store
 from .tools import Tools
 
-PREDEFINED = {"bridge": "bridge", "host": "host", "none": "null"}
-"""Their names and drivers."""
+BRIDGE_NAME = "com.docker.network.bridge.name"
 DEFAULT_BRIDGE = "pynet0"
 """Interface name of the predefined bridge network of the default root; others get a name made from the id."""
 
@@ -65,13 +68,18 @@ class Controller:
         *,
         proxy: Proxy | None = None,
         firewall: str = "auto",
+        default_pools: Sequence[tuple[str, int]] = (),
     ) -> None:
         """Take the root directory and load what is there; nothing in the kernel is touched before it is needed.
 
         *proxy* serves published ports that NAT can not (loopback, IPv6 host to IPv4 container); without one, loopback
-        goes through NAT as well.  *firewall* is "auto", "nftables" or "iptables".
+        goes through NAT as well.  *firewall* is "auto", "nftables" or "iptables".  *default_pools* are
+        blocks that subnets of a length are cut from ("10.50.0.0/16", 24) for networks that name none; a family that they say
+        nothing of keeps its own (ipam/defaults.py).
         """
         self.instance = Instance.at(root, run)
+        self.default_pools = tuple(default_pools)
+        pools = replaced_pools(default_pools, self.instance.digest)
         with ExitStack() as opened:
             self._make_directories()
             with step("lock", self.instance.root):
@@ -82,7 +90,7 @@ class Controller:
             opened.callback(self.registry.close)
             self.tools = Tools(self.instance, firewall=firewall, proxy=proxy)
             opened.callback(self.tools.close)
-            self.core = Core(self.registry, self.tools)
+            self.core = Core(self.registry, self.tools, pools)
             self.core.restore()
             self.lost_ports: list[PublishedPort] = []
             """Published ports that another program took while nobody held their sockets."""
@@ -220,12 +228,48 @@ class Controller:
             records = sorted(self.registry.networks.values(), key=lambda record: (record.created, record.name))
         return [Network(self.core, record.id) for record in records]
 
-    def ensure_predefined(self) -> None:
-        """Make the networks that Docker's users expect to find: bridge, host, none."""
-        bridge = {} if self.instance.suffix else {"com.docker.network.bridge.name": DEFAULT_BRIDGE}
+    def ensure_predefined(self, bridge: DefaultBridge | None = ANY_BRIDGE) -> None:
+        """Make the networks that Docker's users expect to find and that are not there; without *bridge* not that one."""
         for name, driver in PREDEFINED.items():
-            if not self.registry.has_network_named(name):
-                self.create_network(name, driver=driver, options=bridge if name == "bridge" else None)
+            if self.registry.has_network_named(name) or (name == "bridge" and bridge is None):
+                continue
+            if bridge is not None and name == "bridge":
+                self._make_bridge(self._default_bridge(bridge), None)
+            else:
+                self.create_network(name, driver=driver)
+
+    def adapt_bridge(self, bridge: DefaultBridge) -> bool:
+        """Make the network ``bridge`` anew, under its id, if it is not as asked; False while something is joined to it."""
+        network, bridge = self.network("bridge"), self._default_bridge(bridge)
+        if bridge.is_met_by(network.record):
+            return True
+        if network.endpoints():
+            return False
+        before = network.record
+        network.delete()
+        try:
+            self._make_bridge(bridge, before.id)
+        except BaseException:
+            self._make_bridge(DefaultBridge(before.ipam, before.ipv6, before.options), before.id)
+            raise
+        return True
+
+    def _default_bridge(self, bridge: DefaultBridge) -> DefaultBridge:
+        name = bridge.options.get(BRIDGE_NAME)
+        if name:
+            with step("look at", f"bridge {name}"):
+                return on_existing_bridge(bridge, name, self.tools.rtnl)
+        if self.instance.suffix:
+            return bridge
+        return replace(bridge, options={BRIDGE_NAME: DEFAULT_BRIDGE, **bridge.options})
+
+    def _make_bridge(self, bridge: DefaultBridge, id: str | None) -> None:
+        self.create_network("bridge", ipam=bridge.ipam, ipv6=bridge.ipv6, options=bridge.options, id=id)
+
+    def routes_in_the_way(self, network: Network) -> list[str]:
+        """A sentence for each subnet of the network that a route of the host overlaps: a subnet that was asked for may."""
+        with step("read", "the host's routes"):
+            return routes_in_the_way(network.record.ipam, self.core.own_links())
 
     # -- sandboxes and endpoints -------------------------------------------------------------------------------
 

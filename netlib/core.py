@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..ipam.defaults import DefaultPool
 from . import change as changes
 from .addressing import Addressing
 from .applier import Applier
@@ -40,12 +41,12 @@ class _Shown(Exception):
 
 
 class Core:
-    def __init__(self, registry: Registry, tools: Tools) -> None:
+    def __init__(self, registry: Registry, tools: Tools, pools: Sequence[DefaultPool]) -> None:
         self.registry, self.tools = registry, tools
         self.lock = registry.lock
         self.turns = Turns()
         self.applier = Applier(tools)
-        self.addressing = Addressing(tools.instance.digest)
+        self.addressing = Addressing(pools)
         self.plans = Plans(self.driver, has_proxy=tools.proxy is not None)
         self._drivers: dict[str, Driver] = {}
         self._claims: dict[Key, str] | None = None
@@ -54,8 +55,6 @@ class Core:
     def restore(self) -> None:
         """The leases that stand in the records.  A network whose IPAM driver is away gives no addresses until it is back."""
         for network in self.registry.networks.values():
-            if network.config_only:
-                continue
             try:
                 self.addressing.driver(network.ipam_driver)
             except PynetError:
@@ -118,6 +117,11 @@ class Core:
                     except PynetError:
                         continue
             return self._claims
+
+    def own_links(self) -> frozenset[str]:
+        """Names of the host's interfaces that networks claim."""
+        with self.lock:
+            return frozenset(key[1] for key in self.claims() if key[0] == "link")
 
     def check_conflicts(self, driver: Driver, record: NetworkRecord, plan: Sequence[Resource]) -> None:
         """Forbidden when the network can not be there beside those that are."""

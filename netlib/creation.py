@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from ipaddress import ip_network
 
+from ..ipam.errors import NoMoreSubnets, PoolOverlap
 from . import shaping
-from .addressing import host_avoids
 from .change import Change, PoolLease
 from .configuration import ConfigurationNotFound, configuration, configured
 from .core import Core, claim_keys, network_key
@@ -20,6 +21,7 @@ from .decisions import check_network
 from .driver import Driver, directions
 from .errors import NotFound
 from .handles import Network
+from .host_uses import HostUse, host_uses
 from .model import IpamConfig, NetworkRecord
 from .registry import NetworkNameTaken
 
@@ -61,12 +63,49 @@ def _create(core: Core, driver: Driver, record: NetworkRecord, ipam: Sequence[Ip
     check_network(record)
     driver.validate(record)
     shaping.check(record, {}, directions(driver))
-    record = replace(record, ipam=core.addressing.open(record, ipam, lambda version: _avoids(core, version)))
+    record = replace(record, ipam=_open(core, record, ipam))
     try:
         return _make(core, driver, record)
     except BaseException:
         core.addressing.close(record)
         raise
+
+
+def _open(core: Core, record: NetworkRecord, ipam: Sequence[IpamConfig]) -> tuple[IpamConfig, ...]:
+    try:
+        return core.addressing.open(record, ipam, lambda version: [use.prefix for use in _uses(core, version)])
+    except PoolOverlap as error:
+        holder = _network_with(core, error.holder)
+        error.hint = (
+            f"{error.requested} overlaps {error.holder} of network {holder}; choose another subnet, or remove it"
+        )
+        raise
+    except NoMoreSubnets as error:
+        error.hint = f"{_in_the_way(core, error.version)}; {NoMoreSubnets.hint}"
+        raise
+
+
+def _network_with(core: Core, subnet: str) -> str:
+    with core.lock:
+        known = core.registry.networks.values()
+        found = (one.name for one in known if any(config.subnet == subnet for config in one.ipam))
+        return next(found, "that is made just now")
+
+
+def _in_the_way(core: Core, version: int) -> str:
+    """Who has the default subnets: networks, and what of the host lies in their blocks."""
+    blocks = [ip_network(str(pool.base)) for pool in core.addressing.pools if pool.base.version == version]
+    said = [
+        f"the host's {use}"
+        for use in _uses(core, version)
+        if any(block.overlaps(ip_network(use.prefix, strict=False)) for block in blocks)
+    ]
+    with core.lock:
+        networks = [one.name for one in core.registry.networks.values() if not one.config_only and one.subnets(version)]
+    if networks:
+        said.insert(0, f"{len(networks)} networks ({', '.join([*networks[:3], *(['...'] if networks[3:] else [])])})")
+    more = f" and {len(said) - 6} more" if said[6:] else ""
+    return f"they are used by {', '.join(said[:6])}{more}" if said else "there are none of that size"
 
 
 def _ipam_driver(driver: Driver, record: NetworkRecord) -> str:
@@ -87,7 +126,5 @@ def _make(core: Core, driver: Driver, record: NetworkRecord) -> Network:
     return Network(core, record.id)
 
 
-def _avoids(core: Core, version: int) -> Iterable[str]:
-    with core.lock:
-        own = {key[1] for key in core.claims() if key[0] == "link"}
-    return host_avoids(version, own)
+def _uses(core: Core, version: int) -> Iterable[HostUse]:
+    return host_uses(version, core.own_links())

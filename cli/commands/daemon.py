@@ -11,6 +11,7 @@ import select
 import signal
 import sys
 
+from ...engine.grammar import network_options
 from ...netlib.errors import Conflict, InternalError, NotFound, PynetError
 from ..launch import LOG_NAME, engine_argv, is_serving, start_engine
 
@@ -37,6 +38,11 @@ def daemon(parser: Parser) -> Run:
     parser.flag("--all", help="with stop: containers and the other processes too")
     for name, metavar, text in _OPTIONS:
         parser.option(name, metavar=metavar, help=text)
+    for name, metavar, text in network_options.OPTIONS:
+        parser.option(name, metavar=metavar, help=text)
+    for name, text in network_options.SWITCHES:
+        parser.flag(name, default=name != "--ipv6", help=text)
+    parser.repeated(network_options.POOL, metavar=network_options.POOL_VALUE, help=network_options.POOL_HELP)
     parser.argument("action", count="?", metavar="start|stop|status", help="nothing: run it here, in the foreground")
     return run
 
@@ -73,8 +79,21 @@ def run(args: Arguments) -> int:
 
 
 def _engine_options(args: Arguments) -> list[str]:
-    given = ((name, getattr(args, name[2:].replace("-", "_"))) for name, _, _ in _OPTIONS)
-    return [word for name, value in given if value is not None for word in (name, value)]
+    """The words of the engine's own command line that say the same."""
+    words: list[str] = []
+    for name, _, _ in (*_OPTIONS, *network_options.OPTIONS):
+        value = getattr(args, _field(name))
+        words += [] if value is None else [name, value]
+    for name, _ in network_options.SWITCHES:
+        on = getattr(args, _field(name))
+        words += [] if on == (name != "--ipv6") else [f"{name}={'true' if on else 'false'}"]
+    for value in getattr(args, _field(network_options.POOL)):
+        words += [network_options.POOL, value]
+    return words
+
+
+def _field(option: str) -> str:
+    return option[2:].replace("-", "_")
 
 
 def _status(settings: Settings) -> int:

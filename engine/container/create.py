@@ -73,11 +73,14 @@ class Create:
         id = secrets.token_hex(32)
         if not Fields(body).object("Healthcheck").body:
             warnings += judge(Fields({"Healthcheck": image.defaults.get("Healthcheck")}, "the image's "), "Config")
+        if Fields(body).object("HostConfig").text("NetworkMode") in ("", "default"):
+            host.config["NetworkMode"] = self._core.default_network
         if Fields(body).boolean("NetworkDisabled"):
             host.config["NetworkMode"] = "none"
         mode = host.config["NetworkMode"] = self._network_mode(host.config["NetworkMode"])
         config = complete_config(body, image.defaults, os.uname().nodename if mode == "host" else id[:12])
-        networks = requested_networks(mode, body.get("NetworkingConfig"), config.get("MacAddress", ""))
+        networking = self._with_default(body.get("NetworkingConfig"))
+        networks = requested_networks(mode, networking, config.get("MacAddress", ""))
         points = mounting.parse_all(
             host.config["Binds"] or [],
             Fields(host.config).objects("Mounts"),
@@ -131,6 +134,14 @@ class Create:
                 else "Log driver none: attach shows no output, since it reads what is written"
             )
         return warnings
+
+    def _with_default(self, networking: Any) -> Any:
+        """``NetworkingConfig`` in which the network "default" has its name, where that is not bridge's."""
+        settings = Fields(networking, "NetworkingConfig.").object("EndpointsConfig").body
+        default = self._core.default_network
+        if default == "bridge" or "default" not in settings:
+            return networking
+        return {"EndpointsConfig": {default if name == "default" else name: one for name, one in settings.items()}}
 
     def _network_mode(self, mode: str) -> str:
         if mode.startswith("container:"):

@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pynet.netlib import addressing
 from pynet.netlib.applier import Applier, StepFailed
 from pynet.netlib.controller import Controller
 from pynet.netlib.errors import Conflict, Forbidden, NotFound
 from pynet.netlib.handles import Endpoint, Network
+from pynet.netlib.host_uses import HostUse, host_uses
 from pynet.netlib.kinds.resource import Resource
 from pynet.netlib.ports.portspec import parse_publish
 
@@ -208,7 +208,7 @@ def test_nobody_waits_while_the_hosts_routes_are_read(controller: Controller, mo
     went_on: list[bool] = []
     others: list[threading.Thread] = []
 
-    def with_others(version: int, but: Collection[str]) -> list[str]:
+    def with_others(version: int, but: Collection[str]) -> list[HostUse]:
         done = threading.Event()
 
         def go_on() -> None:
@@ -219,9 +219,9 @@ def test_nobody_waits_while_the_hosts_routes_are_read(controller: Controller, mo
         others.append(threading.Thread(target=go_on))
         others[-1].start()
         went_on.append(done.wait(PATIENCE))
-        return addressing.host_avoids(version, but)
+        return host_uses(version, but)
 
-    monkeypatch.setattr("pynet.netlib.controller.host_avoids", with_others)
+    monkeypatch.setattr("pynet.netlib.creation.host_uses", with_others)
     network = controller.create_network("web", ipv6=True)
     for thread in others:
         thread.join()

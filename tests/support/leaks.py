@@ -141,7 +141,7 @@ def ends_with_its_process() -> Generator[None]:
 def lost_leases(controller: Controller) -> list[str]:
     """Addresses and ports that *controller* holds and no record explains (+), or the reverse (-), a line each."""
     registry = controller.registry
-    addressing = Addressing(controller.instance.digest)
+    addressing = Addressing(controller.core.addressing.pools)
     ports = HostPorts(has_proxy=False)
     for network in registry.networks.values():
         addressing.restore(network, registry.endpoints_of_network(network.id))

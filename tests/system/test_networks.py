@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pynet.plugins.testhost import playing_host
+from pynet.plugins.testhost import Host, playing_host
 
 from support.engine import Daemon, warm_up
 
@@ -47,6 +49,10 @@ def inspect(daemon: Daemon, name: str) -> dict[str, Any]:
     assert reply.status == 200, reply
     found: dict[str, Any] = reply.body
     return found
+
+
+def warnings(daemon: Daemon) -> list[str]:
+    return list(daemon.get("/info").body["Warnings"])
 
 
 def names(daemon: Daemon, **filters: list[str]) -> list[str]:
@@ -162,3 +168,93 @@ def test_dockers_clients_make_configurations_and_networks_from_them(daemon: Daem
     assert "mtu 1400" in answer
     refused = daemon.docker("network", "rm", "office", check=False, program=client)
     assert 'configuration network "office" is in use' in refused.stderr
+
+
+# -- the default bridge and the default pools ------------------------------------------------------------------------
+
+
+def test_the_engines_options_say_what_the_default_bridge_is_like(host: Host) -> None:
+    with Daemon.running("--bip", "10.5.0.1/24", "--fixed-cidr", "10.5.0.128/25", "--mtu", "1400") as daemon:
+        daemon.bootstrap()
+        made = inspect(daemon, "bridge")
+        assert made["IPAM"]["Config"] == [{"Subnet": "10.5.0.0/24", "IPRange": "10.5.0.128/25", "Gateway": "10.5.0.1"}]
+        look = daemon.docker("run", "--rm", "busybox", "ip", "addr").stdout
+        assert "10.5.0.128/24" in look
+        assert "mtu 1400" in look
+        ids = {network["Name"]: network["Id"] for network in daemon.get("/networks").body}
+
+        daemon.docker("run", "-d", "--name", "box", "busybox", "sleep", "1000")
+        daemon.terminate()
+        daemon.arguments = ("--bip", "10.6.0.1/24", "--default-gateway", "10.6.0.254")
+        daemon.start()
+        assert inspect(daemon, "bridge")["IPAM"]["Config"][0]["Subnet"] == "10.5.0.0/24", "somebody is on it"
+        assert any("network bridge is not as the engine's options say" in text for text in warnings(daemon))
+        daemon.docker("exec", "box", "ping", "-c", "1", "-W", "2", "10.5.0.1")
+
+        daemon.docker("rm", "-f", "box")
+        daemon.terminate()
+        daemon.start()
+        assert {network["Name"]: network["Id"] for network in daemon.get("/networks").body} == ids, "another, same id"
+        assert not any("network bridge" in text for text in warnings(daemon))
+        look = daemon.docker("run", "--rm", "busybox", "ip", "route").stdout
+        assert "default via 10.6.0.254" in look
+        assert "10.6.0.0/24" in look
+        assert daemon.get("/pynet/check").body == []
+
+
+def test_without_a_default_bridge_containers_have_no_network(host: Host) -> None:
+    with Daemon.running("--bridge", "none") as daemon:
+        daemon.bootstrap()
+        assert names(daemon) == ["host", "none"]
+        assert daemon.docker("run", "--rm", "busybox", "ls", "/sys/class/net").stdout.split() == ["lo"]
+        daemon.docker("network", "create", "mine")
+        assert "eth0" in daemon.docker("run", "--rm", "--network", "mine", "busybox", "ls", "/sys/class/net").stdout
+
+
+@pytest.mark.parametrize("pools", [("base=10.50.0.0/23,size=24", "base=fd00:50::/63,size=64")])
+def test_default_pools_are_those_that_the_engine_is_started_with(host: Host, pools: tuple[str, str]) -> None:
+    words = [word for pool in pools for word in ("--default-address-pool", pool)]
+    with Daemon.running("--bip", "10.5.0.1/24", *words) as daemon:
+        create(daemon, "a", EnableIPv6=True)
+        create(daemon, "b", EnableIPv6=True)
+        subnets = [[config["Subnet"] for config in inspect(daemon, name)["IPAM"]["Config"]] for name in "ab"]
+        assert subnets == [["10.50.0.0/24", "fd00:50::/64"], ["10.50.1.0/24", "fd00:50:0:1::/64"]]
+        full = daemon.post("/networks/create", {"Name": "c"})
+        assert (full.status, full.body["message"]) == (400, "all predefined address pools have been fully subnetted")
+        assert "3 networks (bridge, a, b)" in full.body["hint"]
+        assert daemon.get("/info").body["DefaultAddressPools"] == [
+            {"Base": "10.50.0.0/23", "Size": 24}, {"Base": "fd00:50::/63", "Size": 64}
+        ]  # fmt: skip
+        assert daemon.delete("/networks/b").status == 204
+        create(daemon, "c")
+
+
+def test_an_engine_with_options_that_make_no_sense_does_not_start(host: Host, tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, "--bridge", "br0", "--bip", "10.5.0.1/24")
+    said = daemon.start()
+    assert said.startswith("You specified -b & --bip, mutually exclusive options. Please specify only one")
+
+
+# -- what is in the way ----------------------------------------------------------------------------------------------
+
+
+def test_an_overlap_names_the_network_and_a_subnet_on_a_route_is_warned_of(host: Host) -> None:
+    with Daemon.running() as daemon:
+        create(daemon, "first", IPAM={"Config": [{"Subnet": "10.93.0.0/24"}]})
+        overlap = daemon.post("/networks/create", {"Name": "x", "IPAM": {"Config": [{"Subnet": "10.93.0.128/25"}]}})
+        assert (overlap.status, overlap.body["message"]) == (
+            403,
+            "invalid pool request: Pool overlaps with other one on this address space",
+        )
+        assert "10.93.0.0/24 of network first" in overlap.body["hint"]
+        subprocess.run(["ip", "link", "add", "up1", "type", "veth", "peer", "up2"], check=True)
+        subprocess.run(["ip", "addr", "add", "10.95.7.1/16", "dev", "up1"], check=True)
+        subprocess.run(["ip", "link", "set", "up1", "up"], check=True)
+        warned = daemon.post("/networks/create", {"Name": "x", "IPAM": {"Config": [{"Subnet": "10.95.1.0/24"}]}})
+        assert warned.status == 201
+        assert warned.body["Warning"].startswith(
+            "subnet 10.95.1.0/24 overlaps the host's route 10.95.0.0/16 through up1"
+        )
+        clear = daemon.post("/networks/create", {"Name": "y", "IPAM": {"Config": [{"Subnet": "10.96.1.0/24"}]}})
+        assert clear.body["Warning"] == ""
+        subprocess.run(["ip", "link", "del", "up1"], check=True)
