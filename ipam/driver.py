@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Protocol
@@ -124,10 +124,10 @@ class DefaultIpam:
         try:
             for request in requests:
                 used = () if request.subnet and not request.any_of_size else avoid(request.version)
-                pool, gateway = self._space.open(request, avoid=used)
+                pool, chosen = self._space.open(request, avoid=used)
                 pool.serial = serial
                 pools.append(pool)
-                taken.append(replace(request, subnet=str(pool.prefix), gateway=gateway))
+                taken.append(chosen)
         except BaseException:
             for pool in pools:
                 self._space.release_pool(pool)

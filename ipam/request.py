@@ -23,6 +23,9 @@ class PoolRequest:
     ip_range: str | None = None
     gateway: str | None = None
     auxiliary: tuple[tuple[str, str], ...] = ()
+    """Name and address; "" leaves the choice of the address."""
+    has_gateway: bool = True
+    """Whether one is chosen where ``gateway`` is None."""
 
     @property
     def any_of_size(self) -> bool:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import netaddr
 
@@ -109,18 +110,23 @@ class AddressSpace:
                 if pool.prefix.contains(base) or base.contains(pool.prefix):
                     self._full_below[index] = min(self._full_below[index], max(pool.prefix.first, base.first))
 
-    def open(self, request: PoolRequest, *, avoid: Iterable[str] = ()) -> tuple[Pool, str]:
-        """A pool with its gateway and auxiliary addresses set aside, and the gateway; all of it or nothing.
+    def open(self, request: PoolRequest, *, avoid: Iterable[str] = ()) -> tuple[Pool, PoolRequest]:
+        """A pool with its gateway and auxiliary addresses set aside, and the request with all that was chosen; all of it or
+        nothing.
 
-        Without a gateway in the request it is the first usable address that no auxiliary address has.
+        Without a gateway in the request it is the first usable address that no auxiliary address has, or "" when none is wanted.
         """
         with self._lock:
             pool = self.request_pool(request.subnet, ip_range=request.ip_range, version=request.version, avoid=avoid)
             try:
                 gateway = _set_aside(pool, request.gateway) if request.gateway else ""
                 for name, address in request.auxiliary:
-                    _set_aside(pool, address, auxiliary=name)
-                return pool, gateway or _set_aside(pool)
+                    if address:
+                        _set_aside(pool, address, auxiliary=name)
+                if not gateway and request.has_gateway:
+                    gateway = _set_aside(pool)
+                chosen = tuple((name, address or pool.allocate()) for name, address in request.auxiliary)
+                return pool, replace(request, subnet=str(pool.prefix), gateway=gateway, auxiliary=chosen)
             except BaseException:
                 self.release_pool(pool)
                 raise

@@ -17,5 +17,5 @@ def test_the_examples_run_and_give_what_they_promise() -> None:
         for expression, promised in re.findall(r"^(pool\.\w+\(\))\s+# ('.+')$", block, re.MULTILINE):
             block = block.replace(expression, f"assert {expression} == {promised} ", 1)
         exec(compile(block, str(PAGE), "exec"), namespace)
-    assert names[0]["gateway"] == "10.1.0.1"
+    assert names[0]["opened"].gateway == "10.1.0.1"
     assert len(names[1]["table"]) == 0

@@ -11,6 +11,7 @@ from pynet.ipam.errors import (
     InvalidAddress,
     InvalidPool,
     InvalidSubPool,
+    NoAvailableAddresses,
     NoMoreSubnets,
     PoolOverlap,
     ReservationFailed,
@@ -207,13 +208,29 @@ def test_default_pools_must_make_sense(base: str, size: int) -> None:
 def test_opening_sets_gateway_and_auxiliary_addresses_aside() -> None:
     space = AddressSpace()
     aux = (("router", "10.1.0.1"), ("printer", "10.1.0.70"))
-    pool, gateway = space.open(PoolRequest(4, "10.1.0.0/24", "10.1.0.64/29", None, aux))
-    assert gateway == "10.1.0.2"
+    pool, opened = space.open(PoolRequest(4, "10.1.0.0/24", "10.1.0.64/29", None, aux))
+    assert opened.gateway == "10.1.0.2"
     leased = {pool.allocate() for _ in range(7)}
     assert leased == {f"10.1.0.{n}" for n in range(64, 72)} - {"10.1.0.70"}
     assert (pool.used, pool.free) == (10, 0)
-    assert space.open(PoolRequest(6))[1].endswith("::1")
-    assert space.open(PoolRequest(4, "10.2.0.0/24", gateway="10.2.0.254"))[1] == "10.2.0.254"
+    assert str(space.open(PoolRequest(6))[1].gateway).endswith("::1")
+    assert space.open(PoolRequest(4, "10.2.0.0/24", gateway="10.2.0.254"))[1].gateway == "10.2.0.254"
+
+
+def test_a_pool_without_a_gateway_gives_its_address_away() -> None:
+    pool, opened = AddressSpace().open(PoolRequest(4, "10.1.0.0/24", has_gateway=False))
+    assert (opened.gateway, pool.allocate()) == ("", "10.1.0.1")
+
+
+def test_an_auxiliary_address_can_be_left_to_be_chosen() -> None:
+    aux = (("host", ""), ("printer", "10.1.0.2"))
+    pool, opened = AddressSpace().open(PoolRequest(4, "10.1.0.0/29", auxiliary=aux, has_gateway=False))
+    assert opened.auxiliary == (("host", "10.1.0.1"), ("printer", "10.1.0.2"))
+    assert [pool.allocate() for _ in range(4)] == [f"10.1.0.{n}" for n in range(3, 7)]
+    space = AddressSpace()
+    with pytest.raises(NoAvailableAddresses):
+        space.open(PoolRequest(4, "10.1.0.0/32", auxiliary=(("a", ""), ("b", "")), has_gateway=False))
+    assert space.pools == (), "nothing is left of one that can not be opened"
 
 
 @pytest.mark.parametrize(
