@@ -17,14 +17,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from typing import Any
 
-from ..netlib.driver import Joined, Publishing
+from ..netlib.driver import Joined, Publishing, Reserved
 from ..netlib.errors import Forbidden, InvalidArgument
 from ..netlib.firewall.intents import NetworkRules
-from ..netlib.ifname import HINT as IFNAME_HINT
-from ..netlib.ifname import is_ifname
+from ..netlib.gateway import subnet_of
 from ..netlib.instance import bridge_name, veth_name
 from ..netlib.kinds.bridge import Bridge
 from ..netlib.kinds.resource import Resource
@@ -33,6 +32,7 @@ from ..netlib.kinds.sysctl import FORWARDING6, Sysctl
 from ..netlib.kinds.veth import Veth
 from ..netlib.model import EndpointRecord, NetworkRecord, SandboxRecord
 from ..netlib.shaping import is_option as is_rate_limit
+from .options import boolean, interface, mtu
 
 DEFAULT_MTU = 1500
 GATEWAY_OF = {4: "DefaultGatewayIPv4", 6: "DefaultGatewayIPv6"}
@@ -58,33 +58,13 @@ class BridgeOptions:
     hairpin: bool = True
 
 
-def _boolean(text: str) -> bool:
-    # Go's strconv.ParseBool, which Docker uses for these options
-    if text.lower() in ("1", "t", "true"):
-        return True
-    if text.lower() in ("0", "f", "false"):
-        return False
-    raise ValueError("not true or false")
-
-
 def _mtu(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise ValueError("not a number of bytes")
-    value = int(text)
-    if value and not 68 <= value <= 65535:  # RFC 791 (68); the kernel's largest for veth
-        raise ValueError("not between 68 and 65535")
-    return value or DEFAULT_MTU
-
-
-def _interface(text: str) -> str:
-    if not is_ifname(text):
-        raise ValueError(f"not an interface name: {IFNAME_HINT}")
-    return text
+    return mtu(text) or DEFAULT_MTU
 
 
 def _interface_prefix(text: str) -> str:
-    _interface(text + "0")
-    return _interface(text)
+    interface(text + "0")
+    return interface(text)
 
 
 def _address(version: int) -> Callable[[str], str]:
@@ -102,18 +82,18 @@ def _any_address(text: str) -> str:
 
 
 _OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "com.docker.network.bridge.name": ("bridge", _interface),
+    "com.docker.network.bridge.name": ("bridge", interface),
     "com.docker.network.driver.mtu": ("mtu", _mtu),
-    "com.docker.network.bridge.enable_icc": ("icc", _boolean),
-    "com.docker.network.bridge.enable_ip_masquerade": ("masquerade", _boolean),
+    "com.docker.network.bridge.enable_icc": ("icc", boolean),
+    "com.docker.network.bridge.enable_ip_masquerade": ("masquerade", boolean),
     "com.docker.network.bridge.host_binding_ipv4": ("host_binding", _any_address),
-    "com.docker.network.bridge.inhibit_ipv4": ("inhibit_ipv4", _boolean),
+    "com.docker.network.bridge.inhibit_ipv4": ("inhibit_ipv4", boolean),
     "com.docker.network.host_ipv4": ("source", _address(4)),
     "com.docker.network.host_ipv6": ("source6", _address(6)),
     "com.docker.network.container_iface_prefix": ("ifname_prefix", _interface_prefix),
 }
 _SHORT = {field: option for option, (field, _) in _OPTIONS.items()} | {"hairpin": "hairpin"}
-_OPTIONS["hairpin"] = ("hairpin", _boolean)
+_OPTIONS["hairpin"] = ("hairpin", boolean)
 _IGNORED = {
     "com.docker.network.bridge.default_bridge",
     "com.docker.network.enable_ipv4",
@@ -158,9 +138,13 @@ class BridgeDriver:
     ipam = "default"
     singleton = False
     shapes = frozenset({"in", "out"})
+    own_mac = True
 
     def validate(self, network: NetworkRecord) -> None:
         parse_options(network.options)
+
+    def reserves(self, network: NetworkRecord) -> Reserved:
+        return Reserved()
 
     def network_plan(self, network: NetworkRecord) -> Iterable[Resource]:
         options = parse_options(network.options)
@@ -228,11 +212,6 @@ class BridgeDriver:
 
 
 def _hop(network: NetworkRecord, address: str) -> str:
-    """The gateway of the subnet that an endpoint's address ("10.1.0.2/24") is of; a network may have several."""
-    if not address:
-        return ""
-    value = ip_address(address.partition("/")[0])
-    for config in network.ipam:
-        if value in ip_network(config.subnet):
-            return config.aux.get(GATEWAY_OF[config.version], config.gateway)
-    return ""
+    """The next hop of the subnet that an endpoint's address is of."""
+    config = subnet_of(network.ipam, address)
+    return config.aux.get(GATEWAY_OF[config.version], config.gateway) if config is not None else ""

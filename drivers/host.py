@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..netlib.driver import Joined, Publishing
+from ..netlib.driver import Joined, Publishing, Reserved
 from ..netlib.errors import Forbidden
 from ..netlib.kinds.resource import Resource
 from ..netlib.model import EndpointRecord, NetworkRecord, SandboxRecord
@@ -16,10 +16,14 @@ class HostDriver:
     scope = "local"
     ipam = "null"
     singleton = True
+    own_mac = True
 
     def validate(self, network: NetworkRecord) -> None:
         if network.internal or network.options:
             raise Forbidden(f"{self.name} network takes no options")
+
+    def reserves(self, network: NetworkRecord) -> Reserved:
+        return Reserved()
 
     def network_plan(self, network: NetworkRecord) -> Iterable[Resource]:
         return ()

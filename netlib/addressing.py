@@ -6,12 +6,14 @@ Nothing is stored here: at start each driver gets its networks' pools and their 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from ..ipam.defaults import DefaultPool
 from ..ipam.driver import DefaultIpam, IpamDriver, Lease, NullIpam, Wanted, load_ipam
 from ..ipam.errors import NoAvailableAddresses
 from ..ipam.request import PoolRequest, check_request
 from ..ipam.space import AddressSpace
+from .driver import Reserved
 from .model import EndpointRecord, IpamConfig, NetworkRecord
 
 
@@ -48,9 +50,14 @@ class Addressing:
         check_request(configs, ipv6=network.ipv6)
 
     def open(
-        self, network: NetworkRecord, configs: Sequence[IpamConfig], avoid: Callable[[int], Iterable[str]]
+        self,
+        network: NetworkRecord,
+        configs: Sequence[IpamConfig],
+        avoid: Callable[[int], Iterable[str]],
+        reserved: Reserved,
     ) -> tuple[IpamConfig, ...]:
-        """Subnets for a new network: those it asks for, and one for each enabled family that it names none of."""
+        """Subnets for a new network: those it asks for, and one for each enabled family that it names none of; its driver has
+        some addresses of each *reserved*."""
         requests = [
             request for request in check_request(configs, ipv6=network.ipv6) if network.ipv4 or request.version == 6
         ]
@@ -58,6 +65,7 @@ class Addressing:
             for version, enabled in ((4, network.ipv4), (6, network.ipv6)):
                 if enabled and not any(request.version == version for request in requests):
                     requests.append(PoolRequest(version))
+        requests = [_with(reserved, request) for request in requests]
         opened = self.driver(network.ipam_driver).open(network.id, requests, avoid, network.ipam_options)
         return tuple(
             IpamConfig(pool.subnet or "", pool.ip_range or "", pool.gateway or "", dict(pool.auxiliary))
@@ -75,6 +83,7 @@ class Addressing:
                 config.ip_range or None,
                 config.gateway or None,
                 tuple(config.aux.items()),
+                has_gateway=False,  # it would stand there
             )
             for config in network.ipam
         ]
@@ -97,6 +106,12 @@ class Addressing:
         """Give an endpoint's addresses back; those that were only *shown* are as if never leased."""
         last = network.last if shown else ()
         self.driver(network.ipam_driver).release(network.id, _lease(endpoint), last)
+
+
+def _with(reserved: Reserved, request: PoolRequest) -> PoolRequest:
+    named = {name for name, _ in request.auxiliary}
+    chosen = tuple((name, "") for name in reserved.auxiliary if name not in named)
+    return replace(request, has_gateway=reserved.gateway, auxiliary=(*request.auxiliary, *chosen))
 
 
 def _lease(endpoint: EndpointRecord) -> Lease:

@@ -50,6 +50,7 @@ class Core:
         self.plans = Plans(self.driver, has_proxy=tools.proxy is not None)
         self._drivers: dict[str, Driver] = {}
         self._claims: dict[Key, str] | None = None
+        self._shares: dict[Key, set[str]] = {}
         self._showing = threading.local()
 
     def restore(self) -> None:
@@ -110,10 +111,10 @@ class Core:
         """What networks have for themselves (interfaces, rules), and whose it is; a driver that is away claims nothing."""
         with self.lock:
             if self._claims is None:
-                self._claims = {}
+                self._claims, self._shares = {}, {}
                 for network in self.registry.networks.values():
                     try:
-                        self._claims.update(dict.fromkeys(exclusive(self.plans.network(network)), network.id))
+                        self.claim(network, self.plans.network(network))
                     except PynetError:
                         continue
             return self._claims
@@ -128,19 +129,20 @@ class Core:
         with self.lock:
             if driver.singleton and self.registry.network_of_driver(driver.name) is not None:
                 raise Forbidden(f'only one instance of "{record.driver}" network is allowed')
-            for key in exclusive(plan):
-                other = self.registry.networks.get(self.claims().get(key, ""))
-                if other is not None and other.id != record.id:
-                    what = "networks have same bridge name" if key[0] == "link" else f"both have {' '.join(key)}"
-                    raise Forbidden(
-                        f"cannot create network {record.id} ({record.name}): conflicts with network {other.id} "
-                        f"({other.name}): {what}",
-                        hint=f"choose another name for it, or remove the network {other.name}",
-                    )
+            claims = self.claims()
+            for resource in plan:
+                holders = {claims.get(resource.key, "")} if resource.exclusive or resource.shared else set[str]()
+                if resource.exclusive:
+                    holders |= self._shares.get(resource.key, set())
+                for holder in sorted(holders - {record.id}):
+                    if (other := self.registry.networks.get(holder)) is not None:
+                        raise _conflict(record, other, resource.key)
 
     def claim(self, record: NetworkRecord, plan: Sequence[Resource]) -> None:
         with self.lock:
             self.claims().update(dict.fromkeys(exclusive(plan), record.id))
+            for key in shared(plan):
+                self._shares.setdefault(key, set()).add(record.id)
 
     def give_up(self, record: NetworkRecord, plan: Sequence[Resource]) -> None:
         """The network is gone, or was never made."""
@@ -149,6 +151,17 @@ class Core:
             for key in exclusive(plan):
                 if claims.get(key) == record.id:
                     del claims[key]
+            for key in shared(plan):
+                holders = self._shares.get(key, set())
+                holders.discard(record.id)
+                if not holders:
+                    self._shares.pop(key, None)
+
+    def others_have(self, record: NetworkRecord, resource: Resource) -> bool:
+        """Whether other networks have the resource too, so that it stays when this one goes."""
+        with self.lock:
+            self.claims()
+            return resource.shared and bool(self._shares.get(resource.key, set()) - {record.id})
 
     # -- published ports -------------------------------------------------------------------------------------
 
@@ -166,6 +179,23 @@ def exclusive(plan: Sequence[Resource]) -> list[Key]:
     return [resource.key for resource in plan if resource.exclusive]
 
 
+def shared(plan: Sequence[Resource]) -> list[Key]:
+    return [resource.key for resource in plan if resource.shared]
+
+
+def _conflict(record: NetworkRecord, other: NetworkRecord, key: Key) -> Forbidden:
+    if key[0] == "parent":
+        return Forbidden(
+            f"network {other.name} is already using parent interface {key[1]}",
+            hint=f"choose another parent, or remove the network {other.name}",
+        )
+    what = "networks have same bridge name" if key[0] == "link" else f"both have {' '.join(key)}"
+    return Forbidden(
+        f"cannot create network {record.id} ({record.name}): conflicts with network {other.id} ({other.name}): {what}",
+        hint=f"choose another name for it, or remove the network {other.name}",
+    )
+
+
 def network_key(network: str) -> str:
     """Whose turn it is; see turns.py."""
     return f"network {network}"
@@ -181,4 +211,7 @@ def sandbox_key(sandbox: str) -> str:
 
 def claim_keys(plan: Sequence[Resource], driver: Driver) -> list[str]:
     """Two networks may ask for the same interface, or to be the only one of their driver."""
-    return [*(f"claim {key}" for key in exclusive(plan)), *([f"driver {driver.name}"] if driver.singleton else [])]
+    return [
+        *(f"claim {key}" for key in (*exclusive(plan), *shared(plan))),
+        *([f"driver {driver.name}"] if driver.singleton else []),
+    ]

@@ -63,7 +63,7 @@ def _create(core: Core, driver: Driver, record: NetworkRecord, ipam: Sequence[Ip
     check_network(record)
     driver.validate(record)
     shaping.check(record, {}, directions(driver))
-    record = replace(record, ipam=_open(core, record, ipam))
+    record = replace(record, ipam=_open(core, driver, record, ipam))
     try:
         return _make(core, driver, record)
     except BaseException:
@@ -71,9 +71,12 @@ def _create(core: Core, driver: Driver, record: NetworkRecord, ipam: Sequence[Ip
         raise
 
 
-def _open(core: Core, record: NetworkRecord, ipam: Sequence[IpamConfig]) -> tuple[IpamConfig, ...]:
+def _open(core: Core, driver: Driver, record: NetworkRecord, ipam: Sequence[IpamConfig]) -> tuple[IpamConfig, ...]:
+    def avoid(version: int) -> list[str]:
+        return [use.prefix for use in _uses(core, version)]
+
     try:
-        return core.addressing.open(record, ipam, lambda version: [use.prefix for use in _uses(core, version)])
+        return core.addressing.open(record, ipam, avoid, driver.reserves(record))
     except PoolOverlap as error:
         holder = _network_with(core, error.holder)
         error.hint = (
@@ -119,7 +122,12 @@ def _make(core: Core, driver: Driver, record: NetworkRecord) -> Network:
         core.check_conflicts(driver, record, plan)
         core.claim(record, plan)
         try:
-            core.carry_out(Change(save=(record,), make=tuple(plan), taken=(PoolLease(record),)))
+            mine = tuple(resource for resource in plan if not core.others_have(record, resource))
+            if not core.is_showing:
+                for resource in plan:
+                    if resource not in mine:
+                        core.applier.make(resource)  # is there, or should be; stays when what follows fails
+            core.carry_out(Change(save=(record,), make=mine, taken=(PoolLease(record),)))
         except BaseException:
             core.give_up(record, plan)
             raise

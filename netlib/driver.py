@@ -3,7 +3,7 @@
 A driver decides and never acts: it has no socket, opens no file and keeps no state.  All that it knows is in the records it
 is given, so its plans can be made again at any time: to undo, to compare with the kernel, to show.
 
-    create   validate, network_plan
+    create   validate, reserves, network_plan
     join     join             what only the driver knows: next hops, routes, names; recorded in the endpoint
              endpoint_plan    from the records alone
     publish  publishing       where rules for published ports apply
@@ -50,6 +50,16 @@ class Publishing:
     """Host address of ports that name none; "" is every address."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """Addresses of a network that are nobody's endpoint's."""
+
+    gateway: bool = True
+    """Whether a subnet whose gateway the user names none of gets one."""
+    auxiliary: tuple[str, ...] = ()
+    """Auxiliary addresses (by name) that each subnet has: chosen where the user gives none."""
+
+
 class Driver(Protocol):
     """What the library asks of a driver."""
 
@@ -60,9 +70,15 @@ class Driver(Protocol):
     """The IPAM driver of networks that name none: "default", or "null" for those without addresses."""
     singleton: bool
     """Whether there is one network of this driver, made by pynet itself."""
+    own_mac: bool
+    """Whether its endpoints have MAC addresses of their own."""
 
     def validate(self, network: NetworkRecord) -> None:
         """Raise InvalidArgument or Forbidden when the options or flags make no sense."""
+        ...
+
+    def reserves(self, network: NetworkRecord) -> Reserved:
+        """Which addresses its subnets set aside."""
         ...
 
     def network_plan(self, network: NetworkRecord) -> Iterable[Resource]:
@@ -88,7 +104,13 @@ class Driver(Protocol):
         ...
 
 
-_BUILTIN = {"bridge": "bridge:BridgeDriver", "host": "host:HostDriver", "null": "none:NoneDriver"}
+_BUILTIN = {
+    "bridge": "bridge:BridgeDriver",
+    "host": "host:HostDriver",
+    "ipvlan": "ipvlan:IpvlanDriver",
+    "macvlan": "macvlan:MacvlanDriver",
+    "null": "none:NoneDriver",
+}
 
 
 def directions(driver: Driver) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Which endpoint of a sandbox carries the default route: a pure choice, for each address family by itself.
+"""Which endpoint of a sandbox carries the default route, and to whom: a pure choice, for each address family by itself.
 
 Order (libnetwork's): the higher gateway priority; a network that offers both families before one that offers one; the
 lexically first network name.  Endpoints that offer no next hop of the family (internal networks) do not take part.
@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+
+from .model import IpamConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +40,11 @@ def free_ifname(taken: Iterable[str], prefix: str = "eth") -> str:
     while f"{prefix}{number}" in used:
         number += 1
     return f"{prefix}{number}"
+
+
+def subnet_of(subnets: Iterable[IpamConfig], address: str) -> IpamConfig | None:
+    """The one of a network's subnets that an address ("10.1.0.2", or with its prefix length) is of."""
+    if not address:
+        return None
+    value = ip_address(address.partition("/")[0])
+    return next((config for config in subnets if value in ip_network(config.subnet)), None)

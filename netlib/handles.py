@@ -108,6 +108,9 @@ class Network:
                     hint=f"make a network from it: `pynet network create --config-from {network.name} NAME`",
                 )
             shaping.check(network, options or {}, directions(core.driver(network.driver)))
+            own_mac = self.driver.own_mac
+            if mac and not own_mac:
+                raise InvalidArgument(f"{network.driver} interfaces do not support custom mac address assignment")
             record = EndpointRecord(
                 id=id or secrets.token_hex(32),
                 name=name,
@@ -121,7 +124,7 @@ class Network:
             wanted = Wanted(record.id, ip or "", ip6 or "", decide_mac(mac, "") if mac else "")
             lease = core.addressing.lease(network, wanted)
             record = replace(record, address=lease.address, address6=lease.address6, lease=dict(lease.data))
-            if record.addresses:
+            if record.addresses and own_mac:
                 record = replace(record, mac=wanted.mac or decide_mac("", record.address))
             chosen = ("" if ip else record.ip, "" if ip6 else record.ip6)
             last = tuple(new or old for new, old in zip(chosen, network.last or ("", "")))
@@ -149,7 +152,7 @@ class Network:
                 core.carry_out(
                     Change(
                         forget=(record,),
-                        unmake=tuple(plan),
+                        unmake=tuple(r for r in plan if not core.others_have(record, r)),
                         released=(PoolLease(record),),
                         removal=True,
                         of=f"network {record.name}",

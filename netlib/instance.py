@@ -68,3 +68,13 @@ def bridge_name(network_id: str) -> str:
 
 def veth_name(endpoint_id: str) -> str:
     return f"pv{endpoint_id[:12]}"
+
+
+def own_parent_name(network_id: str) -> str:
+    """What endpoints of a macvlan or ipvlan network stand on that has no interface of the host."""
+    return f"pm{network_id[:12]}"
+
+
+def host_link_name(network_id: str) -> str:
+    """The host's own interface beside its containers' (kinds/host_access.py)."""
+    return f"ph{network_id[:12]}"

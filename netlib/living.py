@@ -3,7 +3,8 @@
 A pin is a name for a namespace: somebody may unmount or unlink it while processes live on behind it.  To make a new, empty
 namespace in its place and move the interface there would cut them off.  So before that, the network namespaces of all
 processes are looked at for the other end of an interface that the sandbox has: the two ends of a veth pair name each other's
-index (IFLA_LINK, rtnetlink(7)), and the inner one has the endpoint's name and MAC.
+index (IFLA_LINK, rtnetlink(7)), and the inner one has the endpoint's name and MAC.  An interface without a host end (macvlan)
+is known by its mark, its name and its MAC.
 """
 
 from __future__ import annotations
@@ -21,23 +22,27 @@ from .model import EndpointRecord
 
 
 def pin_again(
-    netns: NetnsThread, path: str, endpoints: Collection[EndpointRecord], links: Mapping[str, LinkInfo]
+    netns: NetnsThread, path: str, endpoints: Collection[EndpointRecord], links: Mapping[str, LinkInfo], group: int
 ) -> bool:
     """Pin at *path* the namespace in which *endpoints* have interfaces, if a process is in one; whether it is pinned.
 
-    *links* are the host's, by name.
+    *links* are the host's, by name; *group* is the instance's link group.
     """
     ends = {
         (links[veth_name(e.id)].peer, links[veth_name(e.id)].index, e.ifname, e.mac)
         for e in endpoints
         if e.ifname and veth_name(e.id) in links
     }
-    if not ends:
+    alone = {(group, e.ifname, e.mac) for e in endpoints if e.ifname and e.mac and veth_name(e.id) not in links}
+    if not ends and not alone:
         return False
     for fd in _inhabited():
         try:
             with Rtnetlink(netns.socket(fd, socket.AF_NETLINK, socket.SOCK_RAW)) as inside:
-                if any((link.index, link.peer, link.name, link.mac) in ends for link in inside.links()):
+                if any(
+                    (link.index, link.peer, link.name, link.mac) in ends or (link.group, link.name, link.mac) in alone
+                    for link in inside.links()
+                ):
                     _pin(fd, path)
                     return True
         finally:

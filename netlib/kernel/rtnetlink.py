@@ -36,7 +36,7 @@ from typing import Self
 
 from ..ifname import check_ifname
 from . import rtnl_messages as messages
-from . import traffic
+from . import stacked, traffic
 from .netlink import Answer, Message, NetlinkError, NetlinkSocket
 from .rtnl_messages import AddressInfo, LinkInfo, RouteInfo
 from .traffic import Bucket, LinkCounters, QueueInfo
@@ -117,6 +117,18 @@ class Rtnetlink:
                 self.delete_link(host)
             raise
         return found.index, found.peer
+
+    def send(self, message: Message) -> None:
+        """One request that answers nothing but success, as those of stacked.py."""
+        self._netlink.transact([message])
+
+    def has_kind(self, kind: str) -> bool:
+        """Whether this kernel has links of a kind ("macvlan"); a module that is installed is loaded for the question."""
+        try:
+            self.send(stacked.probe(kind))
+        except NetlinkError as error:
+            return error.errno != errno.EOPNOTSUPP
+        raise AssertionError("a link was made of nothing")
 
     def set_link(
         self,

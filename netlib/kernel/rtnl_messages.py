@@ -31,7 +31,8 @@ OPERSTATE_UP = 6  # RFC 2863 ifOperStatus, as if.h numbers it
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_PROTO = 1, 2, 8, 11
 IFA_F_NODAD = 2
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_TABLE = 1, 4, 5, 6, 7, 15
-RT_TABLE_MAIN, RTPROT_STATIC, RTN_UNICAST, RTN_LOCAL, RTNH_F_ONLINK, RTM_F_CLONED = 254, 4, 1, 2, 4, 0x200
+RT_TABLE_MAIN, RTPROT_KERNEL, RTPROT_STATIC = 254, 2, 4
+RTN_UNICAST, RTN_LOCAL, RTNH_F_ONLINK, RTM_F_CLONED = 1, 2, 4, 0x200
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
 LOOPBACK_INDEX = 1  # the loopback is registered first in every namespace (net/core/dev.c)
 
@@ -146,7 +147,7 @@ def new_bridge(name: str, *, mac: str = "", mtu: int = 0, group: int = 0, up: bo
     body = (
         _IFINFO.pack(0, 0, 0, IFF_UP if up else 0, IFF_UP)
         + text(IFLA_IFNAME, check_ifname(name))
-        + _link_options(mac=mac, mtu=mtu, group=group)
+        + link_options(mac=mac, mtu=mtu, group=group)
         + nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge"))
     )
     return Message(f"add bridge {name}", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO, body)
@@ -171,14 +172,14 @@ def new_veth(
     none but XDP programs (a veth transmits without a lock, on the sender's processor).
     """
     queues = _u32(IFLA_NUM_TX_QUEUES, 1) + _u32(IFLA_NUM_RX_QUEUES, 1)
-    end = _IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, check_ifname(peer)) + _link_options(mac=mac, mtu=mtu)
+    end = _IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, check_ifname(peer)) + link_options(mac=mac, mtu=mtu)
     end += queues
     if netns_fd >= 0:
         end += _u32(IFLA_NET_NS_FD, netns_fd)
     body = (
         _IFINFO.pack(0, 0, 0, IFF_UP if up else 0, IFF_UP)
         + text(IFLA_IFNAME, check_ifname(host))
-        + _link_options(mac=host_mac, mtu=mtu, group=group, master=master or None)
+        + link_options(mac=host_mac, mtu=mtu, group=group, master=master or None)
         + queues
         + nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, "veth"), nested(IFLA_INFO_DATA, nested(VETH_INFO_PEER, end)))
     )
@@ -201,7 +202,7 @@ def change_link(
     body = _IFINFO.pack(0, 0, index, IFF_UP if up else 0, 0 if up is None else IFF_UP)
     if name:
         body += text(IFLA_IFNAME, check_ifname(name))
-    body += _link_options(mac=mac, mtu=mtu, group=group, master=master)
+    body += link_options(mac=mac, mtu=mtu, group=group, master=master)
     if alias is not None:
         body += attribute(IFLA_IFALIAS, alias.encode())  # no final zero: an empty one removes the alias
     return Message(step or f"change link {index}", RTM_NEWLINK, 0, body)
@@ -235,7 +236,7 @@ def get_link(index: int = 0, *, name: str = "") -> Message:
     return Message(f"look up link {name or index or '(all)'}", RTM_GETLINK, 0, body + _u32(IFLA_EXT_MASK, 8))
 
 
-def _link_options(*, mac: str = "", mtu: int = 0, group: int | None = None, master: int | None = None) -> bytes:
+def link_options(*, mac: str = "", mtu: int = 0, group: int | None = None, master: int | None = None) -> bytes:
     options = b""
     if mac:
         options += attribute(IFLA_ADDRESS, pack_mac(mac))

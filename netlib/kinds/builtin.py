@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
-from . import bridge, flows, listeners, namespace, proxy_ports, route, rules, shaper, sysctl, veth
+from . import (
+    bridge,
+    flows,
+    host_access,
+    ipvlan,
+    listeners,
+    macvlan,
+    namespace,
+    parent,
+    proxy_ports,
+    route,
+    rules,
+    shaper,
+    sysctl,
+    veth,
+)
 
-MODULES = (sysctl, namespace, bridge, veth, shaper, route, listeners, rules, proxy_ports, flows)
+MODULES = (
+    *(sysctl, namespace, bridge, parent, host_access, veth, macvlan, ipvlan, shaper),
+    *(route, listeners, rules, proxy_ports, flows),
+)

@@ -36,6 +36,11 @@ class Resource:
         return True
 
     @property
+    def shared(self) -> bool:
+        """Whether several networks may have it, none of them for itself, and the last one that has it takes it along."""
+        return False
+
+    @property
     def title(self) -> str:
         raise NotImplementedError
 

@@ -14,6 +14,8 @@ from .resource import Key, Resource
 from .sight import Sight
 
 DEFAULT = "default"
+ON_LINK = ("0.0.0.0", "::")
+"""Next hops that are none: all is reached through the interface itself (ipvlan's l3), as route(8) shows it."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +23,14 @@ class Route(Resource):
     netns: str
     ifname: str
     gateway: str
-    """The next hop; "" for what the link reaches itself."""
+    """The next hop; "" or one of ON_LINK for what the link reaches itself."""
     destination: str = DEFAULT
     """"default", or a CIDR."""
+
+    @property
+    def hop(self) -> str:
+        """The next hop; "" for what the link reaches itself."""
+        return "" if self.gateway in ON_LINK else self.gateway
 
     @property
     def version(self) -> int:
@@ -44,7 +51,7 @@ class Route(Resource):
 
     @property
     def details(self) -> str:
-        return f"{self.gateway} on {self.ifname}" if self.gateway else self.ifname
+        return f"{self.hop} on {self.ifname}" if self.hop else self.ifname
 
 
 class RouteKind(Kind[Route]):
@@ -70,7 +77,8 @@ class RouteKind(Kind[Route]):
             interior = sight.inside(route.netns)
             link = interior.links.get(route.ifname) if interior is not None else None
             there = interior is not None and link is not None and any(
-                (found.destination, found.gateway, found.device) == (route.destination, route.gateway, link.index)
+                (found.version, found.destination, found.gateway, found.device)
+                == (route.version, route.destination, route.hop, link.index)
                 for found in interior.routes
             )  # fmt: skip
             if not there:
@@ -81,7 +89,7 @@ def _info(inside: Inside, route: Route) -> RouteInfo:
     index = inside.rtnl.index(route.ifname)
     if not index:
         raise NetlinkError(errno.ENODEV, f"find interface {route.ifname}")
-    return RouteInfo(destination=route.destination, gateway=route.gateway, device=index, version=route.version)
+    return RouteInfo(destination=route.destination, gateway=route.hop, device=index, version=route.version)
 
 
 register(Route, RouteKind())
