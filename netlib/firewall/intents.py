@@ -16,13 +16,18 @@ import re
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 from ..errors import InvalidArgument
 from ..ifname import check_ifname
 
 PortKey = tuple[str, int, str, int]
-"""Protocol, IP version, host address or "", host port: two rules with one key can not both be true."""
+"""Protocol, IP version, host address or "", host port: two rules with one key can not both be true.  An open port's is
+its own address, behind an arrow, and its own port."""
+
+Mode = Literal["nat", "nat-unprotected", "routed"]
+"""How packets of one family come into a network, Docker's gateway modes (docs/firewall.md says what each promises).  To a
+firewall Docker's fourth, isolated, is an internal network like any other."""
 
 PROTOCOLS = ("tcp", "udp", "sctp")
 _INSTANCE = re.compile(r"[0-9a-f]{0,8}\Z")
@@ -45,11 +50,26 @@ class NetworkRules:
     """Host addresses to leave with in place of the outgoing interface's, at most one a family; needs *masquerade*."""
     loopback: bool = False
     """Published IPv4 ports answer on 127.0.0.1 through NAT; the bridge needs sysctl route_localnet=1."""
+    mode4: Mode = "nat"
+    mode6: Mode = "nat"
+    trusted: tuple[str, ...] = ()
+    """Host interfaces from which open ports (see PortRule) are reached at the container's own address."""
+
+    def mode(self, version: int) -> Mode:
+        return self.mode6 if version == 6 else self.mode4
+
+    def masquerades(self, version: int) -> bool:
+        """Whether what leaves with this IP version takes an address of the host."""
+        return self.masquerade and self.mode(version) != "routed"
 
 
 @dataclass(frozen=True, slots=True)
 class PortRule:
-    """One published port.  Host and target address are of one family."""
+    """One published port.  Host and target address are of one family.
+
+    With host port 0 nothing is translated: the target's own port is *open* to who sends straight to the container, which is
+    everybody in a routed network, and who comes by a trusted interface in any other.
+    """
 
     proto: str
     host_ip: str
@@ -67,6 +87,8 @@ class PortRule:
 
     @property
     def key(self) -> PortKey:
+        if not self.host_port:
+            return (self.proto, self.version, f"-> {self.target_ip}", self.target_port)
         return (self.proto, self.version, self.host_ip, self.host_port)
 
 
@@ -166,14 +188,23 @@ def check_network(rules: NetworkRules) -> NetworkRules:
         _check_sendable(source, "source", "leave with it")
     if len({source.version for source in sources}) != len(sources):
         raise InvalidArgument(f"more than one source address a family for {rules.bridge}")
-    kept = sorted((s for s in sources if rules.masquerade and not rules.internal), key=lambda s: s.version)
-    # without a subnet of its family a source address has nothing to act on and could not be read back
     families = {6 if ":" in subnet else 4 for subnet in subnets}
+    modes: dict[int, Mode] = {}
+    for version in (4, 6):
+        if rules.mode(version) not in get_args(Mode):
+            raise InvalidArgument(f"unknown gateway mode {rules.mode(version)}", hint="one of " + ", ".join(get_args(Mode)))
+        # without a subnet of its family there is nothing to act on, and it could not be read back
+        modes[version] = rules.mode(version) if version in families and not rules.internal else "nat"
+    for interface in rules.trusted:
+        check_ifname(interface)
+    rules = replace(rules, mode4=modes[4], mode6=modes[6])
+    masqueraded = {version for version in families if rules.masquerades(version) and not rules.internal}
     return replace(
         rules,
         subnets=subnets,
-        masquerade=rules.masquerade and not rules.internal,
-        source=tuple(_text(source) for source in kept if source.version in families),
+        masquerade=bool(masqueraded) if families else rules.masquerade and not rules.internal,
+        source=tuple(_text(s) for s in sorted(sources, key=lambda s: s.version) if s.version in masqueraded),
+        trusted=() if rules.internal else tuple(sorted(set(rules.trusted))),
     )
 
 
@@ -182,7 +213,7 @@ def check_port(rule: PortRule) -> PortRule:
     if rule.proto not in PROTOCOLS:
         raise InvalidArgument(f"invalid protocol {rule.proto!r}", hint="one of " + ", ".join(PROTOCOLS))
     for port in (rule.host_port, rule.target_port):
-        if not 0 < port < 65536:
+        if not 0 < port < 65536 and not (port == rule.host_port == 0 and not rule.host_ip):
             raise InvalidArgument(f"invalid port {port}: not between 1 and 65535")
     check_ifname(rule.bridge)
     target = _address(rule.target_ip, "target address")

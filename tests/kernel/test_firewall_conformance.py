@@ -32,6 +32,8 @@ from pynet.netlib.kernel.rtnetlink import RouteInfo
 from pynet.plugins.snapshot import Snapshot
 from pynet.plugins.testhost import Host, Lan, Namespace
 
+from support.ping import ping
+
 SILENCE = 0.25
 """Seconds after which an answer counts as not coming; an answer that comes takes a millisecond."""
 SERVED = 80
@@ -413,6 +415,78 @@ def test_one_port_of_two_families_leads_two_ways(firewall: FirewallBackend, worl
     assert same(firewall.state(), [rules("a"), rules("b")], [six])
 
 
+# -- gateway modes ------------------------------------------------------------------------------------------------------
+
+
+def open_port(proto: str, name: str, version: int, port: int = SERVED) -> PortRule:
+    return PortRule(proto, "", 0, World.address(name, version), port, f"pb{name[0]}")
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_routed_network_is_reached_at_its_own_addresses(
+    firewall: FirewallBackend, world: World, version: int
+) -> None:
+    """Published ports and ICMP alone, and what leaves keeps its address; the other family is as it was."""
+    world.route_lan_to_containers()
+    world.servers.serve("lan", world.lan, 5000)
+    world.servers.serve("a1", world.containers["a1"], 81)
+    routed = rules("a", **{f"mode{version}": "routed"})
+    ports = [open_port("tcp", "a1", version), open_port("udp", "a1", version)]
+    firewall.add_network(routed)
+    assert not world.ask(world.lan, "tcp", world.address("a1", version), SERVED, silent=True), "not published yet"
+    firewall.add_ports(ports)
+    assert same(firewall.state(), [routed, rules("b")], ports)
+    for who, its in ((world.lan, LAN[version]), (world.containers["b1"], None), (world.host, None)):
+        for proto in ("tcp", "udp"):
+            answer = world.ask(who, proto, world.address("a1", version), SERVED)
+            assert answer == f"a1 {its}" if its else answer.startswith("a1 ")
+        assert ping(who, world.address("a1", version))
+    for proto in ("tcp", "udp"):
+        assert not world.ask(world.lan, proto, world.address("a1", version), 81, silent=True), "not published"
+        assert not world.ask(world.lan, proto, world.address("a2", version), SERVED, silent=True), "its neighbour"
+        assert not world.ask(world.lan, proto, world.address("a1", 10 - version), SERVED, silent=True)
+        own = f"lan {world.address('a1', version)}"
+        assert world.ask(world.containers["a1"], proto, LAN[version], 5000) == own
+        assert world.ask(world.containers["a1"], proto, LAN[10 - version], 5000) == f"lan {HOST[10 - version]}"
+    assert not ping(world.lan, world.address("a1", 10 - version), SILENCE)
+    assert not ping(world.lan, world.address("b1", version), SILENCE)
+    firewall.remove_ports(ports[:1])
+    assert not world.ask(world.lan, "tcp", world.address("a1", version), SERVED, silent=True)
+    assert world.ask(world.lan, "udp", world.address("a1", version), SERVED).startswith("a1")
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_an_unprotected_network_is_reached_on_every_port(firewall: FirewallBackend, world: World, version: int) -> None:
+    world.route_lan_to_containers()
+    world.servers.serve("lan", world.lan, 5000)
+    firewall.add_network(rules("a", **{f"mode{version}": "nat-unprotected"}))
+    firewall.add_ports([world.port("tcp", "a1", version, 8080)])
+    for proto in ("tcp", "udp"):
+        assert world.ask(world.lan, proto, world.address("a1", version), SERVED) == f"a1 {LAN[version]}"
+        assert world.ask(world.containers["b1"], proto, world.address("a1", version), SERVED).startswith("a1")
+        assert not world.ask(world.lan, proto, world.address("a1", 10 - version), SERVED, silent=True)
+        assert world.ask(world.containers["a1"], proto, LAN[version], 5000) == f"lan {HOST[version]}", "still NAT"
+    assert ping(world.lan, world.address("a1", version))
+    assert not ping(world.lan, world.address("b1", version), SILENCE)
+    assert world.ask(world.lan, "tcp", HOST[version], 8080) == f"a1 {LAN[version]}"
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_trusted_interface_reaches_published_ports_at_their_own_address(
+    firewall: FirewallBackend, world: World, version: int
+) -> None:
+    world.route_lan_to_containers()
+    world.servers.serve("a1", world.containers["a1"], 81)
+    firewall.add_network(rules("a", trusted=("eth9", "eth0")))
+    firewall.add_ports([open_port("tcp", "a1", version)])
+    assert world.ask(world.lan, "tcp", world.address("a1", version), SERVED) == f"a1 {LAN[version]}"
+    assert not world.ask(world.lan, "tcp", world.address("a1", version), 81, silent=True), "not published"
+    assert not world.ask(world.lan, "udp", world.address("a1", version), SERVED, silent=True), "nor over UDP"
+    assert not world.ask(world.containers["b1"], "tcp", world.address("a1", version), SERVED, silent=True)
+    firewall.add_network(rules("a", trusted=("eth9",)))
+    assert not world.ask(world.lan, "tcp", world.address("a1", version), SERVED, silent=True)
+
+
 # -- the user and others ------------------------------------------------------------------------------------------------
 
 
@@ -694,6 +768,8 @@ def test_state_tells_all_that_was_said(host: Host, make: Callable[..., FirewallB
         NetworkRules("pbc", ("10.78.0.0/16", "10.79.4.0/30"), masquerade=False),
         NetworkRules("pbd", ("fd78::/64",), source=("2001:db8::7",)),
         NetworkRules("pbe"),
+        NetworkRules("pbf", ("10.80.0.0/16", "fd80::/64"), mode4="routed", mode6="nat-unprotected", trusted=("eth1", "wg0")),
+        NetworkRules("pbg", ("10.81.0.0/16", "fd81::/64"), masquerade=False, mode4="routed", mode6="routed"),
     ]
     hosts = {4: ("", "192.0.2.7", "127.0.0.1", "127.8.8.8"), 6: ("", "2001:db8::7", "::1")}
     ports = [
@@ -702,6 +778,7 @@ def test_state_tells_all_that_was_said(host: Host, make: Callable[..., FirewallB
         for version, addresses in hosts.items()
         for host in addresses
     ]
+    ports += [PortRule("tcp", "", 0, address, 80, "pbf") for address in ("10.80.0.2", "fd80::2")]
     firewall = make()
     for network in networks:
         firewall.add_network(network)
@@ -810,7 +887,7 @@ def test_a_change_that_is_refused_changes_nothing(host: Host, make: Callable[...
     firewall.replace([rules("a")], [port])
     before = tables()
     for bad in (
-        PortRule("tcp", "", 0, "10.77.1.2", 80, "pba"),
+        PortRule("tcp", "", -1, "10.77.1.2", 80, "pba"),
         PortRule("icmp", "", 80, "10.77.1.2", 80, "pba"),
         PortRule("tcp", "", 80, '10.77.1.2 } ; flush ruleset"', 80, "pba"),
         PortRule("tcp", "::1", 80, "10.77.1.2", 80, "pba"),

@@ -13,6 +13,7 @@ from pynet.netlib.errors import InvalidArgument
 from pynet.netlib.firewall import detect
 from pynet.netlib.firewall.choice import select_backend
 from pynet.netlib.firewall.intents import (
+    Mode,
     NetworkRules,
     PortRule,
     check_instance,
@@ -34,7 +35,7 @@ PORT = PortRule("tcp", "", 8080, "10.0.0.2", 80, "pb0")
     [
         {"proto": "icmp"},
         {"proto": ""},
-        {"host_port": 0},
+        {"host_port": 0, "host_ip": "192.0.2.1"},
         {"host_port": 65536},
         {"target_port": -1},
         {"target_ip": "10.0.0.2/32"},
@@ -71,6 +72,8 @@ def test_ports_that_make_no_sense(changes: dict[str, object]) -> None:
         {"source": ("0.0.0.0",)},
         {"source": ("::1",)},
         {"source": ("224.0.0.1",)},
+        {"mode4": "isolated"},
+        {"trusted": ("eth0", "a b")},
     ],
 )
 def test_networks_that_make_no_sense(changes: dict[str, object]) -> None:
@@ -88,6 +91,8 @@ def test_intents_take_the_form_in_which_the_kernel_shows_them() -> None:
         "pb0", NETWORK.subnets, internal=True, masquerade=False
     )
     assert check_network(NetworkRules("pb0", ("10.0.0.0/24",), source=("2001:db8::1",))).source == ()
+    routed = check_network(NetworkRules("pb0", ("10.0.0.0/24",), source=("192.0.2.1",), mode4="routed", mode6="routed"))
+    assert routed == NetworkRules("pb0", ("10.0.0.0/24",), masquerade=False, mode4="routed"), "it keeps its addresses"
 
 
 @pytest.mark.parametrize("suffix", ["X", "0123456789", "a b", "-", "0\n"])
@@ -109,6 +114,7 @@ addresses = {
 }
 bridges = st.from_regex(r"[a-z][a-z0-9._-]{0,14}", fullmatch=True)
 numbers = st.integers(1, 65535)
+modes: st.SearchStrategy[Mode] = st.sampled_from(["nat", "nat-unprotected", "routed"])
 
 
 @st.composite
@@ -117,8 +123,11 @@ def port_rules(draw: st.DrawFn) -> PortRule:
     loopback = {4: "127.0.0.1", 6: "::1"}[version]
     return PortRule(
         draw(st.sampled_from(["tcp", "udp", "sctp"])),
-        draw(st.one_of(st.just(""), st.just(loopback), addresses[version])),
-        draw(numbers),
+        *draw(
+            st.one_of(
+                st.just(("", 0)), st.tuples(st.one_of(st.just(""), st.just(loopback), addresses[version]), numbers)
+            )
+        ),
         draw(addresses[version]),
         draw(numbers),
         draw(bridges),
@@ -140,6 +149,9 @@ def networks(draw: st.DrawFn) -> NetworkRules:
             icc=draw(st.booleans()),
             source=draw(st.sampled_from([(), ("192.0.2.1",), ("2001:db8::1",), ("192.0.2.1", "2001:db8::1")])),
             loopback=draw(st.booleans()),
+            mode4=draw(modes),
+            mode6=draw(modes),
+            trusted=draw(st.sampled_from([(), ("eth1",), ("eth1", "wg0")])),
         )
     )
 

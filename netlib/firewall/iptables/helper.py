@@ -177,6 +177,7 @@ class Legacy:
                 setattr(rule, attribute, body[key])
         if body["proto"]:
             rule.protocol = body["proto"]
+        if body["dport"]:
             rule.create_match(body["proto"]).dport = str(body["dport"])
         for match, option, key in (
             ("conntrack", "ctstate", "ctstate"),

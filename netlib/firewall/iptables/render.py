@@ -11,6 +11,8 @@ Chains of our own hang on the built-in ones; which rules stand in them depends o
                                                            -> EST   established into a bridge: ACCEPT
                                                            -> SAME  in by the bridge that it goes out by: icc
                                                            -> INT   from or to an internal network: DROP
+                                                           -> OPEN  nat-unprotected: ACCEPT; routed: ICMP, and ports in
+                                                                    DIRECT; by an interface that is trusted: the ports
                                                            -> IN    to a bridge: DNATed ACCEPT, else DROP
                                                            -> OUT   from a bridge: ACCEPT
 
@@ -27,16 +29,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..intents import NetworkRules, PortRule, is_loopback
+from ..intents import Mode, NetworkRules, PortRule, is_loopback
 
 TABLES: dict[str, tuple[str, ...]] = {
     "raw": ("GUARD",),
     "nat": ("DNAT", "LOCAL", "POST"),
-    "filter": ("EST", "SAME", "INT", "IN", "OUT", "FWD"),
+    "filter": ("EST", "SAME", "INT", "DIRECT", "OPEN", "IN", "OUT", "FWD"),
 }
 """Chains of ours, those that others jump to first.  The user's chain is apart, because declaring a chain empties it."""
+_WALK = ("EST", "SAME", "INT", "OPEN", "IN", "OUT")
 USER = "USER"
 LOOPBACK = {4: "127.0.0.0/8", 6: "::1/128"}
+ICMP = {4: "icmp", 6: "ipv6-icmp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,9 @@ class Rule:
             if value:
                 words += ["!", option, value[1:]] if value.startswith("!") else [option, value]
         if self.proto:
-            words += ["-p", self.proto, "-m", self.proto, "--dport", str(self.dport)]
+            words += ["-p", self.proto]
+        if self.dport:
+            words += ["-m", self.proto, "--dport", str(self.dport)]
         if self.ctstate:
             words += ["-m", "conntrack", "--ctstate", self.ctstate]
         if self.dst_type:
@@ -109,7 +115,7 @@ class Names:
     def fixed(self) -> list[Rule]:
         """Rules in our chains that are always there."""
         return [
-            Rule("filter", self.chain("FWD"), self.chain(short)) for short in (USER, "EST", "SAME", "INT", "IN", "OUT")
+            Rule("filter", self.chain("FWD"), self.chain(short)) for short in (USER, *_WALK)
         ]
 
     def network(self, rules: NetworkRules, version: int) -> Iterator[Rule]:
@@ -121,6 +127,14 @@ class Names:
         if rules.internal:
             yield Rule("filter", chain("INT"), "DROP", iface=bridge)
             yield Rule("filter", chain("INT"), "DROP", out=bridge)
+        mode = rules.mode(version)
+        if mode == "nat-unprotected":
+            yield Rule("filter", chain("OPEN"), "ACCEPT", out=bridge)
+        if mode == "routed":
+            yield Rule("filter", chain("OPEN"), "ACCEPT", out=bridge, proto=ICMP[version])
+            yield Rule("filter", chain("OPEN"), chain("DIRECT"), out=bridge)
+        for interface in rules.trusted:
+            yield Rule("filter", chain("OPEN"), chain("DIRECT"), iface=interface, out=bridge)
         yield Rule("filter", chain("IN"), "ACCEPT", out=bridge, ctstate="DNAT")
         yield Rule("filter", chain("IN"), "DROP", out=bridge)
         yield Rule("filter", chain("OUT"), "ACCEPT", iface=bridge)
@@ -132,9 +146,11 @@ class Names:
             if (":" in subnet) != (version == 6):
                 continue
             yield Rule("nat", chain("POST"), "MASQUERADE", src=subnet, dst=subnet, ctstate="DNAT", comment=bridge)
-            if rules.masquerade and source:
+            if not rules.masquerades(version):
+                continue
+            if source:
                 yield Rule("nat", chain("POST"), "SNAT", src=subnet, out="!" + bridge, to=source)
-            elif rules.masquerade:
+            else:
                 yield Rule("nat", chain("POST"), "MASQUERADE", src=subnet, out="!" + bridge)
 
     def port(self, rule: PortRule, *, loopback: bool) -> Iterator[Rule]:
@@ -143,6 +159,12 @@ class Names:
         ip = f"[{rule.target_ip}]" if rule.version == 6 else rule.target_ip
         target = f"{ip}:{rule.target_port}"
         local = loopback and rule.version == 4
+        if not rule.host_port:
+            own = f"{rule.target_ip}/{32 if rule.version == 4 else 128}"
+            yield Rule(
+                "filter", chain("DIRECT"), "ACCEPT", out=rule.bridge, dst=own, proto=rule.proto, dport=rule.target_port
+            )  # fmt: skip
+            return
 
         def to(chain: str) -> Rule:
             return Rule(
@@ -270,7 +292,16 @@ def _networks(names: Names, dumps: dict[int, Dump]) -> Iterator[NetworkRules]:
     loopback: set[str] = set()
     subnets: defaultdict[str, list[str]] = defaultdict(list)
     masqueraded: defaultdict[str, set[str]] = defaultdict(set)
-    for dump in dumps.values():
+    modes: dict[tuple[str, int], Mode] = {}
+    trusted: defaultdict[str, set[str]] = defaultdict(set)
+    for version, dump in dumps.items():
+        for rule in dump.rules["filter", names.chain("OPEN")]:
+            if rule.get("-j") == "ACCEPT" and rule.keys() == {"-o", "-j"}:
+                modes[rule["-o"], version] = "nat-unprotected"
+            elif rule.get("-j") == names.chain("DIRECT") and rule.keys() == {"-o", "-j"}:
+                modes[rule["-o"], version] = "routed"
+            elif rule.get("-j") == names.chain("DIRECT") and rule.keys() == {"-i", "-o", "-j"}:
+                trusted[rule["-o"]].add(rule["-i"])
         for rule in dump.rules["filter", names.chain("SAME")]:
             if "--ctstate" not in rule and "-i" in rule:
                 icc[rule["-i"]] = rule.get("-j") == "ACCEPT"
@@ -296,6 +327,9 @@ def _networks(names: Names, dumps: dict[int, Dump]) -> Iterator[NetworkRules]:
             icc=allowed,
             source=tuple(sorted(masqueraded[bridge] - {""}, key=lambda text: ":" in text)),
             loopback=bridge in loopback,
+            mode4=modes.get((bridge, 4), "nat"),
+            mode6=modes.get((bridge, 6), "nat"),
+            trusted=tuple(sorted(trusted[bridge])),
         )
 
 
@@ -305,6 +339,10 @@ def _ports(names: Names, dump: Dump) -> Iterator[PortRule]:
     for rule in dump.rules["raw", names.chain("GUARD")]:
         bridge, _, target = rule.get("--comment", "").partition(" ")
         yield from _port(rule, target, bridge)
+    for rule in dump.rules["filter", names.chain("DIRECT")]:
+        port = rule.get("--dport", "")
+        if {"-d", "-o", "-p"} <= rule.keys() and port.isdecimal() and rule.get("-j") == "ACCEPT":
+            yield PortRule(rule["-p"], "", 0, rule["-d"].partition("/")[0], int(port), rule["-o"])
 
 
 def _port(rule: dict[str, str], target: str, bridge: str) -> Iterator[PortRule]:

@@ -23,7 +23,7 @@ from ...kernel.nft_elements import AT_ONCE, ElementSocket
 from ..coexist import Coexistence
 from ..intents import NetworkRules, PortKey, PortRule, check_instance, check_network, check_port
 from ..mirror import Mirrored
-from . import render
+from . import listing, render
 
 _NO_KERNEL = (errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ENOENT, errno.EINVAL)
 
@@ -136,11 +136,11 @@ class NftablesBackend(Mirrored):
                 if error.errno != errno.ENOENT:
                     raise
                 objects = []
-            if not render.is_complete(objects):
+            if not listing.is_complete(objects):
                 # elements that no rule looks at have no effect; the next change makes the rules anew
                 self._stale = True
                 return [], []
-            return render.parse(objects)
+            return listing.parse(objects)
 
     # -- how ----------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The nftables back end's text: intents in, commands out; and the kernel's listing in, intents out.
+"""The nftables back end's text: intents in, commands out.  The way back, from the kernel's listing, is listing.py.
 
 One table, ``inet pynet`` (``inet pynet-<instance>``), whose rules are fixed.  All that varies are elements of sets
 and maps, so a packet costs the same look-ups at ten ports and at ten thousand, and so does a change.
@@ -10,7 +10,11 @@ and maps, so a packet costs the same look-ups at ten ports and at ten thousand, 
                        established                                    accept
                        in by the bridge that it goes out by           accept, or if not icc: DNATed accept, else drop
                        from or to an internal network                 drop
-                       to one of our bridges                          DNATed accept, else drop
+                       to one of our bridges                          DNATed accept
+                         that is routed                               ICMP and ports in open* accept
+                         that is nat-unprotected (direct*)            accept
+                         by an interface that it trusts               ports in open* accept
+                         else                                         drop
                        anything else is left to the host
     postrouting        DNATed and from a network into itself (hairpin)    masquerade
                        from 127.0.0.0/8 out of a bridge                   masquerade
@@ -26,20 +30,19 @@ Nothing of a user gets into the text but addresses, numbers and interface names 
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, TypeVar
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
 from ...kernel.nft_elements import SetElement, pack
 from ..intents import NetworkRules, PortRule, is_loopback
 
-T = TypeVar("T")
 Element = tuple[str, str, str, str]
 """Set or map, key, comment, data ("" in a set)."""
 Elements = tuple[Literal["add", "delete"], Sequence[Element]]
 
 _ADDR_PORT = {"4": "ipv4_addr . inet_service", "6": "ipv6_addr . inet_service"}
-_ADDR = {"4": "ipv4_addr", "6": "ipv6_addr"}
+ADDRESS = {"4": "ipv4_addr", "6": "ipv6_addr"}
 
 
 def _sets() -> dict[str, str]:
@@ -49,15 +52,19 @@ def _sets() -> dict[str, str]:
         "internal": "set internal { type ifname; }",
         "loopback": "set loopback { type ifname; }",
         "same": "map same { type ifname . ifname : verdict; }",
+        "trusted": "set trusted { type ifname . ifname; }",
         "guarded4": "set guarded4 { type ipv4_addr . inet_proto . inet_service; }",
         "loports4": f"map loports4 {{ type inet_proto . inet_service : {_ADDR_PORT['4']}; }}",
         "lohostports4": f"map lohostports4 {{ type ipv4_addr . inet_proto . inet_service : {_ADDR_PORT['4']}; }}",
     }
-    for v, address in _ADDR.items():
+    for v, address in ADDRESS.items():
         sets |= {
             f"ports{v}": f"map ports{v} {{ type inet_proto . inet_service : {_ADDR_PORT[v]}; }}",
             f"hostports{v}": f"map hostports{v} {{ type {address} . inet_proto . inet_service : {_ADDR_PORT[v]}; }}",
             f"proxied{v}": f"map proxied{v} {{ type {address} . inet_proto . inet_service : {_ADDR_PORT[v]}; }}",
+            f"open{v}": f"set open{v} {{ type {address} . inet_proto . inet_service; }}",
+            f"routed{v}": f"set routed{v} {{ type ifname; }}",
+            f"direct{v}": f"set direct{v} {{ type ifname; }}",
             f"own{v}": f"set own{v} {{ type {address} . ifname; flags interval; }}",
             f"hairpin{v}": f"set hairpin{v} {{ type {address} . {address}; flags interval; }}",
             f"masq{v}": f"set masq{v} {{ type {address}; flags interval; }}",
@@ -82,6 +89,27 @@ CHAINS: dict[str, tuple[str, tuple[str, ...]]] = {
     # chain: declaration of its hook, rules.  Chains that others jump to come first.
     "no_icc": ("", ("ct status dnat accept", "drop")),
     "guard": ("", ("iifname @bridges drop", "ip daddr . meta l4proto . th dport @guarded4 drop")),
+    "routed": (
+        "",
+        (
+            "ip daddr . meta l4proto . th dport @open4 accept",
+            "ip6 daddr . meta l4proto . th dport @open6 accept",
+            "meta nfproto ipv4 meta l4proto icmp accept",
+            "meta nfproto ipv6 meta l4proto ipv6-icmp accept",
+        ),
+    ),
+    "direct": (
+        "",
+        (
+            "oifname @routed4 meta nfproto ipv4 jump routed",
+            "oifname @routed6 meta nfproto ipv6 jump routed",
+            "oifname @direct4 meta nfproto ipv4 accept",
+            "oifname @direct6 meta nfproto ipv6 accept",
+            "iifname . oifname @trusted ip daddr . meta l4proto . th dport @open4 accept",
+            "iifname . oifname @trusted ip6 daddr . meta l4proto . th dport @open6 accept",
+            "drop",
+        ),
+    ),
     "published": (
         "",
         (
@@ -120,7 +148,7 @@ CHAINS: dict[str, tuple[str, tuple[str, ...]]] = {
             "iifname @internal drop",
             "oifname @internal drop",
             "oifname @bridges ct status dnat accept",
-            "oifname @bridges drop",
+            "oifname @bridges goto direct",
         ),
     ),
     "postrouting": (
@@ -174,14 +202,21 @@ def network_elements(rules: NetworkRules) -> Iterator[Element]:
         yield "internal", name, "", ""
     if rules.loopback:
         yield "loopback", name, "", ""
+    for interface in rules.trusted:
+        yield "trusted", f'"{interface}" . {name}', "", ""
+    for version in (4, 6):
+        if (mode := rules.mode(version)) != "nat":
+            yield f"routed{version}" if mode == "routed" else f"direct{version}", name, "", ""
     sources = {"6" if ":" in source else "4": source for source in rules.source}
     for subnet in rules.subnets:
         v = "6" if ":" in subnet else "4"
         yield f"own{v}", f"{subnet} . {name}", "", ""
         yield f"hairpin{v}", f"{subnet} . {subnet}", "", ""
-        if rules.masquerade and v in sources:
+        if not rules.masquerades(int(v)):
+            continue
+        if v in sources:
             yield f"snat{v}", subnet, "", sources[v]
-        elif rules.masquerade:
+        else:
             yield f"masq{v}", subnet, "", ""
 
 
@@ -190,6 +225,9 @@ def port_elements(rule: PortRule, *, loopback: bool) -> Iterator[Element]:
     v = str(rule.version)
     port = f"{rule.proto} . {rule.host_port}"
     target = f"{rule.target_ip} . {rule.target_port}"
+    if not rule.host_port:
+        yield f"open{v}", f"{rule.target_ip} . {rule.proto} . {rule.target_port}", rule.bridge, ""
+        return
     if not rule.host_ip:
         yield f"ports{v}", port, rule.bridge, target
         if loopback and v == "4":
@@ -251,105 +289,3 @@ def _elements(verb: str, table: str, grouped: dict[str, list[str]]) -> str:
         for name, items in grouped.items()
         for i in range(0, len(items), PART)
     )
-
-
-# -- reading back ---------------------------------------------------------------------------------------------------
-
-
-def is_complete(objects: Iterable[dict[str, Any]]) -> bool:
-    """Whether a table's listing has all fixed rules: each chain as many as it should (nobody but us writes there)."""
-    found = Counter(item["rule"]["chain"] for item in objects if "rule" in item)
-    return all(found[chain] == len(rules) for chain, (_, rules) in CHAINS.items())
-
-
-def parse(objects: Iterable[dict[str, Any]]) -> tuple[list[NetworkRules], list[PortRule]]:
-    """Intents from ``list table`` in libnftables-json(5)'s form.
-
-    An element of a form that we do not write is somebody else's, and no intent: it must not keep us from reading our own.
-    """
-    elements: dict[str, list[Any]] = {}
-    for item in objects:
-        for kind in ("set", "map"):
-            if kind in item:
-                elements[item[kind]["name"]] = item[kind].get("elem", [])
-    return list(_networks(elements)), list(_ports(elements))
-
-
-def _read(elements: Iterable[Any], read: Callable[[Any], T]) -> Iterator[T]:
-    for element in elements:
-        try:
-            yield read(element)
-        except (KeyError, TypeError, ValueError):
-            pass
-
-
-def _plain(key: Any) -> Any:
-    """A key without what may be said about it."""
-    return key["elem"]["val"] if isinstance(key, dict) and "elem" in key else key
-
-
-def _prefix(value: Any) -> str:
-    if isinstance(value, dict):
-        return f"{value['prefix']['addr']}/{value['prefix']['len']}"
-    return f"{value}/{128 if ':' in value else 32}"
-
-
-def _name(key: Any) -> str:
-    name = _plain(key)
-    if not isinstance(name, str):
-        raise TypeError
-    return name
-
-
-def _owned(key: Any) -> tuple[str, str]:
-    subnet, bridge = _plain(key)["concat"]
-    return _prefix(subnet), _name(bridge)
-
-
-def _same(element: Any) -> tuple[str, bool]:
-    key, verdict = element
-    return _name(_plain(key)["concat"][0]), "accept" in verdict
-
-
-def _source(element: Any) -> tuple[str, str]:
-    subnet, source = element
-    return _prefix(_plain(subnet)), _name(source)
-
-
-def _networks(elements: dict[str, list[Any]]) -> Iterator[NetworkRules]:
-    icc = dict(_read(elements.get("same", []), _same))
-    subnets: defaultdict[str, list[str]] = defaultdict(list)
-    masqueraded: set[str] = set()
-    sources: dict[str, str] = {}
-    for v in _ADDR:
-        for subnet, bridge in _read(elements.get(f"own{v}", []), _owned):
-            subnets[bridge].append(subnet)
-        masqueraded.update(_read(elements.get(f"masq{v}", []), lambda key: _prefix(_plain(key))))
-        sources |= dict(_read(elements.get(f"snat{v}", []), _source))
-    internals, loopbacks = (set(_read(elements.get(name, []), _name)) for name in ("internal", "loopback"))
-    for bridge in _read(elements.get("bridges", []), _name):
-        own = sorted(subnets[bridge], key=lambda text: (":" in text, text))
-        internal = bridge in internals
-        yield NetworkRules(
-            bridge=bridge,
-            subnets=tuple(own),
-            internal=internal,
-            # of a network without a subnet nobody can tell, and it does not matter
-            masquerade=not internal and (not own or any(s in masqueraded or s in sources for s in own)),
-            icc=icc.get(bridge, True),
-            source=tuple(dict.fromkeys(sources[s] for s in own if s in sources)),
-            loopback=bridge in loopbacks,
-        )
-
-
-def _ports(elements: dict[str, list[Any]]) -> Iterator[PortRule]:
-    for name in ("ports4", "ports6", "hostports4", "hostports6", "lohostports4", "proxied4", "proxied6"):
-        yield from _read(elements.get(name, []), _port)
-
-
-def _port(element: Any) -> PortRule:
-    key, data = element
-    comment = key["elem"].get("comment", "") if "elem" in key else ""
-    *host, proto, port = _plain(key)["concat"]
-    target_ip, target_port = data["concat"]
-    return PortRule(_name(proto), host[0] if host else "", int(port), target_ip, int(target_port), comment)
