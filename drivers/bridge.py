@@ -22,7 +22,7 @@ from typing import Any
 
 from ..netlib.driver import Joined, Publishing, Reserved
 from ..netlib.errors import Forbidden, InvalidArgument
-from ..netlib.firewall.intents import NetworkRules
+from ..netlib.firewall.intents import Mode, NetworkRules
 from ..netlib.gateway import subnet_of
 from ..netlib.instance import bridge_name, veth_name
 from ..netlib.kinds.bridge import Bridge
@@ -37,6 +37,7 @@ from .options import boolean, interface, mtu
 DEFAULT_MTU = 1500
 GATEWAY_OF = {4: "DefaultGatewayIPv4", 6: "DefaultGatewayIPv6"}
 """Auxiliary addresses that are the containers' next hop, in place of the bridge's own (Docker's names)."""
+GATEWAY_MODES = ("nat", "nat-unprotected", "routed", "isolated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,30 @@ class BridgeOptions:
     source: str = ""
     """IPv4 address that outgoing connections come from (SNAT in place of masquerading)."""
     source6: str = ""
+    gateway_mode: str = "nat"
+    """One of GATEWAY_MODES, for IPv4."""
+    gateway_mode6: str = "nat"
+    trusted: tuple[str, ...] = ()
+    """Host interfaces from which published ports are reached at the container's own address."""
     ifname_prefix: str = "eth"
     hairpin: bool = True
+
+    def mode(self, version: int) -> str:
+        return self.gateway_mode6 if version == 6 else self.gateway_mode
 
 
 def _mtu(text: str) -> int:
     return mtu(text) or DEFAULT_MTU
+
+
+def _interfaces(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(interface(name) for name in text.split(":") if name))
+
+
+def _gateway_mode(text: str) -> str:
+    if text not in GATEWAY_MODES:
+        raise ValueError(f"unknown gateway mode {text}")
+    return text
 
 
 def _interface_prefix(text: str) -> str:
@@ -90,6 +109,9 @@ _OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "com.docker.network.bridge.inhibit_ipv4": ("inhibit_ipv4", boolean),
     "com.docker.network.host_ipv4": ("source", _address(4)),
     "com.docker.network.host_ipv6": ("source6", _address(6)),
+    "com.docker.network.bridge.gateway_mode_ipv4": ("gateway_mode", _gateway_mode),
+    "com.docker.network.bridge.gateway_mode_ipv6": ("gateway_mode6", _gateway_mode),
+    "com.docker.network.bridge.trusted_host_interfaces": ("trusted", _interfaces),
     "com.docker.network.container_iface_prefix": ("ifname_prefix", _interface_prefix),
 }
 _SHORT = {field: option for option, (field, _) in _OPTIONS.items()} | {"hairpin": "hairpin"}
@@ -141,7 +163,11 @@ class BridgeDriver:
     own_mac = True
 
     def validate(self, network: NetworkRecord) -> None:
-        parse_options(network.options)
+        options = parse_options(network.options)
+        if "isolated" in (options.gateway_mode, options.gateway_mode6) and not network.internal:
+            raise InvalidArgument(
+                "gateway mode 'isolated' can only be used for an internal network", hint="make it --internal"
+            )
 
     def reserves(self, network: NetworkRecord) -> Reserved:
         return Reserved()
@@ -152,7 +178,9 @@ class BridgeDriver:
         addresses = [
             f"{config.gateway}/{config.prefix}"
             for config in network.ipam
-            if config.gateway and not (config.version == 4 and options.inhibit_ipv4)
+            if config.gateway
+            and options.mode(config.version) != "isolated"
+            and not (config.version == 4 and options.inhibit_ipv4)
         ]
         if not network.internal:
             yield Sysctl(("net", "ipv4", "ip_forward"), "1")
@@ -161,6 +189,8 @@ class BridgeDriver:
         yield Bridge(name=bridge, mtu=options.mtu, mac=bridge_mac(network), addresses=tuple(addresses))
         # a container that may send raw packets must not give this host addresses and routes (CVE-2020-13401)
         yield Sysctl(("net", "ipv6", "conf", bridge, "accept_ra"), "0", optional=not network.subnets(6))
+        if options.gateway_mode6 == "isolated":  # not even a link-local address
+            yield Sysctl(("net", "ipv6", "conf", bridge, "disable_ipv6"), "1", optional=True)
         yield NetworkFirewall(self.rules(network))
 
     def rules(self, network: NetworkRecord) -> NetworkRules:
@@ -172,6 +202,9 @@ class BridgeDriver:
             masquerade=options.masquerade and not network.internal,
             icc=options.icc,
             source=tuple(source for source in (options.source, options.source6) if source),
+            mode4=_firewall_mode(options.gateway_mode),
+            mode6=_firewall_mode(options.gateway_mode6),
+            trusted=options.trusted,
         )
 
     def join(self, network: NetworkRecord, endpoint: EndpointRecord, sandbox: SandboxRecord) -> Joined:
@@ -201,7 +234,9 @@ class BridgeDriver:
     def publishing(self, network: NetworkRecord, endpoint: EndpointRecord) -> Publishing | None:
         if network.internal:
             return None
-        return Publishing(self.bridge(network), parse_options(network.options).host_binding)
+        options = parse_options(network.options)
+        routed = frozenset(version for version in (4, 6) if options.mode(version) == "routed")
+        return Publishing(self.bridge(network), options.host_binding, routed, trusting=bool(options.trusted))
 
     def bridge(self, network: NetworkRecord) -> str:
         """Name of its interface."""
@@ -209,6 +244,15 @@ class BridgeDriver:
 
     def operinfo(self, network: NetworkRecord, endpoint: EndpointRecord) -> Mapping[str, Any]:
         return {"com.docker.network.endpoint.macaddress": endpoint.mac} if endpoint.mac else {}
+
+
+def _firewall_mode(mode: str) -> Mode:
+    """An isolated network is internal: nothing comes in or goes out, whatever the gateway would do."""
+    match mode:
+        case "routed" | "nat-unprotected":
+            return mode
+        case _:
+            return "nat"
 
 
 def _hop(network: NetworkRecord, address: str) -> str:

@@ -22,10 +22,10 @@ from .addressing import Addressing
 from .applier import Applier
 from .change import AddressLease, Change, HostPortLease, Lease, PoolLease, Step
 from .driver import Driver, load_driver
-from .errors import Forbidden, PynetError
+from .errors import Forbidden, InvalidArgument, PynetError
 from .kinds.resource import Key, Resource
-from .model import NetworkRecord, Room
-from .plans import Plans
+from .model import NetworkRecord, PublishedPort, Room
+from .plans import Plans, Target
 from .ports.portspec import PortBinding
 from .registry import Registry
 from .tools import Tools
@@ -165,14 +165,39 @@ class Core:
 
     # -- published ports -------------------------------------------------------------------------------------
 
-    def wanted_ports(self, room: Room, bindings: Sequence[PortBinding]) -> list[tuple[PortBinding, tuple[str, ...]]]:
-        """Each binding with the host addresses that it means; none for a sandbox that publishes none."""
-        target = self.plans.target(room, 4) or self.plans.target(room, 6)
-        if target is None:
-            return []  # as Docker: ports of host, none and internal networks are exposed, not published
-        versions = [v for v in (4, 6) if (t := self.plans.target(room, v)) is not None and t.address]
-        ports = self.tools.ports
-        return [(b, ports.host_addresses(b, target.publishing.host_ip, versions)) for b in bindings]
+    def wanted_ports(
+        self, room: Room, bindings: Sequence[PortBinding]
+    ) -> tuple[list[tuple[PortBinding, tuple[str, ...]]], tuple[PublishedPort, ...]]:
+        """Each binding with the host addresses that it means, and the ports that need none, because packets come to the
+        container's own address (routed networks); nothing for a sandbox that publishes nothing."""
+        targets = {version: self.plans.target(room, version) for version in (4, 6)}
+        first = targets[4] or targets[6]
+        if first is None:
+            return [], ()  # as Docker: ports of host, none and internal networks are exposed, not published
+        versions = [version for version, target in targets.items() if target is not None and target.address]
+        wanted: list[tuple[PortBinding, tuple[str, ...]]] = []
+        opened: dict[PublishedPort, None] = {}
+        for binding in bindings:
+            addresses = self.tools.ports.host_addresses(binding, first.publishing.host_ip, versions)
+            leased = [a for a in addresses if not _routed(targets[_version(a)])]
+            if leased:
+                wanted.append((binding, tuple(leased)))
+            for address in addresses:
+                target = targets[_version(address)]
+                if address in leased or target is None:
+                    continue
+                if binding.proxy_protocol:
+                    raise InvalidArgument(
+                        f"the PROXY protocol needs a host port, and the network of {target.endpoint.name} is routed"
+                    )
+                if target.address:
+                    opened[PublishedPort(binding.proto, address, 0, binding.container_port)] = None
+                elif len(addresses) == 1:  # it was asked for
+                    version = _version(address)
+                    raise InvalidArgument(
+                        f"can not publish on {address}: the container has no IPv{version} address, and its network is routed"
+                    )
+        return wanted, tuple(port for port in opened if port not in room.sandbox.ports)
 
 
 def exclusive(plan: Sequence[Resource]) -> list[Key]:
@@ -194,6 +219,14 @@ def _conflict(record: NetworkRecord, other: NetworkRecord, key: Key) -> Forbidde
         f"cannot create network {record.id} ({record.name}): conflicts with network {other.id} ({other.name}): {what}",
         hint=f"choose another name for it, or remove the network {other.name}",
     )
+
+
+def _version(address: str) -> int:
+    return 6 if ":" in address else 4
+
+
+def _routed(target: Target | None) -> bool:
+    return target is not None and target.routed
 
 
 def network_key(network: str) -> str:

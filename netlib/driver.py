@@ -48,6 +48,11 @@ class Publishing:
     """The host's interface that its packets come from: the firewall's rules name it."""
     host_ip: str = ""
     """Host address of ports that name none; "" is every address."""
+    routed: frozenset[int] = frozenset()
+    """IP versions whose packets come to the container's own address: a published port is opened there, and no host port leads
+    to it."""
+    trusting: bool = False
+    """Whether published ports are opened at the container's own address too, for interfaces that the network trusts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -387,17 +387,18 @@ class Sandbox:
     def publish(self, bindings: Sequence[PortBinding]) -> tuple[PublishedPort, ...]:
         """Publish ports, in addition to those it has; all of them, or none on any failure.
 
-        Returns one value for each host address and port; PortInUse when one is taken.  Nothing is published for a sandbox
+        Returns one value for each host address and port; PortInUse when one is taken.  A routed network has no host port (0):
+        the container's port is opened at its own address.  Nothing is published for a sandbox
         whose networks publish nothing (host, none, internal ones): such ports are exposed, as Docker has it.
         """
         core = self.core
         with core.turns.of(sandbox_key(self.id)):
             room = core.registry.room(self.id)
-            wanted = core.wanted_ports(room, bindings)
-            if not wanted:
+            wanted, opened = core.wanted_ports(room, bindings)
+            if not wanted and not opened:
                 return ()
             try:
-                ports = core.tools.ports.lease(self.id, wanted, bound=not core.is_showing)
+                ports = opened + core.tools.ports.lease(self.id, wanted, bound=not core.is_showing)
             except PortInUse as error:
                 self._name_holder(error)
                 raise

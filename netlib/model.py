@@ -114,6 +114,7 @@ class PublishedPort(_Record):
     host_ip: str
     """Address that was bound, "0.0.0.0" and "::" for every address of a family."""
     host_port: int
+    """0: none leads to it; the container's port is open at its own address (a routed network's)."""
     container_port: int
     proxy_protocol: int = 0
     """Version of the header that the container gets first; then everybody comes by the proxy, and nobody by NAT."""
@@ -121,6 +122,8 @@ class PublishedPort(_Record):
     @property
     def id(self) -> str:
         """ "tcp/0.0.0.0/8080": its socket is known by this name, to us and to the proxy."""
+        if not self.host_port:
+            return f"{self.proto}/{self.host_ip}/open/{self.container_port}"
         return f"{self.proto}/{self.host_ip}/{self.host_port}"
 
 

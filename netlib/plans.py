@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from .change import Change
 from .driver import Driver, Publishing
 from .errors import PynetError
-from .firewall.intents import PortRule, is_loopback
+from .firewall.intents import NetworkRules, PortRule, is_loopback
 from .kinds.flows import Flows
 from .kinds.listeners import Listeners
 from .kinds.namespace import Netns
@@ -39,6 +39,13 @@ class Target:
     publishing: Publishing
     address: str
     """"" when the endpoint has none of the family: the proxy leads to its other one."""
+    version: int
+    """Of the ports' host addresses."""
+
+    @property
+    def routed(self) -> bool:
+        """Whether no host port leads there, because packets come to the container's own address."""
+        return (self.version if self.address else 10 - self.version) in self.publishing.routed
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class Plans:
     def network(self, network: NetworkRecord) -> list[Resource]:
         plan: list[Resource] = []
         for resource in self.driver_of(network.driver).network_plan(network):
-            if isinstance(resource, NetworkFirewall) and not self.has_proxy and not resource.rules.internal:
+            if isinstance(resource, NetworkFirewall) and not self.has_proxy and _translates(resource.rules):
                 # without a proxy, loopback is NAT's business as well
                 bridge = resource.rules.bridge
                 plan.append(Sysctl(("net", "ipv4", "conf", bridge, "route_localnet"), "1"))
@@ -128,7 +135,7 @@ class Plans:
             publishing = self.driver_of(member.network.driver).publishing(member.network, member.endpoint)
             if publishing is not None:
                 address = member.endpoint.ip if version == 4 else member.endpoint.ip6
-                found.append(Target(member.endpoint, publishing, address))
+                found.append(Target(member.endpoint, publishing, address, version))
         return next((target for target in found if target.address), found[0] if found else None)
 
     def ports_of(self, room: Room, endpoint_id: str) -> tuple[PublishedPort, ...]:
@@ -147,17 +154,19 @@ class Plans:
         targets = {version: self.target(room, version) for version in {_version(p.host_ip) for p in ports}}
         rules: list[PortRule] = []
         proxied: list[ProxyPort] = []
+        leading: list[str] = []
         for port in ports:
             target = targets[_version(port.host_ip)]
-            if target is None:
+            if target is None or target.routed or not port.host_port:
                 continue
+            leading.append(port.id)
             # what NAT leads past the proxy has no header; a rule for a loopback address only guards it
             if target.address and (not port.proxy_protocol or is_loopback(port.host_ip)):
                 rules.append(_rule(port, target))
             address = target.address or target.endpoint.ip or target.endpoint.ip6
             proxied.append(ProxyPort(port.id, port.proto, address, port.container_port, port.proxy_protocol))
-        leading = tuple(port.id for port in ports if targets[_version(port.host_ip)] is not None)
-        plan: list[Resource] = [Listeners(room.sandbox.id, leading)] if leading else []
+        rules += self._open_ports(room)
+        plan: list[Resource] = [Listeners(room.sandbox.id, tuple(leading))] if leading else []
         if rules:
             plan.append(PortForwards(room.sandbox.id, tuple(rules)))
         if self.has_proxy and proxied:
@@ -170,6 +179,20 @@ class Plans:
         rules = [rule for resource in plan if isinstance(resource, PortForwards) for rule in resource.rules]
         served = {p.id: (p.target_ip, p.target_port) for one in plan if isinstance(one, ProxyPorts) for p in one.ports}
         return tuple(path_of(port, rules, served.get(port.id)) for port in room.sandbox.ports)
+
+    def _open_ports(self, room: Room) -> list[PortRule]:
+        """What is published is open at each address to which packets may come straight, whichever endpoint has the default
+        route."""
+        rules: dict[PortRule, None] = {}
+        for member in room.members:
+            publishing = self.driver_of(member.network.driver).publishing(member.network, member.endpoint)
+            for version, address in ((4, member.endpoint.ip), (6, member.endpoint.ip6)):
+                if publishing is None or not address or not (version in publishing.routed or publishing.trusting):
+                    continue
+                for port in room.sandbox.ports:
+                    if port.host_ip in UNSPECIFIED or _version(port.host_ip) == version:
+                        rules[PortRule(port.proto, "", 0, address, port.container_port, publishing.interface)] = None
+        return list(rules)
 
     # -- changes ---------------------------------------------------------------------------------------------
 
@@ -210,6 +233,10 @@ class Plans:
 
 def _version(host_ip: str) -> int:
     return 6 if ":" in host_ip else 4
+
+
+def _translates(rules: NetworkRules) -> bool:
+    return not rules.internal and rules.mode4 != "routed"
 
 
 def _rule(port: PublishedPort, target: Target) -> PortRule:

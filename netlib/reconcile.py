@@ -150,4 +150,4 @@ def lost_sockets(core: Core) -> list[Difference]:
     """Published ports whose sockets another program took while nobody held them."""
     held = core.tools.ports.ids
     ports = (port for sandbox in core.registry.sandboxes.values() for port in sandbox.ports)
-    return [Difference("missing", "port", port.id) for port in ports if port.id not in held]
+    return [Difference("missing", "port", port.id) for port in ports if port.host_port and port.id not in held]

@@ -79,7 +79,7 @@ def port_map(look: Look, exposed: Sequence[str]) -> Ports:
     """``NetworkSettings.Ports``: what is published, and null for what is only exposed."""
     ports: Ports = dict.fromkeys(exposed)
     for proto, host_ip, host_port, container_port in look.ports:
-        entry = {"HostIp": host_ip, "HostPort": str(host_port)}
+        entry = {"HostIp": host_ip, "HostPort": str(host_port or "")}  # none leads to a routed network's ports
         listed = ports.get(f"{container_port}/{proto}")
         if listed is None:
             ports[f"{container_port}/{proto}"] = [entry]
@@ -91,7 +91,7 @@ def port_map(look: Look, exposed: Sequence[str]) -> Ports:
 def port_list(look: Look, exposed: Sequence[str]) -> list[dict[str, Any]]:
     """``Ports`` of a list entry."""
     result: list[dict[str, Any]] = [
-        {"IP": ip, "PrivatePort": private, "PublicPort": public, "Type": proto}
+        {"IP": ip, "PrivatePort": private, **({"PublicPort": public} if public else {}), "Type": proto}
         for proto, ip, public, private in look.ports
     ]
     published = {(entry["PrivatePort"], entry["Type"]) for entry in result}

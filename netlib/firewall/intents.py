@@ -192,7 +192,9 @@ def check_network(rules: NetworkRules) -> NetworkRules:
     modes: dict[int, Mode] = {}
     for version in (4, 6):
         if rules.mode(version) not in get_args(Mode):
-            raise InvalidArgument(f"unknown gateway mode {rules.mode(version)}", hint="one of " + ", ".join(get_args(Mode)))
+            raise InvalidArgument(
+                f"unknown gateway mode {rules.mode(version)}", hint="one of " + ", ".join(get_args(Mode))
+            )
         # without a subnet of its family there is nothing to act on, and it could not be read back
         modes[version] = rules.mode(version) if version in families and not rules.internal else "nat"
     for interface in rules.trusted:

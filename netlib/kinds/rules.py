@@ -39,6 +39,8 @@ class NetworkFirewall(Resource):
             "masquerade" + "".join(f" as {source}" for source in rules.source): rules.masquerade,
             "containers apart": not rules.icc,
         }
+        modes = {f"IPv{version} {rules.mode(version)}": rules.mode(version) != "nat" for version in (4, 6)}
+        said |= modes | {"trusts " + ", ".join(rules.trusted): bool(rules.trusted)}
         return ", ".join([*rules.subnets, *(text for text, holds in said.items() if holds)])
 
 
@@ -92,7 +94,8 @@ class PortForwards(Resource):
     @property
     def details(self) -> str:
         return ", ".join(
-            f"{joined(r.host_ip, r.host_port)}/{r.proto} -> {joined(r.target_ip, r.target_port)}" for r in self.rules
+            f"{_port_name(r)} -> {joined(r.target_ip, r.target_port)}" if r.host_port else f"{_port_name(r)} open"
+            for r in self.rules
         )
 
 
@@ -151,12 +154,17 @@ def _replace(tools: Tools, sight: Sight) -> None:
 
 
 def _forget_flows(tools: Tools, rules: Sequence[PortRule]) -> None:
-    published = {(rule.host_ip or ANY[rule.version], rule.host_port) for rule in rules if rule.proto == "udp"}
+    published = {
+        (rule.host_ip or ANY[rule.version], rule.host_port) if rule.host_port else (rule.target_ip, rule.target_port)
+        for rule in rules
+        if rule.proto == "udp"
+    }
     tools.conntrack.flush_ports(socket.IPPROTO_UDP, published, local=tools.rtnl.local)
 
 
 def _port_name(rule: PortRule) -> str:
-    return f"{joined(rule.host_ip, rule.host_port)}/{rule.proto}"
+    at = joined(rule.host_ip, rule.host_port) if rule.host_port else joined(rule.target_ip, rule.target_port)
+    return f"{at}/{rule.proto}"
 
 
 register(NetworkFirewall, NetworkRulesKind())

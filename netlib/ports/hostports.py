@@ -130,13 +130,13 @@ class HostPorts:
 
     def restore(self, owner: str, ports: Iterable[PublishedPort]) -> None:
         """The leases of stored ports; ``recover`` has their sockets."""
-        self._table.restore(PortLease(port.proto, port.host_ip, port.host_port, owner) for port in ports)
+        self._table.restore(PortLease(p.proto, p.host_ip, p.host_port, owner) for p in ports if p.host_port)
 
     def recover(self, ports: Iterable[PublishedPort], found: dict[str, Socket]) -> list[PublishedPort]:
         """Sockets for restored ports: from *found* (a forwarder that outlived us), else bound anew; the lost ones."""
         lost: list[PublishedPort] = []
         for port in ports:
-            if port.id in self._sockets:
+            if port.id in self._sockets or not port.host_port:
                 continue
             try:
                 self._sockets[port.id] = found.pop(port.id) if port.id in found else _bind(port)

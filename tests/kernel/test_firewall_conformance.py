@@ -768,7 +768,9 @@ def test_state_tells_all_that_was_said(host: Host, make: Callable[..., FirewallB
         NetworkRules("pbc", ("10.78.0.0/16", "10.79.4.0/30"), masquerade=False),
         NetworkRules("pbd", ("fd78::/64",), source=("2001:db8::7",)),
         NetworkRules("pbe"),
-        NetworkRules("pbf", ("10.80.0.0/16", "fd80::/64"), mode4="routed", mode6="nat-unprotected", trusted=("eth1", "wg0")),
+        NetworkRules(
+            "pbf", ("10.80.0.0/16", "fd80::/64"), mode4="routed", mode6="nat-unprotected", trusted=("eth1", "wg0")
+        ),
         NetworkRules("pbg", ("10.81.0.0/16", "fd81::/64"), masquerade=False, mode4="routed", mode6="routed"),
     ]
     hosts = {4: ("", "192.0.2.7", "127.0.0.1", "127.8.8.8"), 6: ("", "2001:db8::7", "::1")}

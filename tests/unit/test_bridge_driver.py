@@ -74,6 +74,9 @@ def test_docker_names_short_names_and_go_booleans() -> None:
         ("source", "fd00::1"),
         ("source6", "10.0.0.1"),
         ("colour", "red"),
+        ("gateway_mode", "bridged"),
+        ("com.docker.network.bridge.gateway_mode_ipv6", ""),
+        ("trusted", "eth0:a/b"),
     ],
 )
 def test_a_bad_option_names_itself(name: str, value: str) -> None:
@@ -114,6 +117,32 @@ def test_the_hosts_own_namespace_is_refused() -> None:
 def test_an_inhibited_ipv4_gateway_leaves_the_ipv6_one() -> None:
     inhibited = replace(DUAL, options={"com.docker.network.bridge.inhibit_ipv4": "true"})
     assert bridge_of(inhibited).addresses == ("fd00:1::1/64",)
+
+
+def test_gateway_modes_are_a_familys() -> None:
+    options = {"com.docker.network.bridge.gateway_mode_ipv6": "routed", "trusted": "eth1:wg0:eth1"}
+    network = replace(DUAL, options=options)
+    DRIVER.validate(network)
+    rules = DRIVER.rules(network)
+    assert (rules.mode4, rules.mode6, rules.trusted) == ("nat", "routed", ("eth1", "wg0"))
+    publishing = DRIVER.publishing(network, ENDPOINT)
+    assert publishing is not None
+    assert (publishing.routed, publishing.trusting) == ({6}, True)
+    with pytest.raises(InvalidArgument, match="unknown gateway mode bridged"):
+        parse_options({"gateway_mode": "bridged"})
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_an_isolated_network_is_internal_and_has_no_address_on_the_bridge(version: int) -> None:
+    options = {f"com.docker.network.bridge.gateway_mode_ipv{version}": "isolated"}
+    with pytest.raises(InvalidArgument, match=r"^gateway mode 'isolated' can only be used for an internal network$"):
+        DRIVER.validate(replace(DUAL, options=options))
+    network = replace(DUAL, internal=True, options=options)
+    DRIVER.validate(network)
+    assert bridge_of(network).addresses == (("fd00:1::1/64",) if version == 4 else ("10.1.0.1/24",))
+    disabled = ("net", "ipv6", "conf", bridge_of(network).name, "disable_ipv6")
+    assert (disabled in sysctls(list(DRIVER.network_plan(network)))) == (version == 6)
+    assert DRIVER.rules(network).internal
 
 
 def test_names_fit_the_kernels_limit() -> None:

@@ -114,9 +114,7 @@ class Names:
 
     def fixed(self) -> list[Rule]:
         """Rules in our chains that are always there."""
-        return [
-            Rule("filter", self.chain("FWD"), self.chain(short)) for short in (USER, *_WALK)
-        ]
+        return [Rule("filter", self.chain("FWD"), self.chain(short)) for short in (USER, *_WALK)]
 
     def network(self, rules: NetworkRules, version: int) -> Iterator[Rule]:
         bridge, chain = rules.bridge, self.chain

@@ -94,7 +94,9 @@ def _networks(elements: dict[str, list[Any]]) -> Iterator[NetworkRules]:
     modes: dict[tuple[str, str], Mode] = {}
     for v in ADDRESS:
         modes |= dict.fromkeys(((bridge, v) for bridge in _read(elements.get(f"routed{v}", []), _name)), "routed")
-        modes |= dict.fromkeys(((bridge, v) for bridge in _read(elements.get(f"direct{v}", []), _name)), "nat-unprotected")
+        modes |= dict.fromkeys(
+            ((bridge, v) for bridge in _read(elements.get(f"direct{v}", []), _name)), "nat-unprotected"
+        )
     for bridge in _read(elements.get("bridges", []), _name):
         own = sorted(subnets[bridge], key=lambda text: (":" in text, text))
         internal = bridge in internals
