@@ -23,9 +23,11 @@ from .applier import Applier
 from .change import AddressLease, Change, HostPortLease, Lease, PoolLease, Step
 from .driver import Driver, load_driver
 from .errors import Forbidden, InvalidArgument, PynetError
+from .firewall.intents import is_loopback
 from .kinds.resource import Key, Resource
 from .model import NetworkRecord, PublishedPort, Room
 from .plans import Plans, Target
+from .ports.hostports import ANY
 from .ports.portspec import PortBinding
 from .registry import Registry
 from .tools import Tools
@@ -191,7 +193,8 @@ class Core:
                         f"the PROXY protocol needs a host port, and the network of {target.endpoint.name} is routed"
                     )
                 if target.address:
-                    opened[PublishedPort(binding.proto, address, 0, binding.container_port)] = None
+                    host_ip = address if is_loopback(address) else ANY[_version(address)]
+                    opened[PublishedPort(binding.proto, host_ip, 0, binding.container_port)] = None
                 elif len(addresses) == 1:  # it was asked for
                     version = _version(address)
                     raise InvalidArgument(

@@ -24,7 +24,7 @@ from .leases import EphemeralRange, PortLease, PortTable
 from .portspec import PortBinding
 
 Socket = socket.socket  # in the class below, "socket" is a method
-_ANY = {4: "0.0.0.0", 6: "::"}
+ANY = {4: "0.0.0.0", 6: "::"}
 
 
 class HostPorts:
@@ -63,7 +63,7 @@ class HostPorts:
                 )
             return (asked,)
         known = [4, 6] if host_has_ipv6() else [4]
-        return tuple(_ANY[version] for version in known if self._has_proxy or version in has)
+        return tuple(ANY[version] for version in known if self._has_proxy or version in has)
 
     def lease(
         self, owner: str, wanted: Sequence[tuple[PortBinding, tuple[str, ...]]], *, bound: bool = True
