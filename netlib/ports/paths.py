@@ -4,6 +4,7 @@
     proxy   the proxy accepts and connects anew; the container sees the proxy's address (or a PROXY protocol header)
     both    NAT for what comes from the wire, from containers and to the host's own addresses; the proxy for what NAT can not
             carry, clients on the host's loopback
+    open    no port of the host leads there: in a routed network packets come to the container's own address and port
     none    nothing leads anywhere now: the port is kept, and waits for a network that publishes
 
 Pure: it is read off the plan's own resources (plans.py), so it can not differ from what was made.
@@ -19,7 +20,7 @@ from ..firewall.intents import PortRule, is_loopback
 from ..model import PublishedPort
 from .leases import UNSPECIFIED
 
-Path = Literal["nat", "proxy", "both", "none"]
+Path = Literal["nat", "proxy", "both", "open", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,13 @@ class PortPath:
 def path_of(port: PublishedPort, rules: Iterable[PortRule], served: tuple[str, int] | None) -> PortPath:
     """*rules* are those of the sandbox's plan, *served* is where the proxy leads this port, if it does."""
     version = 6 if ":" in port.host_ip else 4
+    if not port.host_port:
+        own = (port.proto, version, 0, port.container_port)
+        opened = next((r for r in rules if (r.proto, r.version, r.host_port, r.target_port) == own), None)
+        if opened is None:
+            return PortPath(port, "none", "no network of the container is routed", None)
+        why = "the network is routed: packets come to the container's own address"
+        return PortPath(port, "open", why, (opened.target_ip, opened.target_port))
     key = (port.proto, version, "" if port.host_ip in UNSPECIFIED else port.host_ip, port.host_port)
     rule = next((rule for rule in rules if rule.key == key), None)
     loopback = is_loopback(port.host_ip)

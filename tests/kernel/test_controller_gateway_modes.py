@@ -27,7 +27,7 @@ def controller(request: pytest.FixtureRequest, start_controller: Callable[..., C
     return start_controller(request.param)
 
 
-def network(controller: Controller, lan: Lan, number: int = 1, **options: str) -> Network:
+def network(controller: Controller, lan: Lan, options: dict[str, str] | None = None, *, number: int = 1) -> Network:
     configs = [IpamConfig(subnet=f"10.{number}.0.0/24"), IpamConfig(subnet=f"fd00:{number}::/64")]
     lan.rtnl.add_route(RouteInfo(destination=configs[0].subnet, gateway=lan.host_address))
     lan.rtnl.add_route(RouteInfo(destination=configs[1].subnet, gateway=lan.host_address6))
@@ -60,7 +60,7 @@ def is_reached(lan: Lan, server: socket.socket, address: str, port: int = 80, *,
 
 
 def test_two_containers_of_a_routed_network_publish_the_same_port(controller: Controller, lan: Lan) -> None:
-    routed = network(controller, lan, **{OPTION.format(6): "routed"})
+    routed = network(controller, lan, {OPTION.format(6): "routed"})
     sandboxes = [joined(controller, routed, name) for name in "ab"]
     sandboxes[0].publish(parse_publish("8080:80"))
     with pytest.raises(InvalidArgument, match="needs a host port, and the network of a is routed"):
@@ -69,6 +69,8 @@ def test_two_containers_of_a_routed_network_publish_the_same_port(controller: Co
     assert [(port.host_ip, port.host_port, port.container_port) for port in both] == [("::", 0, 80)]
     assert [port.host_port for port in sandboxes[0].ports if port.host_ip == "::"] == [0]
     assert sandboxes[1].publish(parse_publish("[::]:8080:80")) == (), "it is open already"
+    (path,) = controller.core.plans.paths(controller.registry.room("b"))
+    assert (path.path, path.target) == ("open", ("fd00:1::3", 80))
     with serve(controller, sandboxes[0]) as first, serve(controller, sandboxes[1]) as second:
         assert is_reached(lan, first, "fd00:1::2")
         assert is_reached(lan, second, "fd00:1::3")
@@ -85,7 +87,7 @@ def test_two_containers_of_a_routed_network_publish_the_same_port(controller: Co
 def test_what_is_open_is_open_after_a_restart_and_after_a_repair(
     controller: Controller, lan: Lan, start_controller: Callable[..., Controller]
 ) -> None:
-    routed = network(controller, lan, **{OPTION.format(4): "routed", OPTION.format(6): "routed"})
+    routed = network(controller, lan, {OPTION.format(4): "routed", OPTION.format(6): "routed"})
     sandbox = joined(controller, routed)
     sandbox.publish(parse_publish("8080:80"))
     other = joined(controller, routed, "b")
@@ -105,7 +107,7 @@ def test_what_is_open_is_open_after_a_restart_and_after_a_repair(
 def test_a_routed_second_network_is_open_beside_the_first_ones_nat(controller: Controller, lan: Lan) -> None:
     sandbox = joined(controller, network(controller, lan))
     sandbox.publish(parse_publish("8080:80"))
-    routed = network(controller, lan, 2, **{OPTION.format(4): "routed"})
+    routed = network(controller, lan, {OPTION.format(4): "routed"}, number=2)
     endpoint = routed.create_endpoint("a", gw_priority=-1)
     endpoint.join(sandbox)
     server_routes = [RouteInfo(destination=f"{lan.address}/32", gateway="10.2.0.1")]
@@ -121,10 +123,10 @@ def test_a_routed_second_network_is_open_beside_the_first_ones_nat(controller: C
 
 
 def test_a_port_bound_to_loopback_is_open_to_a_trusted_interface_alone(controller: Controller, lan: Lan) -> None:
-    trusting = network(controller, lan, trusted="eth9:eth0")
+    trusting = network(controller, lan, {"trusted": "eth9:eth0"})
     sandbox = joined(controller, trusting)
     sandbox.publish(parse_publish("127.0.0.1:8080:80"))
-    stranger = joined(controller, network(controller, lan, 2), "b")
+    stranger = joined(controller, network(controller, lan, number=2), "b")
     stranger.publish(parse_publish("127.0.0.1:8081:80"))
     with serve(controller, sandbox) as server, serve(controller, stranger) as other:
         assert is_reached(lan, server, "10.1.0.2")
