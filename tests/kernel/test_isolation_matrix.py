@@ -7,8 +7,8 @@
                                                                      '--- internal      inner  inner2
 
 LAN and outside have routes to every network by way of the host, as an attacker on the wire would have.  Every container serves
-port 80, published on every address, port 81, which is not published, and port 82, bound to the host's loopback.  A forwarder is the proxy,
-as pynetd's is.  All questions of one party are asked at once; what is not answered is asked twice more.
+port 80, published on every address, port 81, which is not published, and port 82, bound to the host's loopback.  A forwarder is
+the proxy, as pynetd's is.  All questions of one party are asked at once; what is not answered is asked twice more.
 
     PYNET_WRITE_ISOLATION=1 python -m pytest tests/kernel/test_isolation_matrix.py      writes the tables anew
 """
