@@ -127,7 +127,7 @@ def test_gateway_modes_are_a_familys() -> None:
     assert (rules.mode4, rules.mode6, rules.trusted) == ("nat", "routed", ("eth1", "wg0"))
     publishing = DRIVER.publishing(network, ENDPOINT)
     assert publishing is not None
-    assert (publishing.routed, publishing.trusting) == ({6}, True)
+    assert (publishing.routed, publishing.trusting) == (frozenset({6}), True)
     with pytest.raises(InvalidArgument, match="unknown gateway mode bridged"):
         parse_options({"gateway_mode": "bridged"})
 
