@@ -170,7 +170,9 @@ class BridgeDriver:
             )
 
     def reserves(self, network: NetworkRecord) -> Reserved:
-        return Reserved()
+        options = parse_options(network.options)
+        families = [version for version, has in ((4, network.ipv4), (6, network.ipv6)) if has]
+        return Reserved(gateway=any(options.mode(version) != "isolated" for version in families))
 
     def network_plan(self, network: NetworkRecord) -> Iterable[Resource]:
         options = parse_options(network.options)

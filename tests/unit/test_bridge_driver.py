@@ -140,6 +140,8 @@ def test_an_isolated_network_is_internal_and_has_no_address_on_the_bridge(versio
     network = replace(DUAL, internal=True, options=options)
     DRIVER.validate(network)
     assert bridge_of(network).addresses == (("fd00:1::1/64",) if version == 4 else ("10.1.0.1/24",))
+    assert DRIVER.reserves(network).gateway, "the other family has one"
+    assert DRIVER.reserves(replace(network, ipv4=version == 4, ipv6=version == 6)).gateway is False
     disabled = ("net", "ipv6", "conf", bridge_of(network).name, "disable_ipv6")
     assert (disabled in sysctls(list(DRIVER.network_plan(network)))) == (version == 6)
     assert DRIVER.rules(network).internal
