@@ -52,11 +52,12 @@ def declare(parser: Parser) -> None:
     repeated("-v", "--volume", metavar="SOURCE:TARGET[:ro]", help="mount a directory or volume")
     repeated("--mount", metavar="KEY=VALUE,...", help="mount a bind, volume or tmpfs")
     repeated("--tmpfs", metavar="TARGET[:OPTIONS]", help="mount a tmpfs")
-    repeated("--network", "--net", metavar="NETWORK", help="connect to a network")
+    repeated("--network", "--net", metavar="NETWORK", help="connect to a network: NAME, or name=NAME,ip=ADDRESS,...")
     repeated("--network-alias", "--net-alias", metavar="NAME", help="one more name on that network")
     option("--ip", metavar="ADDRESS", help="IPv4 address on that network")
     option("--ip6", metavar="ADDRESS", help="IPv6 address on that network")
-    repeated("--link-local-ip", metavar="ADDRESS", help="link-local address")
+    repeated("--link-local-ip", metavar="ADDRESS", help="link-local address on that network")
+    repeated("--link", metavar="NAME[:ALIAS]", help="know another container by an alias")
     option("--mac-address", metavar="ADDRESS", help="MAC address on that network")
     repeated("--dns", metavar="ADDRESS", help="name server")
     repeated("--dns-search", metavar="DOMAIN", help="search domain")
@@ -158,6 +159,7 @@ def container_config(args: Arguments) -> dict[str, Any]:
         "DnsOptions": args.dns_option,
         "DnsSearch": args.dns_search,
         "ExtraHosts": [_host(word) for word in args.add_host],
+        "Links": args.link if mode in ("default", "bridge", "host") or mode.startswith("container:") else [],
         "IpcMode": args.ipc or "",
         "UsernsMode": args.userns or "",
         "Init": True if args.init else None,
@@ -227,57 +229,107 @@ def _restart(args: Arguments) -> dict[str, Any]:
 
 
 def _networks(args: Arguments) -> dict[str, Any]:
-    """Network name -> endpoint settings, in the order of the command line; options hold for the first."""
-    networks = {_network(word)[0]: _network(word)[1] for word in args.network}
-    own: dict[str, Any] = {}
-    if args.ip or args.ip6 or args.link_local_ip:
-        config = {"IPv4Address": args.ip, "IPv6Address": args.ip6, "LinkLocalIPs": args.link_local_ip}
-        own["IPAMConfig"] = {key: value for key, value in config.items() if value}
-    if args.network_alias:
-        own["Aliases"] = args.network_alias
-    if args.mac_address:
-        own["MacAddress"] = args.mac_address
+    """Network name -> endpoint settings, in the order of the command line; the simple options hold for the first one."""
+    networks: dict[str, Any] = {}
+    for word in args.network:
+        name, settings = parse_network(word)
+        if name in networks:
+            raise BadOption(f'network "{name}" is specified multiple times', hint="give each network once")
+        networks[name] = settings
+    own = _simple(args)
     if own:
         first = next(iter(networks), "default")
-        networks[first] = {**networks.get(first, {}), **own}
-    if len(networks) > 1 and ("host" in networks or "none" in networks):
-        raise BadOption("host and none can not be combined with other networks", hint="give one --network")
+        settings = networks.setdefault(first, {})
+        for key, what, option in _CONFLICTS:
+            if key in settings and key in own:
+                raise BadOption(
+                    f"conflicting options: cannot specify both --{option} and per-network {what}", hint=_ONCE
+                )
+        ipam = {**settings.get("IPAMConfig", {}), **own.get("IPAMConfig", {})}
+        for key, what, option in _ADDRESS_CONFLICTS:
+            if key in settings.get("IPAMConfig", {}) and key in own.get("IPAMConfig", {}):
+                raise BadOption(
+                    f"conflicting options: cannot specify both --{option} and per-network {what}", hint=_ONCE
+                )
+        networks[first] = {**settings, **own, **({"IPAMConfig": ipam} if ipam else {})}
+    if len(networks) > 1 and any(name in ("host", "none") or name.startswith("container:") for name in networks):
+        raise BadOption(
+            "conflicting options: cannot attach both user-defined and non-user-defined network-modes",
+            hint="host, none and container:NAME stand alone",
+        )
     return networks
 
 
-def _network(word: str) -> tuple[str, dict[str, Any]]:
-    """``NAME``, or Docker's long form ``name=NAME,alias=A,ip=ADDRESS,...``."""
+_ONCE = "leave one of them out"
+_CONFLICTS = (
+    ("Aliases", "alias", "network-alias"),
+    ("Links", "links", "link"),
+    ("MacAddress", "MAC address", "mac-address"),
+)
+_ADDRESS_CONFLICTS = (
+    ("IPv4Address", "IPv4 address", "ip"),
+    ("IPv6Address", "IPv6 address", "ip6"),
+    ("LinkLocalIPs", "link-local IP addresses", "link-local-ip"),
+)
+"""Docker's client words (cli/command/container/opts.go, applyContainerOptions)."""
+
+
+def _simple(args: Arguments) -> dict[str, Any]:
+    """The options that say something of the first network without naming it."""
+    config = {"IPv4Address": args.ip, "IPv6Address": args.ip6, "LinkLocalIPs": args.link_local_ip}
+    ipam = {key: value for key, value in config.items() if value}
+    links = args.link if args.network and args.network[0] not in ("default", "bridge") else []
+    own = {"IPAMConfig": ipam, "Aliases": args.network_alias, "MacAddress": args.mac_address, "Links": links}
+    return {key: value for key, value in own.items() if value}
+
+
+def parse_network(word: str) -> tuple[str, dict[str, Any]]:
+    """``NAME``, or Docker's long form ``name=NAME,alias=A,ip=ADDRESS,...`` (docker/cli, opts/network.go)."""
     if "=" not in word:
         if not word:
             raise BadOption("empty network name", hint="`pynet network ls` lists them")
         return word, {}
     name = ""
     settings: dict[str, Any] = {}
-    for part in word.split(","):
-        key, value = _pair(part)
+    for part in _fields(word):
+        key, equals, value = part.partition("=")
+        key = key.strip().lower()
+        if not key or not equals:
+            raise BadOption(f"invalid field {part}", hint=f"write NAME=VALUE; there are {', '.join(_FIELDS)}")
         if key == "name":
             name = value
-        elif key == "alias":
-            settings.setdefault("Aliases", []).append(value)
-        elif key == "ip":
-            settings.setdefault("IPAMConfig", {})["IPv4Address"] = value
-        elif key == "ip6":
-            settings.setdefault("IPAMConfig", {})["IPv6Address"] = value
+        elif key in ("alias", "link"):
+            settings.setdefault("Aliases" if key == "alias" else "Links", []).append(value)
+        elif key in ("ip", "ip6"):
+            settings.setdefault("IPAMConfig", {})["IPv4Address" if key == "ip" else "IPv6Address"] = value
+        elif key == "link-local-ip":
+            settings.setdefault("IPAMConfig", {}).setdefault("LinkLocalIPs", []).append(value)
         elif key == "mac-address":
             settings["MacAddress"] = value
         elif key == "driver-opt":
-            option, text = _pair(value)
+            option, separator, text = value.partition("=")
+            if not option or not separator:
+                raise BadOption("invalid key value pair format in driver options", hint="write driver-opt=NAME=VALUE")
             settings.setdefault("DriverOpts", {})[option] = text
         elif key == "gw-priority":
             settings["GwPriority"] = _integer(value)
         else:
-            raise BadOption(
-                f"invalid field {key!r} in --network {word}",
-                hint="name, alias, ip, ip6, mac-address, driver-opt, gw-priority",
-            )
+            raise BadOption(f"invalid field key {key}", hint=f"there are {', '.join(_FIELDS)}")
     if not name:
-        raise BadOption(f"--network {word} has no name=", hint="write name=NETWORK,alias=NAME,...")
+        raise BadOption("network name/id is not specified", hint="write name=NETWORK,alias=NAME,...")
     return name, settings
+
+
+_FIELDS = ("name", "alias", "ip", "ip6", "link-local-ip", "mac-address", "driver-opt", "gw-priority", "link")
+
+
+def _fields(word: str) -> list[str]:
+    """What stands between commas; a field with commas of its own is quoted, as in CSV (RFC 4180)."""
+    if '"' not in word:
+        return word.split(",")
+    import csv
+
+    return next(csv.reader([word]))
 
 
 def _pair(word: str) -> tuple[str, str]:

@@ -10,7 +10,8 @@ from ..netlib import shaping
 from ..netlib.driver import driver_names
 from ..netlib.errors import Conflict, Forbidden, InvalidArgument, NotFound, PynetError
 from ..netlib.statistics import Meter
-from .container.attachment import PREDEFINED, ContainerNetworks, endpoint_settings
+from .container.attachment import ContainerNetworks
+from .container.endpoints import PREDEFINED, endpoint_settings
 from .container.etc_files import HostFiles
 from .container.record import Container
 from .container.registry import Registry
@@ -142,8 +143,13 @@ class Networks:
 
     def disconnect(self, ref: str, body: Mapping[str, Any]) -> None:
         judge(Fields(body), "Disconnect", warn=False)
-        Fields(body).boolean("Force")  # a container here is never half attached: there is nothing to force
-        container = self._registry.get(self._container_ref(body))
+        try:
+            container = self._registry.get(self._container_ref(body))
+        except NotFound:
+            if not Fields(body).boolean("Force"):
+                raise
+            self._force_off(ref, self._container_ref(body))
+            return
         name, id = self._name_for(ref, container)
         with container.lock:
             if container.state.status == "removing":
@@ -167,6 +173,15 @@ class Networks:
         with container.lock:
             self._attachments.limit(container, name, options)
             self._registry.save(container)
+
+    def _force_off(self, ref: str, name: str) -> None:
+        """Remove an endpoint whose container nobody knows: of a program that used the library on this root, say."""
+        network = self._controller.network(ref)
+        found = self._controller.registry.endpoint_named(network.id, name)
+        if found is None:
+            raise NotFound(f"endpoint {name} not found in network {network.name}")
+        self._controller.endpoint(found.id).delete()
+        self._core.publish_network("disconnect", network.name, network.id, container=found.sandbox or name)
 
     def _name_for(self, ref: str, container: Container) -> tuple[str, str]:
         """Name and id; also of a network that is gone and stands on the container's record still, which could else not start."""

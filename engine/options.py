@@ -155,7 +155,7 @@ TABLES: dict[str, dict[str, Rule]] = {
         "Cgroup": Refused("Cgroup is not supported: a container has a cgroup of its own"),
         "VolumeDriver": Refused("volume drivers are not supported", "leave --volume-driver out", ("local",)),
         "VolumesFrom": Refused("volumes-from is not supported; name the volumes with -v"),
-        "Links": Refused("links are not supported; put both containers on a network of their own"),
+        "Links": Honoured("as names in /etc/hosts; no environment variables are set"),
         "StorageOpt": Refused("--storage-opt is supported only for overlay over xfs with 'pquota' mount option"),
         "Isolation": Refused("isolation of Windows containers is not supported", but=("default",)),
     },
@@ -198,18 +198,18 @@ TABLES: dict[str, dict[str, Rule]] = {
         **_all("Aliases", "MacAddress", "GwPriority"),
         "IPAMConfig": Within("EndpointIPAMConfig"),
         "DriverOpts": Within("DriverOpts"),
-        "Links": Refused("links are not supported; put both containers on a network of their own"),
+        "Links": Honoured("as names in /etc/hosts"),
         **dict.fromkeys(
             ("NetworkID", "EndpointID", "Gateway", "IPAddress", "IPPrefixLen", "IPv6Gateway", "GlobalIPv6Address",
              "GlobalIPv6PrefixLen", "DNSNames"), ANSWER
         ),
     },
     "EndpointIPAMConfig": {
-        **_all("IPv4Address", "IPv6Address"),
-        "LinkLocalIPs": Refused("link-local addresses are not supported"),
+        **_all("IPv4Address", "IPv6Address", "LinkLocalIPs"),
     },
     "DriverOpts": {
-        **_all("com.docker.network.endpoint.ifname", *shaping.OPTIONS, *shaping.OPTIONS.values()),
+        **_all("com.docker.network.endpoint.ifname", "com.docker.network.endpoint.sysctls"),
+        **_all(*shaping.OPTIONS, *shaping.OPTIONS.values()),
         "*": Refused("unknown option of an endpoint: {name}"),
     },
     # -- container update ------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ TABLES: dict[str, dict[str, Rule]] = {
         "*": Refused("only rates can be changed while a container is connected, not {name}"),
     },
     "Connect": {"Container": HONOURED, "EndpointConfig": Within("EndpointSettings")},
-    "Disconnect": {"Container": HONOURED, "Force": Honoured("nothing to do: a container is never half attached")},
+    "Disconnect": {"Container": HONOURED, "Force": Honoured("an endpoint whose container nobody knows goes, too")},
     # -- volumes ---------------------------------------------------------------------------------------------
     "Volume": {
         "Name": HONOURED,

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 
 from .driver import Joined
-from .errors import Forbidden, InvalidArgument
+from .errors import Conflict, Forbidden, InvalidArgument
 from .gateway import Candidate, choose, free_ifname
+from .ifname import check_ifname
 from .model import EndpointRecord, Member, NetworkRecord, PublishedPort, Room, SandboxRecord
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
@@ -82,6 +83,7 @@ def decide_join(room: Room, member: Member, joined: Joined, ifname: str = "") ->
     """The room with the endpoint in it, as its driver answered; the default routes may go through it now."""
     check_join(room, member)
     if joined.prefix:
+        _check_name(room, ifname)
         ifname = ifname or free_ifname((peer.endpoint.ifname for peer in room.members), joined.prefix)
     endpoint = replace(
         member.endpoint,
@@ -96,6 +98,21 @@ def decide_join(room: Room, member: Member, joined: Joined, ifname: str = "") ->
     return _with_gateways(Room(room.sandbox, tuple(sorted(members, key=lambda m: m.endpoint.name))))
 
 
+def _check_name(room: Room, ifname: str) -> None:
+    """A name that was asked for is one, and nobody's in the sandbox."""
+    if not ifname:
+        return
+    check_ifname(ifname)
+    if ifname == "lo":
+        raise InvalidArgument("an endpoint's interface can not be called lo", hint="that is the loopback's name")
+    for peer in room.members:
+        if peer.endpoint.ifname == ifname:
+            raise Conflict(
+                f"interface {ifname} of the container is on network {peer.network.name} already",
+                hint="choose another name, or none: the lowest free one is taken",
+            )
+
+
 def decide_leave(room: Room, endpoint_id: str) -> Room:
     """The room without the endpoint; default routes and ports go to those that stay."""
     return _with_gateways(Room(room.sandbox, tuple(m for m in room.members if m.endpoint.id != endpoint_id)))
@@ -107,6 +124,37 @@ def _with_gateways(room: Room) -> Room:
         for m in room.members
     )
     return replace(room, sandbox=replace(room.sandbox, gateway=gateway, gateway6=gateway6))
+
+
+def decide_link_local(addresses: Sequence[str]) -> tuple[str, ...]:
+    """Link-local addresses as CIDRs, with the prefix lengths of RFC 3927 and RFC 4291."""
+    found: list[str] = []
+    for text in addresses:
+        try:
+            address = ip_address(text)
+        except ValueError:
+            address = None
+        if address is None or not address.is_link_local or "%" in text:
+            raise InvalidArgument(
+                f"invalid link-local IP address: {text}", hint="it is of 169.254.0.0/16 or of fe80::/64"
+            )
+        found.append(f"{address}/{16 if address.version == 4 else 64}")
+    return tuple(dict.fromkeys(found))
+
+
+_PARAMETER = re.compile(r"net\.(ipv4|ipv6|mpls)\.(conf|neigh)\.(IFNAME|ifname)\.[a-z0-9_]+")
+
+
+def decide_sysctls(settings: Mapping[str, str]) -> dict[str, str]:
+    """Kernel parameters of one interface, checked (moby, daemon/network.go): none reaches beyond it."""
+    for name, value in settings.items():
+        if not _PARAMETER.fullmatch(name) or not value or not value.isprintable():
+            raise InvalidArgument(
+                f"unrecognised network interface sysctl '{name}={value}'; represent 'net.X.Y.ethN.Z=V' as "
+                "'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'",
+                hint="for example net.ipv4.conf.IFNAME.log_martians=1",
+            )
+    return dict(settings)
 
 
 # -- ports -------------------------------------------------------------------------------------------------------------

@@ -26,8 +26,10 @@ from .decisions import (
     check_join,
     decide_join,
     decide_leave,
+    decide_link_local,
     decide_mac,
     decide_publish,
+    decide_sysctls,
     decide_unpublish,
 )
 from .driver import Driver, directions
@@ -87,6 +89,8 @@ class Network:
         ip: str | None = None,
         ip6: str | None = None,
         mac: str | None = None,
+        link_local: Sequence[str] = (),
+        sysctls: Mapping[str, str] | None = None,
         aliases: Sequence[str] = (),
         gw_priority: int = 0,
         options: Mapping[str, str] | None = None,
@@ -94,8 +98,11 @@ class Network:
     ) -> Endpoint:
         """Reserve a name and addresses on the network; nothing is made in the kernel before ``join``.
 
-        *options* limit its rates (shaping.py).  Raises InvalidArgument (an address outside the network, an option),
-        Forbidden (an address or name that is taken), Conflict (no address is left).
+        *link_local* addresses are given beside the leased ones; *sysctls* are set on the interface, with IFNAME in the place
+        of its name ("net.ipv4.conf.IFNAME.log_martians"); *options* limit its rates (shaping.py).
+
+        Raises InvalidArgument (an address outside the network, an option), Forbidden (an address or name that is taken),
+        Conflict (no address is left).
         """
         if not name.strip():
             raise InvalidArgument("invalid endpoint name: name is empty")
@@ -119,6 +126,8 @@ class Network:
                 gw_priority=gw_priority,
                 static=tuple(address for address in (ip, ip6) if address),
                 options=dict(options or {}),
+                link_local=decide_link_local(link_local),
+                sysctls=decide_sysctls(sysctls or {}),
             )
             core.registry.check_name(record)
             wanted = Wanted(record.id, ip or "", ip6 or "", decide_mac(mac, "") if mac else "")
@@ -241,6 +250,17 @@ class Endpoint:
             check_join(room, member)
             joined = core.driver(member.network.driver).join(member.network, record, room.sandbox)
             core.carry_out(core.plans.change(room, decide_join(room, member, joined, ifname)))
+
+    def rename(self, name: str) -> None:
+        """Give it another name; Forbidden when its network has an endpoint of that name."""
+        if not name.strip():
+            raise InvalidArgument("invalid endpoint name: name is empty")
+        core = self.core
+        with core.turns.of(endpoint_key(self.id)):
+            record = replace(self.record, name=name)
+            if name != self.name:
+                core.registry.check_name(record)
+                core.carry_out(Change(save=(record,)))
 
     def leave(self) -> None:
         """Remove the interface; addresses stay reserved, and the sandbox's ports lead to another endpoint of it, if any.

@@ -164,12 +164,17 @@ class EndpointRecord(_Record):
     """What the driver wants to find again when it makes its plans."""
     lease: dict[str, str] = field(default_factory=dict)
     """What the IPAM driver wants to find again when it gives the addresses back."""
+    link_local: tuple[str, ...] = ()
+    """CIDRs of link-local addresses (RFC 3927, RFC 4291) beside the others; leased from nobody."""
+    sysctls: dict[str, str] = field(default_factory=dict)
+    """Kernel parameters of its interface, "net.ipv4.conf.IFNAME.rp_filter" to a value; IFNAME stands for the name."""
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> EndpointRecord:
         return super(EndpointRecord, cls).from_body(
             {
                 **body,
+                "link_local": tuple(body.get("link_local", ())),
                 "aliases": tuple(body.get("aliases", ())),
                 "static": tuple(body.get("static", ())),
                 "routes": tuple(StaticRoute.from_body(route) for route in body.get("routes", ())),
@@ -186,8 +191,8 @@ class EndpointRecord(_Record):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Those that it has, as CIDR."""
-        return tuple(address for address in (self.address, self.address6) if address)
+        """Those that its interface has, as CIDR: its own, then link-local ones."""
+        return (*(address for address in (self.address, self.address6) if address), *self.link_local)
 
     def left(self) -> EndpointRecord:
         """As it is when it is joined to nothing; its name and addresses stay."""

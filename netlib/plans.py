@@ -30,6 +30,9 @@ from .ports.leases import UNSPECIFIED
 from .ports.paths import PortPath, path_of
 from .shaping import shapers
 
+IFNAME = "IFNAME"
+"""What stands for the name of an endpoint's interface in names of its kernel parameters."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -105,10 +108,15 @@ class Plans:
 
     def _interfaces(self, member: Member, sandbox: SandboxRecord) -> Iterator[Resource]:
         endpoint = member.endpoint
-        if endpoint.addresses and endpoint.ifname:
-            yield Flows(tuple(address.partition("/")[0] for address in endpoint.addresses))
+        own = tuple(address for address in (endpoint.ip, endpoint.ip6) if address)
+        if own and endpoint.ifname:
+            yield Flows(own)
         plan = list(self.driver_of(member.network.driver).endpoint_plan(member.network, endpoint, sandbox))
         yield from plan
+        if endpoint.ifname:
+            for name, value in endpoint.sysctls.items():
+                path = tuple(endpoint.ifname if word.upper() == IFNAME else word for word in name.split("."))
+                yield Sysctl(path, value, netns=sandbox.path)
         yield from shapers(member.network, endpoint, sandbox, plan)
 
     @staticmethod

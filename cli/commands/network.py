@@ -178,6 +178,7 @@ def connect(parser: Parser) -> Run:
     parser.option("--ip6", metavar="ADDRESS", help="IPv6 address")
     parser.repeated("--link-local-ip", metavar="ADDRESS", help="link-local address")
     parser.repeated("--alias", metavar="NAME", help="one more name of the container on this network")
+    parser.repeated("--link", metavar="NAME[:ALIAS]", help="know another container of the network by an alias")
     parser.repeated("--driver-opt", metavar="NAME=VALUE", help="option of the driver")
     parser.option("--gw-priority", metavar="N", type=int, default=0, help="the highest one has the default route")
     parser.option("--mac-address", metavar="ADDRESS", help="MAC address")
@@ -191,6 +192,7 @@ def run_connect(args: Arguments) -> int:
     endpoint = {
         "IPAMConfig": {key: value for key, value in config.items() if value},
         "Aliases": args.alias,
+        "Links": args.link,
         "DriverOpts": dict(_pair(word) for word in args.driver_opt),
         "GwPriority": args.gw_priority,
         "MacAddress": args.mac_address or "",

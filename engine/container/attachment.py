@@ -26,7 +26,7 @@ from ...netlib.errors import (
     PynetError,
     Unavailable,
 )
-from ..fields import Fields
+from .endpoints import IFNAME, check_settings, sysctls
 from .record import Container
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from ...netlib.model import PublishedPort
     from ...netlib.ports.portspec import PortBinding
 
-PREDEFINED = frozenset({"bridge", "host", "none"})
 _BY_STATUS: dict[int, type[PynetError]] = {
     kind.status: kind for kind in (InvalidArgument, Forbidden, NotFound, Conflict, NotSupported, Unavailable)
 }
@@ -44,61 +43,6 @@ _BY_STATUS: dict[int, type[PynetError]] = {
 def rephrase(error: PynetError, message: str) -> PynetError:
     """The same kind of error with a longer story."""
     return _BY_STATUS.get(error.status, InternalError)(message, hint=error.hint)
-
-
-def endpoint_settings(body: Any) -> dict[str, Any]:
-    """One EndpointSettings of a request: checked, and only the keys that are the user's to choose."""
-    fields = Fields(body, "EndpointSettings.")
-    ipam = fields.object("IPAMConfig")
-    shaping.parse(fields.string_map("DriverOpts"))  # whether the network can is known when it is joined
-    settings: dict[str, Any] = {
-        "IPAMConfig": None,
-        "Links": None,
-        "Aliases": list(dict.fromkeys(fields.words("Aliases"))) or None,
-        "MacAddress": fields.text("MacAddress"),
-        "DriverOpts": fields.string_map("DriverOpts") or None,
-        "GwPriority": fields.integer("GwPriority"),
-    }
-    if ipam.body:
-        settings["IPAMConfig"] = {
-            key: ipam.text(key) for key in ("IPv4Address", "IPv6Address") if ipam.text(key)
-        } or {}  # fmt: skip
-    return settings
-
-
-def check_settings(network: str, settings: Mapping[str, Any]) -> None:
-    """What the predefined networks do not offer (moby, daemon/container_operations.go)."""
-    if network not in PREDEFINED:
-        return
-    if settings.get("IPAMConfig"):
-        raise InvalidArgument(
-            "invalid endpoint settings: user-specified IP address is supported on user-defined networks only",
-            hint="make one with `pynet network create --subnet CIDR NAME`, and use --network NAME",
-        )
-    if settings.get("Aliases"):
-        raise InvalidArgument(
-            "network-scoped aliases are only supported for user-defined networks",
-            hint="make one with `pynet network create NAME`, and use --network NAME",
-        )
-
-
-def requested_networks(mode: str, body: Any, mac: str = "") -> dict[str, dict[str, Any]]:
-    """``NetworkingConfig`` and the network mode to name -> settings, the primary network first."""
-    if mode.startswith("container:"):
-        if Fields(body, "NetworkingConfig.").object("EndpointsConfig").body:
-            raise InvalidArgument("conflicting options: a container that shares another's network has none of its own")
-        return {}
-    asked = Fields(body, "NetworkingConfig.").object("EndpointsConfig").body
-    networks: dict[str, dict[str, Any]] = {mode: endpoint_settings(None)}
-    for name, settings in asked.items():
-        networks["bridge" if name == "default" else str(name)] = endpoint_settings(settings)
-    if len(networks) > 1 and mode in ("host", "none"):
-        raise InvalidArgument(f"conflicting options: cannot attach a container in {mode} mode to other networks")
-    if mac and not networks[mode]["MacAddress"]:
-        networks[mode]["MacAddress"] = mac
-    for name, settings in networks.items():
-        check_settings(name, settings)
-    return networks
 
 
 def _not_connected(container: Container, network_name: str) -> PynetError:
@@ -189,7 +133,7 @@ class ContainerNetworks:
                 f"endpoint with name {container.name} already exists in network {name}",
                 hint="it is connected; `pynet network disconnect` undoes that",
             )
-        check_settings(name, settings)
+        check_settings(name, settings, network.record)
         container.networks[name] = {"settings": settings, "network_id": network.id, "endpoint_id": ""}
         if not container.running:
             return
@@ -249,12 +193,14 @@ class ContainerNetworks:
             ip=ipam.get("IPv4Address") or None,
             ip6=ipam.get("IPv6Address") or None,
             mac=settings.get("MacAddress") or None,
+            link_local=ipam.get("LinkLocalIPs") or (),
+            sysctls=sysctls(options),
             aliases=tuple(settings.get("Aliases") or ()),
             gw_priority=settings.get("GwPriority") or 0,
             options={name: text for name, text in options.items() if shaping.is_option(name)},
         )
         entry["network_id"], entry["endpoint_id"] = network.id, endpoint.id
-        endpoint.join(sandbox, ifname=options.get("com.docker.network.endpoint.ifname", ""))
+        endpoint.join(sandbox, ifname=options.get(IFNAME, ""))
 
     def _resolve(self, name: str, entry: Mapping[str, Any]) -> Network:
         """By the id that was found last, else by name: a network that was made anew under its name is the same to users."""

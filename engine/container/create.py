@@ -22,8 +22,8 @@ from ..fields import Fields
 from ..options import judge
 from ..volumes import Volumes
 from . import mounts as mounting
-from .attachment import requested_networks
 from .config import check_name, complete_config
+from .endpoints import check_mode, parse_link, requested_networks
 from .hostconfig import HostConfig, complete_host_config, discarded_limits, port_bindings
 from .mounts import MountPoint
 from .record import Body, Container
@@ -80,7 +80,11 @@ class Create:
         mode = host.config["NetworkMode"] = self._network_mode(host.config["NetworkMode"])
         config = complete_config(body, image.defaults, os.uname().nodename if mode == "host" else id[:12])
         networking = self._with_default(body.get("NetworkingConfig"))
-        networks = requested_networks(mode, networking, config.get("MacAddress", ""))
+        links, bindings = host.config["Links"] or [], port_bindings(config, host.config)
+        asked = bool(host.config["PortBindings"] or host.config["PublishAllPorts"])
+        check_mode(mode, body, host.config, published=asked)
+        networks = requested_networks(mode, networking, config.get("MacAddress", ""), links)
+        host.config["Links"] = [self._linked(link) for link in links] if mode == "bridge" and links else None
         points = mounting.parse_all(
             host.config["Binds"] or [],
             Fields(host.config).objects("Mounts"),
@@ -88,7 +92,7 @@ class Create:
             config["Volumes"] or {},
         )
         warnings += host.warnings
-        return Design(id, name, image, config, host, networks, points, port_bindings(config, host.config), warnings)
+        return Design(id, name, image, config, host, networks, points, bindings, warnings)
 
     def _make(self, design: Design) -> Container:
         name = self._registry.take_name(design.name, design.id)
@@ -142,6 +146,17 @@ class Create:
         if default == "bridge" or "default" not in settings:
             return networking
         return {"EndpointsConfig": {default if name == "default" else name: one for name, one in settings.items()}}
+
+    def _linked(self, link: str) -> str:
+        """A link of the default bridge, by the id of the container, which may get another name."""
+        name, alias = parse_link(link)
+        try:
+            return f"{self._registry.get(name).id}:{alias}"
+        except NotFound as error:
+            # not a 404: clients would take that for an image that is missing (moby, registerLinks)
+            raise InvalidArgument(
+                f"could not get container for {name}: {error}", hint="`pynet ps -a` lists the containers"
+            ) from None
 
     def _network_mode(self, mode: str) -> str:
         if mode.startswith("container:"):

@@ -13,7 +13,8 @@ from typing import Any
 from ...netlib.errors import NotFound, PynetError
 from ...runtime.spec import UNKNOWN_EXIT
 from ..core import Core
-from .attachment import PREDEFINED, ContainerNetworks
+from .attachment import ContainerNetworks
+from .endpoints import PREDEFINED
 from .etc_files import HostFiles
 from .execs import Execs
 from .record import RUNNING, Container

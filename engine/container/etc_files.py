@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ...netlib.errors import NotFound
+from ...netlib.errors import NotFound, PynetError
 from ...netlib.model import EndpointRecord
 from ..core import Core
 from . import etc_render
-from .attachment import PREDEFINED, ContainerNetworks
+from .attachment import ContainerNetworks
+from .endpoints import PREDEFINED, parse_link
 from .record import Container
 from .registry import Registry
 
 log = logging.getLogger(__name__)
+
+WRITTEN = "hosts.written"
+"""What we wrote into the hosts file last, beside it: what differs from it is its user's."""
 
 
 class HostFiles:
@@ -61,6 +65,8 @@ class HostFiles:
                     filtered=container.network_mode != "host",
                 ),
             )
+            for name in (WRITTEN, "hosts"):  # a start makes it anew, edits and all
+                etc_render.write_in_place(directory / name, "")
             self.follow(container, starting=True)
         return {f"/etc/{name}": str(directory / name) for name in ("hosts", "hostname", "resolv.conf")}
 
@@ -68,6 +74,17 @@ class HostFiles:
         """Rewrite the hosts files of a container and of everybody on its user-made networks."""
         ids = {entry["network_id"] for name, entry in container.networks.items() if name not in PREDEFINED}
         self.follow_networks(ids - {""}, also=container if starting or container.running else None)
+        self.follow_links(container)
+
+    def follow_links(self, container: Container) -> None:
+        """Rewrite the hosts files of those who have a link to a container over the default bridge."""
+        linking = [
+            other
+            for other in self._registry.all()
+            if other.running and any(id == container.id for id, _ in _links(other)) and other is not container
+        ]
+        for other in linking:
+            self.follow_networks(set(), also=other)
 
     def follow_networks(self, network_ids: set[str], also: Container | None = None) -> None:
         """Have every hosts file on these networks, and the one of *also*, say what is so now.
@@ -98,9 +115,9 @@ class HostFiles:
         return registry.endpoints_of_network(network_id) if network_id in registry.networks else []
 
     def _write(self, container: Container, blocks: _Blocks) -> None:
-        path = self._registry.directory(container) / "hosts"
+        directory = self._registry.directory(container)
         try:
-            etc_render.write_in_place(path, self._render(container, blocks))
+            etc_render.follow(directory / "hosts", directory / WRITTEN, self._render(container, blocks))
         except FileNotFoundError:
             pass  # it is being removed
 
@@ -120,7 +137,32 @@ class HostFiles:
             for name, entry in networks
             if name not in PREDEFINED and entry["network_id"]
         ]
-        return etc_render.render_hosts(self._own(container), config["Hostname"], config["Domainname"], extra, peers)
+        links = [etc_render.render_lines(self._linked(container))]
+        return etc_render.render_hosts(
+            self._own(container), config["Hostname"], config["Domainname"], extra, [*links, *peers]
+        )
+
+    def _linked(self, container: Container) -> Iterator[tuple[str, list[str]]]:
+        """The addresses of those that a container has links to, with the names that the links give them."""
+        for id, alias in _links(container):
+            other = self._registry.find_id(id)
+            if other is not None:
+                for address in self._addresses(other, "bridge"):
+                    yield address, list(dict.fromkeys([alias, str(other.config["Hostname"]), other.name]))
+        for name, entry in list(container.networks.items()):
+            for link in entry["settings"].get("Links") or ():
+                ref, alias = parse_link(link)
+                try:
+                    other = self._registry.get(ref)
+                except PynetError:
+                    continue  # not there yet; its start writes this file again
+                for address in self._addresses(other, name):
+                    yield address, [alias]
+
+    def _addresses(self, container: Container, network: str) -> list[str]:
+        entry = container.networks.get(network) or {}
+        endpoint = self._controller.registry.endpoints.get(entry.get("endpoint_id", ""))
+        return [address for address in (endpoint.ip, endpoint.ip6) if address] if endpoint is not None else []
 
     def _own(self, container: Container) -> list[tuple[str, list[str]]]:
         """Each of the container's addresses, with the names that are its own there."""
@@ -144,6 +186,11 @@ class HostFiles:
         # "name.network" resolves too, as with Docker's DNS
         names.insert(1, f"{container.name}.{network_name}")
         return etc_render.render_lines((address, names) for address in (endpoint.ip, endpoint.ip6) if address)
+
+
+def _links(container: Container) -> list[tuple[str, str]]:
+    """Links over the default bridge: (id of a container, alias)."""
+    return [(id, alias) for id, _, alias in (link.partition(":") for link in container.host_config["Links"] or ())]
 
 
 class _Blocks:

@@ -100,11 +100,34 @@ def host_resolv() -> str:
     return text
 
 
-def _read(path: str) -> str:
+def _read(path: str | Path) -> str:
     try:
         return Path(path).read_text(errors="replace")
     except OSError:
         return ""
+
+
+def follow(path: Path, written: Path, text: str) -> None:
+    """Have a file say *text* from now on, what somebody else wrote into it apart.
+
+    *written* keeps what we wrote last.  Where the file is no longer that, its user edited it: our lines that are outdated go, our
+    new ones come to the end, and all the others stay as they are.
+    """
+    before = _read(written)
+    if before == text and path.exists():
+        return
+    current = _read(path)
+    write_in_place(path, text if current in (before, "") else merge(current, before, text))
+    write_in_place(written, text)  # last: after a kill in between, the lines that are there already do not come twice
+
+
+def merge(current: str, before: str, after: str) -> str:
+    """*current* with the lines that *before* has and *after* has not taken out, and those that are new put in."""
+    old, new = before.splitlines(), after.splitlines()
+    gone = set(old) - set(new)
+    lines = [line for line in current.splitlines() if line not in gone]
+    known = {*old, *lines}
+    return "".join(f"{line}\n" for line in [*lines, *(line for line in new if line not in known)])
 
 
 def write_in_place(path: Path, text: str) -> None:

@@ -213,7 +213,7 @@ def _networking(host: Fields) -> dict[str, Any]:
         "DnsOptions": host.words("DnsOptions"),
         "DnsSearch": host.words("DnsSearch"),
         "ExtraHosts": _extra_hosts(host.strings("ExtraHosts")) or None,
-        "Links": None,
+        "Links": host.words("Links") or None,
     }
     return {**found, "Sysctls": sysctls} if sysctls else found
 

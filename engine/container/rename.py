@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ...netlib.errors import Conflict, InvalidArgument
+from ...netlib.errors import Conflict, InvalidArgument, NotFound
 from ..core import Core
 from .config import check_name
 from .etc_files import HostFiles
+from .record import Container
 from .registry import Registry
 
 
@@ -25,11 +26,23 @@ def rename(core: Core, registry: Registry, hosts: HostFiles, ref: str, new: str)
             raise Conflict(f"Error when allocating new name: {error}", hint=error.hint) from None
         container.name = new
         try:
+            _rename_endpoints(core, container, new)
             registry.save(container)
         except BaseException:
             container.name = old
             registry.drop_name(new, container.id)
+            _rename_endpoints(core, container, old)
             raise
         registry.drop_name(old, container.id)
     hosts.follow(container)
     core.events.publish("container", "rename", container.id, container.attributes(oldName=f"/{old}"))
+
+
+def _rename_endpoints(core: Core, container: Container, name: str) -> None:
+    """They are called as the container is: a new one with its old name can come onto the same networks."""
+    for entry in container.networks.values():
+        if entry["endpoint_id"]:
+            try:
+                core.controller.endpoint(entry["endpoint_id"]).rename(name)
+            except NotFound:
+                continue  # it ends just now

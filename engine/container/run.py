@@ -141,6 +141,7 @@ class Run:
         """Everything that the process stands on, and the process; a failure takes all of it down again."""
         for point in container.mounts:
             make_source(point, self._volumes)  # one that was removed since the create
+        self._check_links(container)
         path = self._shared_netns(container)
         if path is None:
             path = self._networks.attach(container, container.bindings)
@@ -160,6 +161,23 @@ class Run:
         except BaseException:
             self._end.network_down(container)
             raise
+
+    def _check_links(self, container: Container) -> None:
+        """Links over the default bridge lead to containers that run (moby, daemon/container_operations_unix.go)."""
+        for link in container.host_config["Links"] or ():
+            id, _, alias = link.partition(":")
+            other = self._registry.find_id(id)
+            name = other.name if other is not None else id[:12]
+            if other is None or not other.running:
+                raise InternalError(
+                    f"Cannot link to a non running container: /{name} AS /{container.name}/{alias}",
+                    hint="start that container first",
+                )
+            if "bridge" not in other.networks:
+                raise InternalError(
+                    f"Cannot link to /{name}, as it does not belong to the default network",
+                    hint="put both on a network of their own, and give the link there",
+                )
 
     def _failed(self, container: Container, error: PynetError) -> None:
         code = error.exit_code if isinstance(error, StartFailed) else 128

@@ -42,6 +42,8 @@ class Look:
     networks: Mapping[str, NetworkLook] = field(default_factory=dict)
     ports: Sequence[tuple[str, str, int, int]] = ()
     """(proto, host_ip, host_port, container_port) of each published port."""
+    links: Sequence[str] = ()
+    """As Docker shows them: "/NAME:/CONTAINER/ALIAS"."""
 
 
 def status_text(state: State, now: float) -> str:
@@ -185,7 +187,7 @@ def inspect_shape(
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": execs or None,
-        "HostConfig": container.host_config,
+        "HostConfig": {**container.host_config, "Links": list(look.links) or None},
         "GraphDriver": {
             "Name": "overlay2",
             "Data": {

@@ -61,10 +61,11 @@ class View:
                     networks[name] = self._network(container, name, entry, endpoint)
             except NotFound:
                 pass  # it left the network while we looked
+        links = self._links(container)
         if sandbox is None:
-            return Look(networks=networks)
+            return Look(networks=networks, links=links)
         ports = [(p.proto, p.host_ip, p.host_port, p.container_port) for p in sandbox.ports]
-        return Look(sandbox_id=sandbox.id, sandbox_key=sandbox.path, networks=networks, ports=ports)
+        return Look(sandbox_id=sandbox.id, sandbox_key=sandbox.path, networks=networks, ports=ports, links=links)
 
     def _network(self, container: Container, name: str, entry: Mapping[str, Any], endpoint: Endpoint) -> NetworkLook:
         return NetworkLook(
@@ -78,6 +79,15 @@ class View:
             mac=endpoint.mac,
             dns_names=self._hosts.names_on(container, name),
         )
+
+    def _links(self, container: Container) -> list[str]:
+        shown: list[str] = []
+        for link in container.host_config["Links"] or ():
+            id, _, alias = link.partition(":")
+            other = self._registry.find_id(id)
+            if other is not None:
+                shown.append(f"/{other.name}:/{container.name}/{alias}")
+        return shown
 
     def inspect(self, ref: str, *, size: bool = False) -> dict[str, Any]:
         container = self._registry.get(ref)

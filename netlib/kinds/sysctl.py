@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..errors import NotSupported
+from ..errors import InvalidArgument, NotSupported
 from ..kernel import sysctl
 from ..tools import Tools
 from .kind import Kind, register
@@ -97,6 +97,11 @@ def _ensure(resource: Sysctl) -> None:
     except FileNotFoundError:
         if resource.optional:
             return
+        if resource.netns and os.path.exists(sysctl.path(resource.path[:-1])):
+            raise InvalidArgument(
+                f"there is no kernel parameter {'.'.join(resource.path)}",
+                hint=f"`ls /proc/sys/{'/'.join(resource.path[:-1])}` lists those that are there",
+            ) from None
         if "ipv6" not in resource.path:
             raise
         raise NotSupported(

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pynet.engine.container.attachment import ContainerNetworks, endpoint_settings
+from pynet.engine.container.attachment import ContainerNetworks
+from pynet.engine.container.endpoints import endpoint_settings
 from pynet.engine.container.record import Container
 from pynet.netlib.applier import Applier, StepFailed
 from pynet.netlib.controller import Controller

@@ -58,8 +58,8 @@ FIELDS: dict[str, str] = {
         "IPv6Gateway GlobalIPv6Address GlobalIPv6PrefixLen DNSNames"
     ),
     "EndpointIPAMConfig": "IPv4Address IPv6Address LinkLocalIPs",
-    # ifname is moby's; the rest is pynet's own (docs/traffic.md)
-    "DriverOpts": f"com.docker.network.endpoint.ifname {RATES}",
+    # ifname and sysctls are moby's; the rest is pynet's own (docs/traffic.md)
+    "DriverOpts": f"com.docker.network.endpoint.ifname com.docker.network.endpoint.sysctls {RATES}",
     "Rates": RATES,
     "Limit": "Container DriverOpts",
     # api/types/container/hostconfig.go, UpdateConfig; Init is in the API's description of it (api/swagger.yaml, Resources)

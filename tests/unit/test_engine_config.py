@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pynet.engine.container.attachment import endpoint_settings, requested_networks
 from pynet.engine.container.config import (
     check_name,
     command_line,
@@ -18,6 +17,7 @@ from pynet.engine.container.config import (
     parse_signal,
 )
 from pynet.engine.container.confinement import capabilities, security
+from pynet.engine.container.endpoints import endpoint_settings, requested_networks
 from pynet.engine.container.hostconfig import complete_host_config, port_bindings, resource_update, restart_policy
 from pynet.engine.container.mounts import MountPoint, inspect_mounts, parse_all, parse_bind, parse_mount
 from pynet.engine.container.names import random_name

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pynet.engine.container.attachment import endpoint_settings
 from pynet.engine.container.config import complete_config
+from pynet.engine.container.endpoints import endpoint_settings
 from pynet.engine.container.execs import parse_exec
 from pynet.engine.container.hostconfig import complete_host_config, resource_update
 from pynet.engine.container.mounts import parse_mount
@@ -155,10 +155,9 @@ def test_what_the_engine_answered_may_be_sent_back() -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ({"NetworkingConfig": {"EndpointsConfig": {"a": {"Links": ["b"]}}}}, "links are not supported"),
         (
-            {"NetworkingConfig": {"EndpointsConfig": {"a": {"IPAMConfig": {"LinkLocalIPs": ["169.254.0.1"]}}}}},
-            "link-local",
+            {"NetworkingConfig": {"EndpointsConfig": {"a": {"DriverOpts": {"x": "y"}}}}},
+            "unknown option of an endpoint: x",
         ),
         (
             {"HostConfig": {"Mounts": [{}, {"VolumeOptions": {"DriverConfig": {"Options": {"type": "nfs"}}}}]}},
