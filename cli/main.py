@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rename": ("rename:rename", "Give a container another name"),
     "top": ("top:top", "List the processes of a container"),
     "stats": ("stats:stats", "Show what containers use"),
+    "capture": ("capture:capture", "Write the packets of a container to a file or a pipe"),
     "images": ("image:ls", "List images"),
     "rmi": ("image:rm", "Remove images"),
     "import": ("image:import_", "Make an image from a root file system in a tar archive"),

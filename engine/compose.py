@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..runtime.images.store import ImageStore
+from .captures import Captures
 from .container.attachment import ContainerNetworks
 from .container.create import Create
 from .container.end import End
@@ -64,6 +65,7 @@ class Engine:
             core, registry, networks=attachments, volumes=volumes, hosts=hosts, end=end, stop=stop, remove=remove
         )
         self.ports = Ports(core, registry, attachments)
+        self.captures = Captures(core, registry)
         self.create = Create(core, registry, store, volumes, remove)
         self.view = View(
             core,

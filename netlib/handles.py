@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from ..ipam.driver import Wanted
 from . import shaping
 from .applier import step
+from .capture import Capture
 from .change import AddressLease, Change, HostPortLease, PoolLease
 from .configuration import ConfigurationInUse
 from .core import Core, claim_keys, endpoint_key, network_key, sandbox_key
@@ -438,6 +439,24 @@ class Sandbox:
             if gone:
                 change = core.plans.change(room, after, removal=True)
                 core.carry_out(replace(change, released=(HostPortLease(self.id, gone),), of="the published ports"))
+
+    def capture(
+        self, *, interfaces: Sequence[str] = (), snaplen: int = 0, expression: str = "", count: int = 0
+    ) -> Capture:
+        """Begin to capture what passes its interfaces, as pcapng; see capture.py.  Close it.
+
+        InvalidArgument for a sandbox that is the host's own namespace: whose packets would these be?
+        """
+        path = self.path
+        if not path:
+            raise InvalidArgument(
+                "the sandbox is the host's own namespace: its packets are not a container's",
+                hint="capture on the host, with tcpdump",
+            )
+        with step("capture from", f"sandbox {self.id}"):
+            return Capture(
+                self.core.tools, path, interfaces=interfaces, snaplen=snaplen, expression=expression, count=count
+            )
 
     def _name_holder(self, error: PortInUse) -> None:
         """Leases know ids; people know names."""

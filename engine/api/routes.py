@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import (
+    routes_capture,
     routes_containers,
     routes_images,
     routes_networks,
@@ -20,6 +21,7 @@ ROUTES: list[Route] = [
     *routes_streams.ROUTES,
     *routes_networks.ROUTES,
     *routes_ports.ROUTES,
+    *routes_capture.ROUTES,
     *routes_volumes.ROUTES,
     *routes_unsupported.ROUTES,
     *routes_images.ROUTES,

@@ -230,6 +230,14 @@ class Daemon:
             command, env=environment, capture_output=True, text=True, timeout=3 * PATIENCE, check=False
         )
 
+    def start_pynet(self, *words: str) -> subprocess.Popen[bytes]:
+        """The pynet command, while it goes on; its output in pipes."""
+        environment = {**os.environ, "PYNET_HOST": f"unix://{self.socket}"}
+        command = [sys.executable, "-I", "-m", "pynet", *words]
+        return subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
     def clear(self) -> None:
         """Remove all containers, networks and volumes, and see that nothing is left of them."""
         for container in self.get("/containers/json", all=1).body:

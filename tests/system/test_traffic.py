@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Generator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-from support.engine import Daemon
+import pytest
+
+from pynet.engine.captures import MOST
+
+from support import pcap
+from support.engine import PATIENCE, Daemon
 
 PAGE = Path(__file__).parents[2] / "docs/traffic.md"
 
@@ -69,3 +82,137 @@ def test_what_is_wrong_with_a_limit_is_said_and_nothing_changes(daemon: Daemon) 
         "network", "stats", "--no-stream", "--format", "{{.Network}} {{.Container}} {{.Limit}}"
     ).stdout.splitlines()
     assert row == "bridge web -"
+
+
+# -- captures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def web(daemon: Daemon) -> Daemon:
+    """An engine with a container "web" at 10.20.0.2."""
+    assert daemon.pynet("network", "create", "--subnet", "10.20.0.0/24", "back").returncode == 0
+    run = ("run", "-d", "--name", "web", "--network", "back", "busybox", "sleep", "1000")
+    assert daemon.pynet(*run).returncode == 0
+    return daemon
+
+
+@contextmanager
+def capturing(daemon: Daemon, *words: str) -> Generator[subprocess.Popen[bytes]]:
+    """``pynet capture``, when it has begun; killed at the end if it is still there."""
+    process = daemon.start_pynet("capture", *words)
+    assert process.stderr is not None
+    try:
+        assert b"capturing" in process.stderr.readline()
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def send(*texts: bytes) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for text in texts:
+            sock.sendto(text, ("10.20.0.2", 9))
+
+
+def payloads(data: bytes) -> list[bytes]:
+    return [p.payload for p in pcap.read(data).packets if p.is_ipv4 and p.data[23] == socket.IPPROTO_UDP]
+
+
+def test_a_capture_of_a_container_without_tools_in_its_image(web: Daemon, tmp_path: Path) -> None:
+    file = tmp_path / "web.pcapng"
+    with capturing(web, "-c", "3", "-w", str(file), "web", "udp", "port", "9") as process:
+        send(b"one", b"two", b"three", b"four")
+        _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert said == b"3 packets captured, 0 dropped by the kernel\n"
+    assert payloads(file.read_bytes()) == [b"one", b"two", b"three"]
+    assert file.stat().st_mode & 0o777 == 0o600, "what containers say is nobody else's business"
+    if shutil.which("tcpdump"):
+        shown = subprocess.run(["tcpdump", "-nr", file], capture_output=True, text=True, check=True).stdout
+        assert shown.count("10.20.0.2.9: UDP, length") == 3
+
+
+def test_control_c_ends_a_capture_cleanly(web: Daemon) -> None:
+    before = polls(web.pid())
+    with capturing(web, "web") as process:
+        assert process.stdout is not None
+        assert polls(web.pid()) > before
+        send(b"one")
+        data = b""
+        while b"one" not in data:
+            data += os.read(process.stdout.fileno(), 1 << 16)
+        process.send_signal(signal.SIGINT)
+        rest, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert b"captured, 0 dropped" in said
+    assert payloads(data + rest) == [b"one"]
+    # and the engine has let go of its sockets
+    deadline = time.monotonic() + PATIENCE
+    while polls(web.pid()) > before:
+        assert time.monotonic() < deadline, "the engine captures on"
+
+
+def polls(pid: int) -> int:
+    """How many epoll descriptors a process has: each capture has one."""
+    found = 0
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            found += os.readlink(f"/proc/{pid}/fd/{name}") == "anon_inode:[eventpoll]"
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def test_a_capture_ends_with_its_container(web: Daemon) -> None:
+    with capturing(web, "web") as process:
+        assert web.pynet("rm", "-f", "web").returncode == 0
+        out, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert b"captured" in said
+    assert pcap.read(out).interfaces[0][0] == "eth0"
+
+
+def test_what_is_wrong_with_a_capture_is_said(web: Daemon, tmp_path: Path) -> None:
+    file = tmp_path / "none"
+    for words, text in (
+        (("nosuch",), "No such container: nosuch"),
+        (("-i", "eth7", "web"), "no interface eth7"),
+        (("-s", "300000", "web"), "invalid snaplen 300000"),
+        (("-c", "-1", "web"), "negative"),
+        (("web", "no", "such", "words"), "filter"),
+    ):
+        done = web.pynet("capture", "-w", str(file), *words)
+        assert done.returncode, words
+        assert text in done.stderr
+    assert web.pynet("run", "-d", "--name", "near", "--network", "host", "busybox", "sleep", "1000").returncode == 0
+    assert "host's network" in web.pynet("capture", "-w", str(file), "near").stderr
+    assert web.pynet("stop", "-t", "0", "web").returncode == 0
+    assert "is not running" in web.pynet("capture", "-w", str(file), "web").stderr
+    assert not file.exists()
+
+
+def test_only_so_many_captures_run_at_a_time(web: Daemon) -> None:
+    with ExitStack() as stack:
+        for _ in range(MOST):
+            connection = stack.enter_context(closing(socket.socket(socket.AF_UNIX)))
+            connection.connect(web.socket)
+            connection.settimeout(PATIENCE)
+            connection.sendall(b"GET /pynet/containers/web/capture HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b" 200 " in connection.recv(15)
+        refused = web.get("/pynet/containers/web/capture")
+        assert refused.status == 409
+        assert f"{MOST} captures are running" in refused.body["message"]
+    deadline = time.monotonic() + PATIENCE
+    while b"capturing" not in (began := one_packet(web)):
+        assert time.monotonic() < deadline, began
+
+
+def one_packet(daemon: Daemon) -> bytes:
+    """What a capture of one packet says; it comes when there is room for the capture."""
+    process = daemon.start_pynet("capture", "-c", "1", "web")
+    assert process.stderr is not None
+    said = process.stderr.readline()
+    send(b"room again")
+    process.communicate(timeout=PATIENCE)
+    return said
