@@ -20,6 +20,7 @@ from pathlib import Path
 
 import bench_libraries
 import control
+import heal
 import join
 import scale
 from dockerd import Docker
@@ -36,6 +37,7 @@ GROUPS = (
     "many",
     "range",
     "join",
+    "heal",
     "libraries",
     "proxy",
     "ps-client",
@@ -68,7 +70,7 @@ def proxy_rows(quick: bool) -> list[Row]:
 
 def measure(options: argparse.Namespace) -> Iterator[Row]:
     only, quick = options.only, options.quick
-    if only not in ("join", "libraries", "proxy"):
+    if only not in ("join", "heal", "libraries", "proxy"):
         with ExitStack() as stack:
             peers: list[Peer] = [stack.enter_context(Pynet())]
             missing = Docker.missing()
@@ -84,6 +86,8 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
                         yield from scale.run(peers, quick=quick, only=part)
     if only in ("", "join"):
         yield from join.run(quick=quick)
+    if only in ("", "heal"):
+        yield heal.run(quick=quick)
     if only in ("", "libraries"):
         yield from bench_libraries.measure(3 if quick else 15)
     if only in ("", "proxy"):

@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ..ipam.defaults import replaced_pools
 from .applier import Attempts, step
@@ -47,6 +47,9 @@ from .reconcile import Difference, check, lost_sockets, repair
 from .registry import Registry
 from .store.sqlite import Store
 from .tools import Tools
+
+if TYPE_CHECKING:
+    from .firewall.watch import FirewallWatch
 
 BRIDGE_NAME = "com.docker.network.bridge.name"
 DEFAULT_BRIDGE = "pynet0"
@@ -96,6 +99,7 @@ class Controller:
             """Published ports that another program took while nobody held their sockets."""
             self.recover_sockets(proxy)
             self._opened = opened.pop_all()
+        self._watch: FirewallWatch | None = None
         self.lock, self.turns = self.core.lock, self.core.turns
 
     def _make_directories(self) -> None:
@@ -152,6 +156,8 @@ class Controller:
 
     def close(self) -> None:
         """Let go of the root directory; twice is fine.  What is in the kernel stays, and a later controller finds it."""
+        if self._watch is not None:
+            self._watch.close()
         self._opened.close()
 
     def __enter__(self) -> Self:
@@ -306,7 +312,15 @@ class Controller:
         """What keeps networks and ports from working and is not ours to mend, a sentence each: other programs' rules,
         sysctls of the host (docs/firewall.md)."""
         with step("read", "the host's settings"):
-            return self.tools.diagnose()
+            return self.tools.diagnose() + (self._watch.warnings() if self._watch is not None else [])
+
+    def watch_firewall(self) -> FirewallWatch:
+        """Put rules back as soon as another program takes them away, until the watch (a context manager) or the controller is
+        closed; docs/firewall.md says what is noticed, and how soon.  A second call gives the same watch."""
+        if self._watch is None or self._watch.closed:
+            with step("watch", "the firewall"):
+                self._watch = self.tools.watch_firewall()
+        return self._watch
 
     def repair(self) -> list[Difference]:
         """Make the kernel as the store says: add what is missing, remove strays; returns what was found."""

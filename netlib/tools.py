@@ -15,13 +15,14 @@ All of it acts in the network namespace of the thread that made it.  Every metho
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from .errors import NotSupported
 from .firewall.choice import select_backend
@@ -33,6 +34,9 @@ from .kernel.rtnetlink import Rtnetlink
 from .ports.hostports import HostPorts
 from .proxying import Proxy
 from .reaper import Reaper
+
+if TYPE_CHECKING:
+    from .firewall.watch import FirewallWatch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -206,6 +210,24 @@ class Tools:
                 raise
             return [], []
         return backend.state()
+
+    def watch_firewall(self) -> FirewallWatch:
+        """Have rules that others take away put back, from the first one on until the watch is closed."""
+        from .firewall.nftables.render import table_name  # a controller that watches nothing loads neither
+        from .firewall.watch import FirewallWatch
+
+        try:
+            events = self.netns.socket(self._home, socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+        except OSError as error:
+            if error.errno not in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):
+                raise
+            events = None
+        return FirewallWatch(
+            lambda: self._backend if self._backend_ready else None,
+            events,
+            table=table_name(self.instance.suffix),
+            at_home=self.at_home,
+        )
 
     def diagnose(self) -> list[str]:
         """What on this host stands in the way of the rules that are there, a sentence each; nothing without a firewall."""

@@ -69,23 +69,29 @@ class Coexistence:
 
     # -- ACCEPTs ------------------------------------------------------------------------------------------------
 
-    def sync(self, bridges: Iterable[str]) -> None:
-        """Have ACCEPTs for exactly *bridges* wherever they are needed."""
+    def counts(self) -> object:
+        """Something that differs when rules came to or went from the legacy tables, or a policy of FORWARD changed."""
+        return self._inside(detect.legacy_counts)
+
+    def sync(self, bridges: Iterable[str]) -> bool:
+        """Have ACCEPTs for exactly *bridges* wherever they are needed; whether something had to be changed."""
         wanted = sorted(bridges)
+        changed = False
         if self._nft is not None:
             chains = self._nft.list("list chains")
             needed = {(p.family, p.table, p.chain) for p in detect.forward_drops(chains)} if wanted else set()
             for place in detect.marked_places(chains):
                 here = (place.family, place.table, place.chain) in needed
-                self._sync_nft(self._nft, place, wanted if here else [])
+                changed |= self._sync_nft(self._nft, place, wanted if here else [])
         if self._tables is not None:
             for version in (4, 6):
-                self._sync_legacy(self._tables, version, wanted)
+                changed |= self._sync_legacy(self._tables, version, wanted)
+        return changed
 
     def _comment(self, bridge: str) -> str:
         return f"{self._mark} {bridge}"
 
-    def _sync_nft(self, nft: Nft, place: detect.Place, bridges: Sequence[str]) -> None:
+    def _sync_nft(self, nft: Nft, place: detect.Place, bridges: Sequence[str]) -> bool:
         try:
             present = self._present(nft, place)
             text = "".join(
@@ -101,9 +107,11 @@ class Coexistence:
             )
             if text:
                 nft.run(text)
+            return bool(text)
         except NftError as error:
             if error.errno not in (errno.ENOENT, errno.EPERM, errno.EBUSY):
                 raise
+            return False
 
     def _present(self, nft: Nft, place: detect.Place) -> dict[tuple[str, str], list[int]]:
         """Handles of our rules in a chain by (key, bridge)."""
@@ -116,12 +124,12 @@ class Coexistence:
                 found.setdefault((key, bridge), []).append(int(rule["handle"]))
         return found
 
-    def _sync_legacy(self, tables: LegacyTables, version: int, bridges: Sequence[str]) -> None:
+    def _sync_legacy(self, tables: LegacyTables, version: int, bridges: Sequence[str]) -> bool:
         if "filter" not in self._inside(detect.legacy_tables, version):
-            return
+            return False
         drops = self._inside(detect.legacy_forward_drops, version)
         if not drops and not tables.running(version) and bridges:
-            return  # nothing to mend, and what an earlier run left goes with the last bridge
+            return False  # nothing to mend, and what an earlier run left goes with the last bridge
         dump = tables.save(version)
         chain = detect.USER_CHAIN if ("filter", detect.USER_CHAIN) in dump.chains else "FORWARD"
         stale = [
@@ -139,10 +147,13 @@ class Coexistence:
         new = [rule for rule in wanted if not dump.count(rule)]
         old = [rule for rule in stale if not any(rule.words() == kept.words() for kept in wanted)]
         try:
-            tables.restore(version, edit(new, old))
+            if new or old:
+                tables.restore(version, edit(new, old))
         except IptablesError as error:
             if error.errno != errno.ENOENT:
                 raise
+            return False
+        return bool(new or old)
 
     # -- words ------------------------------------------------------------------------------------------------------
 

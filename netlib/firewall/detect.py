@@ -152,6 +152,21 @@ def legacy_forward_drops(version: int) -> bool:
     return bool(verdict == -_NF_DROP - 1)
 
 
+def legacy_counts() -> tuple[object, ...]:
+    """Number and size of the rules of each legacy table of the calling thread's namespace, and whether FORWARD drops there."""
+    found: list[object] = []
+    for version in (4, 6):
+        tables = legacy_tables(version)
+        if not tables:
+            continue
+        level, family = (socket.IPPROTO_IPV6, socket.AF_INET6) if version == 6 else (socket.IPPROTO_IP, socket.AF_INET)
+        with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
+            for table in sorted(tables):
+                found.append(_getsockopt(sock, level, _GET_INFO, table.encode().ljust(_INFO.size, b"\0")))
+        found.append(legacy_forward_drops(version))
+    return tuple(found)
+
+
 def _getsockopt(sock: socket.socket, level: int, option: int, value: bytes) -> bytes:
     """getsockopt(2) with something in the buffer, which Python's does not offer."""
     buffer = ctypes.create_string_buffer(value, len(value))

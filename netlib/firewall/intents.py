@@ -131,6 +131,15 @@ class FirewallBackend(Protocol):
         """What the kernel holds for us; empty when there is nothing."""
         ...
 
+    def mend(self, *, whole: bool = True) -> bool:
+        """Put back what others took from what was put there; whether something was not as it should be.  Without *whole* only
+        our ACCEPTs in the chains of others are looked after."""
+        ...
+
+    def disturbed(self) -> bool:
+        """Whether somebody changed what tells nobody of its changes (legacy tables) since our own last change."""
+        ...
+
     def diagnose(self) -> list[str]:
         """What on this host stands in our way, a sentence each."""
         ...

@@ -4,6 +4,8 @@
            -> done                                      -> the mirror learns of it last
 
 Should putting it right fail too, the mirror is *stale*: the next change writes all anew.
+
+What others do to it meanwhile is found by ``mend``, when somebody (watch.py) has a reason to look.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ class Mirrored(ABC):
         self._ports: dict[PortKey, PortRule] = {}
         self._ready = False
         self._stale = False  # found altered by others
+        self._seen: object = None
 
     @abstractmethod
     def ensure(self) -> None: ...
@@ -49,6 +52,35 @@ class Mirrored(ABC):
                 self.ensure()
             self._write(wanted, published)
 
+    def mend(self, *, whole: bool = True) -> bool:
+        """Put back what others took: compare the kernel with what was put there.  Whether something was not as it should be.
+
+        Without *whole*, only our ACCEPTs in the chains of others are looked after, which is cheap.
+        """
+        with self._lock:
+            if not self._ready:
+                return False
+            if whole:
+                networks, ports = self.state()
+                if self._stale or not self._is_mirrored(networks, ports):
+                    self._write(self._networks, self._ports)
+                    return True
+            changed = self._others.sync(self._networks)
+            self._note()
+            return changed
+
+    def _is_mirrored(self, networks: list[NetworkRules], ports: list[PortRule]) -> bool:
+        return set(networks) == set(self._networks.values()) and set(ports) == set(self._ports.values())
+
+    def disturbed(self) -> bool:
+        """Whether legacy tables, which tell nobody of their changes, have another number of rules than after our last change."""
+        with self._lock:
+            return self._ready and self._others.counts() != self._seen
+
+    def _note(self) -> None:
+        """At the end of each change of ours in what ``disturbed`` looks at."""
+        self._seen = self._others.counts()
+
     def diagnose(self) -> list[str]:
         with self._lock:
             networks, ports = self.state()
@@ -66,6 +98,7 @@ class Mirrored(ABC):
             self._put(networks, ports)
             self._others.sync(networks)
         self._networks, self._ports = networks, ports
+        self._note()
 
     @contextmanager
     def _as_before(self) -> Generator[None]:

@@ -28,7 +28,6 @@ from pathlib import Path
 import pytest
 
 from pynet.netlib.controller import Controller
-from pynet.netlib.handles import Sandbox
 from pynet.netlib.kernel import sysctl
 from pynet.netlib.kernel.rtnetlink import RouteInfo
 from pynet.netlib.model import IpamConfig
@@ -36,6 +35,7 @@ from pynet.netlib.ports.portspec import parse_publish
 from pynet.plugins.testhost import Host, Lan, Namespace
 
 from support.answering import Servers
+from support.netlib import inside_of
 from support.ping import echo_request, is_echo_reply
 from support.proxy import Proxy
 
@@ -248,8 +248,7 @@ def world(
             sandbox = controller.create_sandbox(name)
             endpoint = made[network].create_endpoint(name)
             endpoint.join(sandbox)
-            inside = world.inside[name] = _inside(controller, sandbox)
-            stack.callback(inside.close)
+            inside = world.inside[name] = stack.enter_context(inside_of(controller, sandbox))
             world.addresses[name, 4], world.addresses[name, 6] = endpoint.record.ip, endpoint.record.ip6
             port = world.published[name] = 8000 + 10 * number
             for proto in ("tcp", "udp"):
@@ -266,12 +265,6 @@ def world(
             for address in (LAN[version], OUTSIDE[version]):
                 servers.serve("lan", lan, 5000, address)
         yield world
-
-
-def _inside(controller: Controller, sandbox: Sandbox) -> Namespace:
-    from pynet.netlib.kernel.netns import NetnsThread
-
-    return Namespace(NetnsThread(), controller.tools.netns.open(sandbox.path))
 
 
 # -- the tables -------------------------------------------------------------------------------------------------------

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
 from pynet.netlib.applier import Applier, step
 from pynet.netlib.controller import Controller
+from pynet.netlib.handles import Sandbox
+from pynet.netlib.kernel.netns import NetnsThread
 from pynet.netlib.kinds.resource import Resource
+from pynet.plugins.testhost import Namespace
 
 
 def call_in(controller: Controller, path: str, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -24,6 +28,16 @@ def default_gateways(controller: Controller, path: str) -> set[str]:
     """The next hops of a sandbox's default routes."""
     with controller.tools.inside(path) as inside:
         return {r.gateway for version in (4, 6) for r in inside.rtnl.routes(version) if r.destination == "default"}
+
+
+@contextmanager
+def inside_of(controller: Controller, sandbox: Sandbox) -> Generator[Namespace]:
+    """The sandbox's namespace, for tests that play who is in it."""
+    namespace = Namespace(NetnsThread(), controller.tools.netns.open(sandbox.path))
+    try:
+        yield namespace
+    finally:
+        namespace.close()
 
 
 class Watched(Applier):

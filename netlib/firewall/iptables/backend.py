@@ -77,6 +77,7 @@ class IptablesBackend(Mirrored):
                 self._put(networks, ports)
             self._networks, self._ports, self._ready, self._stale = networks, ports, True, False
             self._others.sync(networks)
+            self._note()
 
     def add_network(self, rules: NetworkRules) -> None:
         rules = check_network(rules)
@@ -200,6 +201,7 @@ class IptablesBackend(Mirrored):
             with self._as_before():
                 self._others.sync(networks)
         self._networks, self._ports = networks, ports
+        self._note()
 
     def _hooks_of(self, version: int, rules: Iterable[render.Rule]) -> list[render.Rule]:
         """The jumps that lead to the rules' tables: they go when somebody flushes, and are few enough to look at."""

@@ -80,6 +80,7 @@ class NftablesBackend(Mirrored):
             self._ports = {rule.key: rule for rule in ports}
             self._ready = True
             self._others.sync(self._networks)
+            self._note()
 
     def add_network(self, rules: NetworkRules) -> None:
         rules = check_network(rules)
@@ -180,6 +181,7 @@ class NftablesBackend(Mirrored):
             with self._as_before():
                 self._others.sync(networks)
             self._networks = networks
+            self._note()
         for key, rule in (ports or {}).items():
             if rule is None:
                 self._ports.pop(key, None)
