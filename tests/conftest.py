@@ -6,6 +6,7 @@ Tests below kernel/ and system/ are marked so, and skipped by name where namespa
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ settings.load_profile("pynet")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # a shell without job control starts what is in its background with SIGINT ignored, and programs of tests would inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     isolate(config)
     mark()
 
