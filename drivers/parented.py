@@ -24,7 +24,6 @@ from ..netlib.kinds.resource import Resource
 from ..netlib.kinds.sysctl import Sysctl
 from ..netlib.model import EndpointRecord, NetworkRecord, SandboxRecord
 from ..netlib.shaping import is_option as is_rate_limit
-from .bridge import bridge_mac
 from .options import interface, mtu
 
 MTU = "com.docker.network.driver.mtu"
@@ -99,7 +98,8 @@ class ParentedDriver:
     def parent_plan(self, network: NetworkRecord, *, mtu: int, sole: bool) -> Iterable[Resource]:
         parent = self.parent(network)
         if not network.options.get("parent"):
-            yield Bridge(name=parent, mtu=mtu, mac=bridge_mac(network), addresses=())
+            # a bridge without a port has a carrier for as long as nobody sets its MAC address (br_port_state_selection)
+            yield Bridge(name=parent, mtu=mtu, mac="", addresses=())
             yield Sysctl(("net", "ipv6", "conf", parent, "accept_ra"), "0", optional=True)
         elif (found := _VLAN.fullmatch(parent)) and int(found[2]) <= _LAST_VID:
             yield Vlan(parent, found[1], int(found[2]))

@@ -202,14 +202,16 @@ class Rtnetlink:
         answers = self._netlink.transact([messages.get_link(index)])
         return messages.read_operstate(answers[0].body)
 
-    def wait_up(self, index: int, timeout: float = 5.0) -> None:
-        """Return when the link is in operation; NetlinkError(ETIMEDOUT) if it is not within *timeout* seconds.
+    def wait_up(self, index: int, timeout: float = 5.0, *, unknown: bool = False) -> None:
+        """Return when the link is in operation; NetlinkError(ETIMEDOUT) if it is not within *timeout* seconds.  With *unknown*
+        also when it does not say: a macvlan that was made while its parent's state was changing never does, and works.
 
         Polled: a subscription would deliver every link's events to this socket, and a query is 0.02 ms.
         """
         deadline = time.monotonic() + timeout
         pause = 0.00005
-        while self.operstate(index) != messages.OPERSTATE_UP:
+        enough = (messages.OPERSTATE_UP, *((messages.OPERSTATE_UNKNOWN,) if unknown else ()))
+        while self.operstate(index) not in enough:
             if time.monotonic() >= deadline:
                 raise NetlinkError(errno.ETIMEDOUT, f"wait for link {index} to come up")
             time.sleep(pause)

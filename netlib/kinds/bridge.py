@@ -29,7 +29,7 @@ class Bridge(Resource):
     name: str
     mtu: int
     mac: str
-    """Fixed, so that it does not change when the first port comes and goes."""
+    """Fixed, so that it does not change when the first port comes and goes; "" leaves it to the kernel."""
     addresses: tuple[str, ...]
     """CIDRs."""
 
@@ -43,7 +43,8 @@ class Bridge(Resource):
 
     @property
     def details(self) -> str:
-        return ", ".join([*self.addresses, self.mac, f"MTU {self.mtu}"])
+        said = [*self.addresses, self.mac, f"MTU {self.mtu}" if self.mtu else ""]
+        return ", ".join(filter(None, said))
 
 
 class BridgeKind(LinkKind[Bridge]):

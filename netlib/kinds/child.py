@@ -121,14 +121,17 @@ class ChildKind(Kind[C]):
             # in passthru mode the kernel has given it the parent's address, and gives the parent its own back at the end
             inside.rtnl.configure(index, addresses=wanted, mac=resource.hardware, lo_up=False)
         except NetlinkError as error:
-            if error.errno == errno.EBUSY:  # macvlan_open: another one on the parent has the address
+            if error.errno in (
+                errno.EBUSY,
+                errno.EADDRINUSE,
+            ):  # macvlan_open: another one on the parent has the address
                 raise Conflict(
                     f"MAC address {resource.hardware} is in use on parent interface {parent.name}",
                     hint="choose another --mac-address",
                 ) from error
             raise
         if parent.operstate == OPERSTATE_UP:  # a cable may be unplugged: that is nobody's failure
-            inside.rtnl.wait_up(index)
+            inside.rtnl.wait_up(index, unknown=True)
 
     def unmake(self, tools: Tools, resource: C) -> None:
         try:

@@ -75,7 +75,7 @@ class HostLinkKind(LinkKind[HostLink]):
             addresses = [(a, 128 if ":" in a else 32) for a in resource.addresses if a not in present]
             tools.rtnl.configure(index, addresses=addresses, lo_up=False)
             if parent.operstate == OPERSTATE_UP:
-                tools.rtnl.wait_up(index)
+                tools.rtnl.wait_up(index, unknown=True)
         except BaseException:
             if made:
                 tools.rtnl.delete_link(resource.name)
