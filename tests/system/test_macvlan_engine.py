@@ -1,0 +1,196 @@
+"""Macvlan networks by Docker's own client, the pynet command and the Engine API: containers on the wire of a LAN."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pynet.plugins.testhost import Host, Lan, playing_host, playing_lan
+
+from support.engine import PATIENCE, Daemon, warm_up
+
+PAGE = "mkdir -p /www; echo a page > /www/index.html; exec httpd -f -p 80 -h /www"
+LAN_OPTIONS = (
+    *("-d", "macvlan", "-o", "parent=eth0", "--subnet", "192.0.2.0/24"),
+    *("--ip-range", "192.0.2.128/26", "--gateway", Lan.address),
+)
+needs_docker = pytest.mark.skipif(shutil.which("docker") is None, reason="the docker client is not installed")
+
+
+@dataclass(frozen=True)
+class Bed:
+    host: Host
+    lan: Lan
+    daemon: Daemon
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Bed]:
+    with playing_host() as host, playing_lan(host) as lan, Daemon.running() as daemon:
+        daemon.bootstrap()
+        warm_up(daemon)
+        yield Bed(host, lan, daemon)
+
+
+@pytest.fixture
+def bed(shared: Bed) -> Iterator[Bed]:
+    yield shared
+    shared.daemon.clear()
+
+
+def page(host: Host | Lan, address: str) -> str:
+    """What is served there, seen from a machine."""
+
+    def fetch() -> str:
+        with urllib.request.urlopen(f"http://{address}/", timeout=5) as response:
+            return str(response.read().decode())
+
+    return host.call(fetch)
+
+
+def serve(daemon: Daemon, *options: str) -> None:
+    id = daemon.pynet("run", "-d", *options, "busybox", "sh", "-c", PAGE).stdout.strip()
+    daemon.eventually(lambda: ":80" in daemon.pynet("exec", id, "netstat", "-ltn").stdout)
+
+
+def inspect(daemon: Daemon, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = daemon.get(f"/networks/{name}").body
+    return found
+
+
+@needs_docker
+def test_dockers_client_makes_the_network_and_its_containers_are_on_the_lan(bed: Bed) -> None:
+    daemon = bed.daemon
+    id = daemon.docker("network", "create", *LAN_OPTIONS, "-o", "macvlan_mode=bridge", "office").stdout.strip()
+    listed = daemon.docker(
+        "network", "ls", "--filter", "driver=macvlan", "--format", "{{.Name}} {{.Driver}} {{.Scope}}"
+    )
+    assert listed.stdout == "office macvlan local\n"
+    shape = json.loads(daemon.docker("network", "inspect", "office").stdout)[0]
+    assert shape["Id"] == id
+    assert (shape["Driver"], shape["Internal"], shape["EnableIPv4"]) == ("macvlan", False, True)
+    assert shape["Options"] == {"parent": "eth0", "macvlan_mode": "bridge"}
+    assert shape["IPAM"]["Config"] == [{"Subnet": "192.0.2.0/24", "IPRange": "192.0.2.128/26", "Gateway": Lan.address}]
+    serve(daemon, "--network", "office", "--name", "web", "--ip", "192.0.2.200")
+    assert page(bed.lan, "192.0.2.200") == "a page\n"
+    said = daemon.docker("run", "--rm", "--network", "office", "busybox", "wget", "-qO-", "http://192.0.2.200/")
+    assert said.stdout == "a page\n"
+    settings = json.loads(daemon.docker("inspect", "web").stdout)[0]["NetworkSettings"]["Networks"]["office"]
+    assert (settings["IPAddress"], settings["Gateway"], settings["IPPrefixLen"]) == ("192.0.2.200", Lan.address, 24)
+    assert settings["MacAddress"] == "02:42:c0:00:02:c8"
+    assert daemon.docker("exec", "web", "cat", "/sys/class/net/eth0/address").stdout == "02:42:c0:00:02:c8\n"
+    assert Lan.address in daemon.docker("exec", "web", "ip", "route", "show", "default").stdout
+    refused = daemon.docker("network", "rm", "office", check=False)
+    assert "has active endpoints" in refused.stderr
+    daemon.docker("rm", "-f", "web")
+    daemon.docker("network", "rm", "office")
+
+
+def test_the_host_reaches_its_containers_and_they_the_host(bed: Bed) -> None:
+    daemon = bed.daemon
+    created = daemon.pynet("network", "create", *LAN_OPTIONS, "-o", "host_access=true", "office")
+    assert created.returncode == 0, created.stderr
+    own = inspect(daemon, "office")["IPAM"]["Config"][0]["AuxiliaryAddresses"]["host"]
+    assert own == "192.0.2.128"
+    serve(daemon, "--network", "office", "--name", "web")
+    address = next(iter(inspect(daemon, "office")["Containers"].values()))["IPv4Address"].partition("/")[0]
+    assert page(bed.host, address) == "a page\n"
+    with bed.host.listen((own, 8000)) as listener, ThreadPoolExecutor(1) as pool:
+        listener.settimeout(PATIENCE)
+        sent = pool.submit(daemon.pynet, "exec", "web", "sh", "-c", f"echo hello | nc {own} 8000")
+        taken, (peer, _) = listener.accept()
+        with taken:
+            assert (taken.recv(6), peer) == (b"hello\n", address)
+    assert sent.result().returncode == 0, sent.result().stderr
+    daemon.pynet("rm", "-f", "web")
+    assert f"{address}/32" not in {route.destination for route in bed.host.rtnl.routes()}
+    daemon.pynet("network", "rm", "office")
+    daemon.eventually(lambda: not [link for link in bed.host.rtnl.links() if link.kind == "macvlan"])
+
+
+def test_the_way_outlives_a_pynetd_that_is_killed() -> None:
+    with playing_host() as host, playing_lan(host) as lan, Daemon.running() as daemon:
+        daemon.bootstrap()
+        daemon.pynet("network", "create", *LAN_OPTIONS, "-o", "host_access=true", "office")
+        serve(daemon, "--network", "office", "--name", "web", "--ip", "192.0.2.200")
+        daemon.wait_back(daemon.kill())
+        assert page(host, "192.0.2.200") == page(lan, "192.0.2.200") == "a page\n"
+        checked = daemon.pynet("check")
+        assert (checked.returncode, checked.stderr) == (0, ""), checked.stdout
+
+
+def test_a_running_container_comes_to_the_lan_and_leaves_it(bed: Bed) -> None:
+    daemon = bed.daemon
+    daemon.pynet("network", "create", *LAN_OPTIONS, "office")
+    serve(daemon, "--name", "web", "-p", "8080:80")
+
+    def ways() -> set[str]:
+        """Where its default route leads."""
+        shown = daemon.pynet("exec", "web", "ip", "route").stdout
+        return {line.split()[2] for line in shown.splitlines() if line.startswith("default")}
+
+    before = ways()
+    connected = daemon.pynet("network", "connect", "--gw-priority", "-1", "office", "web")
+    assert connected.returncode == 0, connected.stderr
+    address = next(iter(inspect(daemon, "office")["Containers"].values()))["IPv4Address"].partition("/")[0]
+    assert page(bed.lan, address) == "a page\n"
+    assert ways() == before, "the bridge goes before it"
+    daemon.pynet("network", "disconnect", "office", "web")
+    daemon.pynet("network", "connect", "--gw-priority", "1", "--ip", "192.0.2.201", "office", "web")
+    assert ways() == {Lan.address}
+    assert page(bed.lan, "192.0.2.201") == "a page\n"
+    daemon.pynet("network", "disconnect", "office", "web")
+    assert ways() == before
+    assert page(bed.lan, f"{Lan.host_address}:8080") == "a page\n"
+    assert inspect(daemon, "office")["Containers"] == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        ({"parent": "eth7"}, 404, "parent interface eth7 not found"),
+        ({"parent": "lo"}, 400, "loopback interface is not a valid macvlan parent link"),
+        (
+            {"parent": "eth0", "macvlan_mode": "nat"},
+            400,
+            "requested macvlan mode 'nat' is not valid, 'bridge' mode is the macvlan driver default",
+        ),
+        ({"parent": "eth0", "parnet": "x"}, 400, "unknown option parnet for the macvlan driver"),
+        (
+            {"parent": "eth0", "host_access": "yes"},
+            400,
+            "invalid value 'yes' for option host_access: not true or false",
+        ),
+    ],
+)
+def test_what_is_refused_and_how(bed: Bed, options: dict[str, str], status: int, message: str) -> None:
+    reply = bed.daemon.post("/networks/create", {"Name": "x", "Driver": "macvlan", "Options": options})
+    assert (reply.status, reply.body["message"]) == (status, message)
+    assert bed.daemon.get("/networks/x").status == 404
+    # nothing was left: neither the name nor the subnet
+    subnet = {"Config": [{"Subnet": "10.7.0.0/24"}]}
+    for body in (
+        {"Name": "x", "Driver": "macvlan", "Options": options, "IPAM": subnet},
+        {"Name": "x", "Driver": "macvlan", "IPAM": subnet},
+    ):
+        reply = bed.daemon.post("/networks/create", body)
+    assert reply.status == 201
+
+
+def test_ipvlan_is_there_or_refused_by_the_modules_name(bed: Bed) -> None:
+    reply = bed.daemon.post("/networks/create", {"Name": "x", "Driver": "ipvlan", "Options": {"parent": "eth0"}})
+    if reply.status == 201:
+        assert inspect(bed.daemon, "x")["Driver"] == "ipvlan"
+    else:
+        assert (reply.status, reply.body["message"]) == (501, "this kernel has no ipvlan (module ipvlan)")
+    assert {"bridge", "host", "ipvlan", "macvlan", "null"} <= set(bed.daemon.get("/info").body["Plugins"]["Network"])
+    page_text = (Path(__file__).parents[2] / "docs" / "macvlan.md").read_text()
+    assert "this kernel has no ipvlan (module ipvlan)" in page_text
