@@ -52,6 +52,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("check:check", "Compare what should exist in the kernel with what does"),
     "repair": ("check:repair", "Bring the kernel in line with what should exist"),
     "daemon": ("daemon:daemon", "Run the engine here, or start, stop and query it"),
+    "completion": ("completion:completion", "Print the script that completes command lines in bash, zsh or fish"),
     "playground": ("playground:playground", "A shell in which a host and its LAN live; nothing outside changes"),
     "container": ("", "Commands on containers (`pynet container ls` is `pynet ps`)"),
     "network": ("", "Commands on networks"),
@@ -114,7 +115,9 @@ NOT_YET = [
     "volume",
 ]
 """Docker's commands that are not there yet."""
-ALONE = ("daemon", "playground")
+HIDDEN = {"__complete": ("completion:answer", "")}
+"""What shells ask; in no list."""
+ALONE = ("completion", "daemon", "playground")
 """Modules whose commands do not begin by asking an engine that runs."""
 ALIASES = {("container", "ps"): "ls", ("container", "list"): "ls", ("network", "list"): "ls", ("image", "list"): "ls",
            ("image", "remove"): "rm", ("network", "remove"): "rm", ("container", "remove"): "rm"}  # fmt: skip
@@ -234,6 +237,8 @@ def _dispatch(words: list[str]) -> int:
     if name == "help":
         words = [*words[1:2], "--help"] if len(words) > 1 else ["--help"]
         return _dispatch(words)
+    if name in HIDDEN:
+        return _command(name, *HIDDEN[name], words[1:], options)
     if name not in COMMANDS:
         return _unknown(name, list(COMMANDS), "pynet --help")
     title, (module, text), arguments = name, COMMANDS[name], words[1:]

@@ -46,8 +46,8 @@ class Arguments:
         def __setattr__(self, name: str, value: Any) -> None: ...
 
 
-class _Option:
-    """One declared option."""
+class Option:
+    """One declared option; ``kind`` is "flag", "option" or "repeated"."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Parser:
         self.title, self.description = title, description
         self.command = title.rpartition(" ")[2]
         self.stops_at_first_argument = False
-        self._options: dict[str, _Option] = {}
+        self._options: dict[str, Option] = {}
         self._arguments: list[tuple[str, str | None, str, str]] = []  # name, count, shown, help
         self.flag("--help", help="print this page")
 
@@ -86,7 +86,7 @@ class Parser:
 
     def flag(self, *names: str, default: bool = False, help: str = "") -> None:
         """A switch; ``--name=false`` turns it off."""
-        self._declare(_Option(names, "flag", default=default, help=help))
+        self._declare(Option(names, "flag", default=default, help=help))
 
     def option(
         self,
@@ -97,15 +97,15 @@ class Parser:
         help: str = "",
     ) -> None:
         """An option with a value; the last one wins."""
-        self._declare(_Option(names, "option", default=default, type=type, metavar=metavar, help=help))
+        self._declare(Option(names, "option", default=default, type=type, metavar=metavar, help=help))
 
     def repeated(
         self, *names: str, metavar: str = "VALUE", type: Callable[[str], Any] | None = None, help: str = ""
     ) -> None:
         """An option that may be given several times; its value is a list."""
-        self._declare(_Option(names, "repeated", type=type, metavar=metavar, help=help))
+        self._declare(Option(names, "repeated", type=type, metavar=metavar, help=help))
 
-    def _declare(self, option: _Option) -> None:
+    def _declare(self, option: Option) -> None:
         for name in option.names:
             self._options[name] = option
 
@@ -116,6 +116,18 @@ class Parser:
     def rest(self, name: str, *, metavar: str = "ARG", help: str = "") -> None:
         """All that follows the arguments declared so far, as it stands."""
         self._arguments.append((name, "*", metavar, help))
+
+    # -- what was declared -------------------------------------------------------------------------------------
+
+    @property
+    def options(self) -> list[Option]:
+        """In the order of their declaration, which begins with --help."""
+        return list(dict.fromkeys(self._options.values()))
+
+    @property
+    def arguments(self) -> list[tuple[str, str | None, str, str]]:
+        """Name, count (``argument`` says which), shown as, help."""
+        return list(self._arguments)
 
     # -- parsing -----------------------------------------------------------------------------------------------
 
@@ -179,7 +191,7 @@ class Parser:
             found.append((name, None))
         return found
 
-    def _store(self, args: Arguments, option: _Option, name: str, text: str) -> None:
+    def _store(self, args: Arguments, option: Option, name: str, text: str) -> None:
         value: Any = text
         if option.type is not None:
             try:
@@ -228,7 +240,7 @@ class Parser:
         for name, _, text, help in self._arguments:
             if help:
                 page.add_argument(name, metavar=text, help=help)
-        for option in dict.fromkeys(self._options.values()):
+        for option in self.options:
             help = option.help.replace("%", "%%")
             if option.kind == "flag":
                 page.add_argument(*option.names, action="store_true", help=help)

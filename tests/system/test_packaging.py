@@ -16,6 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from pynet.cli.completion import script
+from pynet.cli.manual import pages
+
 TOP = Path(__file__).parents[2]
 ROOMS = ("cli", "drivers", "engine", "ipam", "netlib", "plugins", "proxy", "runtime")
 MODULES = {
@@ -38,7 +41,17 @@ def build(source: Path, target: Path, kind: str) -> Path:
 
 def names(wheel: Path) -> set[str]:
     with zipfile.ZipFile(wheel) as archive:
-        return {name for name in archive.namelist() if ".dist-info/" not in name}
+        return {name for name in archive.namelist() if ".dist-info/" not in name and ".data/" not in name}
+
+
+def shared(wheel: Path) -> dict[str, str]:
+    """What is installed beside the modules: path below the prefix -> text."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {
+            name.partition(".data/data/")[2]: archive.read(name).decode()
+            for name in archive.namelist()
+            if ".data/" in name
+        }
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +123,15 @@ def test_the_library_needs_no_http_server_and_the_engine_says_that_it_does(tree:
     assert not state.exists(), "said before anything is made"
 
 
+def test_manual_pages_and_completions_are_installed_where_programs_look_for_them(tree: Path, tmp_path: Path) -> None:
+    found = shared(build(tree, tmp_path / "wheel", "wheel"))
+    assert found.pop("share/bash-completion/completions/pynet") == script("bash")
+    assert found.pop("share/zsh/site-functions/_pynet") == script("zsh")
+    assert found.pop("share/fish/vendor_completions.d/pynet.fish") == script("fish")
+    assert set(found) == {f"share/man/man1/{name}" for name in pages("", "")}
+    assert "\\fB\\-\\-network\\fR" in found["share/man/man1/pynet-run.1"]
+
+
 def test_nothing_of_the_tests_is_in_the_wheel(tree: Path, tmp_path: Path) -> None:
     wheel = build(tree, tmp_path / "wheel", "wheel")
     for name in names(wheel):
@@ -128,7 +150,9 @@ def test_a_source_distribution_builds_the_same_wheel(tree: Path, tmp_path: Path)
         archive.extractall(tmp_path / "unpacked", filter="data")
     (unpacked,) = (tmp_path / "unpacked").iterdir()
     assert os.path.exists(unpacked / "tests") and os.path.exists(unpacked / "docs/design.md")
-    assert names(build(unpacked, tmp_path / "again", "wheel")) == names(build(tree, tmp_path / "direct", "wheel"))
+    again, direct = build(unpacked, tmp_path / "again", "wheel"), build(tree, tmp_path / "direct", "wheel")
+    assert names(again) == names(direct)
+    assert shared(again) == shared(direct)
 
 
 def test_the_folder_of_pynet_proxy_needs_the_wheel_and_nothing_else(tree: Path, tmp_path: Path) -> None:

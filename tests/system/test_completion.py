@@ -1,0 +1,146 @@
+"""Completion in real shells, with the names of a real engine.  A shell that is not installed skips its tests, by name."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pynet.cli.completion import script
+
+from support.engine import PATIENCE, Daemon
+
+SCRIPTS = str(Path(sys.executable).parent)
+
+
+def shell(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+@pytest.fixture
+def environment(daemon: Daemon, tmp_path: Path) -> dict[str, str]:
+    """Of a shell that knows the daemon: a container "web" on the network "back:end" would be too much for some shells."""
+    assert daemon.pynet("network", "create", "backend").returncode == 0
+    assert daemon.pynet("run", "-d", "--name", "webserver", "busybox", "sleep", "1000").returncode == 0
+    assert shutil.which("pynet", path=SCRIPTS), "the environment of the tests has the command"
+    return {
+        "PATH": f"{SCRIPTS}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "TERM": "dumb",
+        "PYNET_HOST": f"unix://{daemon.socket}",
+        "LANG": "C.UTF-8",
+    }
+
+
+class Typist:
+    """A shell in a terminal: what is typed, and what it shows."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.shown = b""
+
+    def type(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def until(self, text: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while text.encode() not in self.shown:
+            assert select.select([self.fd], [], [], max(deadline - time.monotonic(), 0))[0], (text, self.shown)
+            self.shown += os.read(self.fd, 4096)
+        self.shown = self.shown[self.shown.index(text.encode()) + len(text) :]
+
+
+@contextmanager
+def typing(command: list[str], environment: dict[str, str]) -> Generator[Typist]:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True
+    )
+    os.close(theirs)
+    try:
+        yield Typist(ours)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+LINES = [
+    ("pynet netw\t", "network "),
+    ("pynet network conn\t", "network connect "),
+    ("pynet run --rest\t", "--restart "),
+    ("pynet stop webs\t", "webserver"),
+    ("pynet run --network back\t", "--network backend"),
+    ("pynet run --network=back\t", "--network=backend"),
+    ("pynet run --rm busybox:la\t", "busybox:latest"),
+    ("pynet load -i /etc/hostna\t", "/etc/hostname"),
+]
+lines = pytest.mark.parametrize(("typed", "shown"), LINES, ids=[typed.strip() for typed, _ in LINES])
+
+
+@lines
+def test_bash(environment: dict[str, str], typed: str, shown: str) -> None:
+    with typing([shell("bash"), "--norc", "--noprofile", "-i"], {**environment, "PS1": "> "}) as bash:
+        bash.type("bind 'set enable-bracketed-paste off'; source <(pynet completion bash); echo rea''dy\n")
+        bash.until("ready")
+        bash.type(typed)
+        bash.until(shown)
+
+
+@lines
+def test_zsh(environment: dict[str, str], typed: str, shown: str) -> None:
+    with typing([shell("zsh"), "-f", "-i"], {**environment, "PS1": "> "}) as zsh:
+        zsh.type("unsetopt zle_bracketed_paste; autoload -Uz compinit && compinit -u -D\n")
+        zsh.type("source <(pynet completion zsh); echo rea''dy\n")
+        zsh.until("ready")
+        zsh.type(typed)
+        zsh.until(shown)
+
+
+@lines
+def test_fish(environment: dict[str, str], typed: str, shown: str) -> None:
+    line = typed.rstrip("\t")
+    ask = f"source (pynet completion fish | psub); complete -C '{line}'"
+    done = subprocess.run(
+        [shell("fish"), "--no-config", "-c", ask],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    candidates = [candidate.partition("\t")[0] for candidate in done.stdout.splitlines()]
+    *_, last = shown.split()
+    assert last in candidates, (candidates, done.stderr)
+
+
+@pytest.mark.parametrize(("name", "options"), [("bash", ["-n"]), ("zsh", ["-n"]), ("fish", ["--no-execute"])])
+def test_the_scripts_are_read_by_their_shells(tmp_path: Path, name: str, options: list[str]) -> None:
+    file = tmp_path / "script"
+    file.write_text(script(name))
+    done = subprocess.run([shell(name), *options, file], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_engine_that_hangs_holds_up_no_shell(daemon: Daemon) -> None:
+    import signal
+
+    pid = daemon.pid()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        done = daemon.pynet("__complete", "bash", "stop", "")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "words\n", "")
