@@ -79,7 +79,7 @@ def _make_private(path: Path) -> None:
             pass  # SQLite makes them as it needs them
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: str) -> tuple[int, int] | None:
     """Which file stands under a name; None when there is none."""
     try:
         found = os.stat(path)
@@ -103,12 +103,13 @@ class Store:
         self._writing = threading.Lock()  # SQLite's own way to wait for another connection is to sleep and try again
         try:
             _make_private(path)
-            self._file = _identity(path)
+            self._name, self._log_name = str(path), f"{path}-wal"  # a Path costs as much as the stat
+            self._file = _identity(self._name)
             self._log: tuple[int, int] | None = None
             """Of the -wal file, which SQLite keeps as long as somebody has the store open."""
             self._migrate()
             self._check_identity()
-            self._log = _identity(self._log_path)
+            self._log = _identity(self._log_name)
         except OSError as error:
             raise InternalError(f"can not open the store {path}: {error}", hint=_HINT) from error
         except sqlite3.DatabaseError as error:
@@ -193,19 +194,13 @@ class Store:
         finally:
             os.close(fd)
 
-    @property
-    def _log_path(self) -> Path:
-        return Path(f"{self.path}-wal")
-
     def check_there(self) -> None:
         """StoreLost when the file, or its log, was deleted or replaced since it was opened."""
-        pairs = [(self.path, self._file)] + ([(self._log_path, self._log)] if self._log is not None else [])
-        for path, first in pairs:
-            found = _identity(path)
-            if found != first:
+        for path, first in ((self._name, self._file), (self._log_name, self._log)):
+            if first is not None and (found := _identity(path)) != first:
                 raise StoreLost(
                     f"the store {path} was {'deleted' if found is None else 'replaced'} while it was in use",
-                    hint=_BACK if path == self.path else _LOG_BACK,
+                    hint=_BACK if path == self._name else _LOG_BACK,
                 )
 
     # -- transactions ----------------------------------------------------------------------------------------
