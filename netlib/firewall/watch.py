@@ -207,18 +207,15 @@ class FirewallWatch:
         events = self._events.read()
         if events is None:
             return {"ours"}
-        found = {
-            what for event in events if (what := concern(event, self._table)) is not None and self._is_foreign(event)
+        concerns: set[tuple[int, Concern]] = {
+            (event.port, what) for event in events if (what := concern(event, self._table)) is not None
         }
-        if found:
-            self._who = program(event for event in events if self._is_foreign(event))
-        return found
-
-    def _is_foreign(self, event: Event) -> bool:
-        """Ports of our own sockets are learnt when one is not known: some are made later, as the first network's."""
-        if event.port not in self._own:
-            self._own = self._at_home(_own_ports)
-        return event.port not in self._own
+        if {port for port, _ in concerns} - self._own:
+            self._own = self._at_home(_own_ports)  # anew: some sockets are made later, as the first network's
+        foreign = {port for port, _ in concerns} - self._own
+        if foreign:
+            self._who = program(event for event in events if event.port in foreign)
+        return {what for port, what in concerns if port in foreign}
 
     def _is_disturbed(self) -> bool:
         try:
