@@ -50,6 +50,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--run", help="run-time state (PYNET_RUN, /run/pynet)")
     parser.add_argument("--host", help="where to listen (unix://RUN/pynet.sock)")
     parser.add_argument("--firewall", default="auto", choices=("auto", "nftables", "iptables"))
+    parser.add_argument(
+        "--publish-policy",
+        choices=("nat", "host-input"),
+        help="host-input: published ports honour the host's INPUT rules, by way of the proxy alone (nat)",
+    )
     parser.add_argument("--proxy-workers", type=int, help="processes that accept on published tcp ports (1)")
     parser.add_argument(
         "--proxy-drain", type=float, help="seconds that proxied connections have when their container ends (10)"
@@ -177,7 +182,14 @@ def own_command(arguments: argparse.Namespace, instance: Instance) -> list[str]:
     """How the others start us again."""
     argv = [sys.executable, "-I", "-m", "pynet.engine.daemon", "--root", str(instance.root), "--run", str(instance.run)]
     argv += ["--firewall", arguments.firewall, "--log", str(instance.run / "pynetd.log")]
-    names = ("--host", "--proxy-workers", "--proxy-drain", "--metrics-addr", *network_options.names())
+    names = (
+        "--host",
+        "--publish-policy",
+        "--proxy-workers",
+        "--proxy-drain",
+        "--metrics-addr",
+        *network_options.names(),
+    )
     for name in names:
         value = getattr(arguments, name.lstrip("-").replace("-", "_"))
         for one in value if isinstance(value, list) else [value]:
@@ -243,6 +255,7 @@ class Daemon:
                 proxy=self._helpers.forwarder,
                 firewall=self.arguments.firewall,
                 default_pools=self._pools,
+                publish_policy=self.arguments.publish_policy or "nat",
             )
             reserve.make()
         finally:

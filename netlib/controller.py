@@ -34,7 +34,7 @@ from .core import Core, sandbox_key
 from .creation import create_network
 from .decisions import decide_sandbox
 from .driver import Driver
-from .errors import Forbidden, RootBusy
+from .errors import Forbidden, InvalidArgument, RootBusy
 from .handles import Endpoint, Network, Sandbox
 from .host_uses import routes_in_the_way
 from .instance import Instance
@@ -51,6 +51,7 @@ from .tools import Tools
 if TYPE_CHECKING:
     from .firewall.watch import FirewallWatch
 
+PUBLISH_POLICIES = ("nat", "host-input")
 BRIDGE_NAME = "com.docker.network.bridge.name"
 DEFAULT_BRIDGE = "pynet0"
 """Interface name of the predefined bridge network of the default root; others get a name made from the id."""
@@ -72,14 +73,17 @@ class Controller:
         proxy: Proxy | None = None,
         firewall: str = "auto",
         default_pools: Sequence[tuple[str, int]] = (),
+        publish_policy: str = "nat",
     ) -> None:
         """Take the root directory and load what is there; nothing in the kernel is touched before it is needed.
 
         *proxy* serves published ports that NAT can not (loopback, IPv6 host to IPv4 container); without one, loopback
         goes through NAT as well.  *firewall* is "auto", "nftables" or "iptables".  *default_pools* are
         blocks that subnets of a length are cut from ("10.50.0.0/16", 24) for networks that name none; a family that they say
-        nothing of keeps its own (ipam/defaults.py).
+        nothing of keeps its own (ipam/defaults.py).  *publish_policy* "host-input" has *proxy* alone serve published ports, so
+        that the host's INPUT rules judge who reaches them; "nat" is the fast way past these rules.
         """
+        _check_policy(publish_policy, has_proxy=proxy is not None)
         self.instance = Instance.at(root, run)
         self.default_pools = tuple(default_pools)
         pools = replaced_pools(default_pools, self.instance.digest)
@@ -93,7 +97,7 @@ class Controller:
             opened.callback(self.registry.close)
             self.tools = Tools(self.instance, firewall=firewall, proxy=proxy)
             opened.callback(self.tools.close)
-            self.core = Core(self.registry, self.tools, pools)
+            self.core = Core(self.registry, self.tools, pools, host_input=publish_policy == "host-input")
             self.core.restore()
             self.lost_ports: list[PublishedPort] = []
             """Published ports that another program took while nobody held their sockets."""
@@ -328,6 +332,16 @@ class Controller:
             lost = lost_sockets(self.core)
             self.recover_sockets()
             return lost + repair(self.core, self.lost_ports)
+
+
+def _check_policy(policy: str, *, has_proxy: bool) -> None:
+    if policy not in PUBLISH_POLICIES:
+        raise InvalidArgument(f"unknown publish policy {policy!r}", hint="one of " + ", ".join(PUBLISH_POLICIES))
+    if policy == "host-input" and not has_proxy:
+        raise InvalidArgument(
+            "the publish policy host-input needs the userland proxy, and there is none",
+            hint="give the controller one: Controller(..., proxy=ForwarderClient(...))",
+        )
 
 
 def _make_private(root: Path) -> None:

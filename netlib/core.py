@@ -43,13 +43,15 @@ class _Shown(Exception):
 
 
 class Core:
-    def __init__(self, registry: Registry, tools: Tools, pools: Sequence[DefaultPool]) -> None:
+    def __init__(
+        self, registry: Registry, tools: Tools, pools: Sequence[DefaultPool], *, host_input: bool = False
+    ) -> None:
         self.registry, self.tools = registry, tools
         self.lock = registry.lock
         self.turns = Turns()
         self.applier = Applier(tools)
         self.addressing = Addressing(pools)
-        self.plans = Plans(self.driver, has_proxy=tools.proxy is not None)
+        self.plans = Plans(self.driver, has_proxy=tools.proxy is not None, host_input=host_input)
         self._drivers: dict[str, Driver] = {}
         self._claims: dict[Key, str] | None = None
         self._shares: dict[Key, set[str]] = {}

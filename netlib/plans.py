@@ -56,6 +56,8 @@ class Plans:
     driver_of: Callable[[str], Driver]
     """The driver with a name; NotFound or NotSupported when it is away."""
     has_proxy: bool = False
+    host_input: bool = False
+    """Whether the host's INPUT rules judge who reaches published ports: then the proxy alone serves them, at the host."""
 
     # -- networks --------------------------------------------------------------------------------------------
 
@@ -168,8 +170,9 @@ class Plans:
             if target is None or target.routed or not port.host_port:
                 continue
             leading.append(port.id)
-            # what NAT leads past the proxy has no header; a rule for a loopback address only guards it
-            if target.address and (not port.proxy_protocol or is_loopback(port.host_ip)):
+            # what NAT leads past the proxy has no header and meets no INPUT chain; a rule for a loopback address only guards it
+            by_proxy_alone = port.proxy_protocol or self.host_input
+            if target.address and (not by_proxy_alone or is_loopback(port.host_ip)):
                 rules.append(_rule(port, target))
             address = target.address or target.endpoint.ip or target.endpoint.ip6
             proxied.append(ProxyPort(port.id, port.proto, address, port.container_port, port.proxy_protocol))
@@ -186,7 +189,8 @@ class Plans:
         plan = self._ports(room)
         rules = [rule for resource in plan if isinstance(resource, PortForwards) for rule in resource.rules]
         served = {p.id: (p.target_ip, p.target_port) for one in plan if isinstance(one, ProxyPorts) for p in one.ports}
-        return tuple(path_of(port, rules, served.get(port.id)) for port in room.sandbox.ports)
+        ports = room.sandbox.ports
+        return tuple(path_of(port, rules, served.get(port.id), host_input=self.host_input) for port in ports)
 
     def _open_ports(self, room: Room) -> list[PortRule]:
         """What is published is open at each address to which packets may come straight, whichever endpoint has the default

@@ -25,6 +25,7 @@ STOP_TIMEOUT = 30.0
 """Seconds; requests under way are finished first."""
 _OPTIONS = (
     ("--firewall", "NAME", "auto, nftables or iptables (auto)"),
+    ("--publish-policy", "NAME", "nat, or host-input: published ports honour the host's INPUT rules (nat)"),
     ("--proxy-workers", "N", "processes that accept on published tcp ports (1)"),
     ("--proxy-drain", "SECONDS", "for proxied connections of a container that ends (10)"),
     ("--metrics-addr", "IP:PORT", "tell Prometheus what the proxy carries, here"),

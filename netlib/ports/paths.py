@@ -33,7 +33,9 @@ class PortPath:
     """Address and port in the container; None while it leads nowhere."""
 
 
-def path_of(port: PublishedPort, rules: Iterable[PortRule], served: tuple[str, int] | None) -> PortPath:
+def path_of(
+    port: PublishedPort, rules: Iterable[PortRule], served: tuple[str, int] | None, *, host_input: bool = False
+) -> PortPath:
     """*rules* are those of the sandbox's plan, *served* is where the proxy leads this port, if it does."""
     version = 6 if ":" in port.host_ip else 4
     if not port.host_port:
@@ -60,7 +62,8 @@ def path_of(port: PublishedPort, rules: Iterable[PortRule], served: tuple[str, i
             return PortPath(
                 port, "proxy", f"the host's address is IPv{version} and the container has IPv{other} alone", served
             )
-        return PortPath(port, "proxy", "the network publishes without NAT", served)
+        why = "the host's INPUT rules judge who reaches it" if host_input else "the network publishes without NAT"
+        return PortPath(port, "proxy", why, served)
     if port.host_ip in UNSPECIFIED:
         return PortPath(port, "both", "NAT, and the proxy for clients on the host's loopback", served)
     return PortPath(port, "nat", "NAT carries all that comes to one address of the host; the proxy stands by", served)

@@ -83,6 +83,15 @@ def test_a_proxy_protocol_without_a_proxy_is_refused_and_leaves_nothing(controll
         pass
 
 
+def test_a_publish_policy_that_can_not_be_is_refused(start_controller: Callable[..., Controller]) -> None:
+    with pytest.raises(InvalidArgument, match="unknown publish policy 'input'"):
+        start_controller(publish_policy="input")
+    with pytest.raises(InvalidArgument, match="host-input needs the userland proxy") as caught:
+        start_controller(publish_policy="host-input")
+    assert "proxy=ForwarderClient" in caught.value.hint
+    start_controller()
+
+
 @pytest.mark.parametrize("option", ["com.docker.network.container_iface_prefix", "ifname_prefix"])
 def test_interfaces_inside_are_named_as_the_network_says(controller: Controller, option: str) -> None:
     network = controller.create_network("web", subnet="10.1.0.0/24", options={option: "web"})
