@@ -46,6 +46,17 @@ def create(client: Client, args: Arguments, meanwhile: Callable[[], object] = la
     return str(answer["Id"])
 
 
+def show_planned(client: Client, args: Arguments) -> int:
+    """``--dry-run``: the same request, which makes nothing; prints the plan."""
+    from .output import show_plan
+
+    answer = client.post("/containers/create", {"name": args.name, "dry-run": True}, container_config(gather(args)))
+    for warning in answer.get("Warnings") or ():
+        print(f"WARNING: {warning}", file=sys.stderr)
+    show_plan(args, answer["Plan"])
+    return 0
+
+
 def exit_code(error: PynetError) -> int:
     """What ``run`` exits with when the container could not be started (docker/cli, toStatusError)."""
     text = str(error)

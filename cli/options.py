@@ -90,6 +90,8 @@ def declare(parser: Parser) -> None:
     option("--platform", help="accepted; images are local")
     option("--pull", metavar="POLICY", help="accepted; images are local")
     option("--cidfile", metavar="FILE", help="write the container's id to a file")
+    flag("--dry-run", help="print what its network would be made of, and make nothing")
+    flag("--json", help="with --dry-run: print it as JSON, a step a line")
     parser.argument("image")
     parser.rest("words", metavar="COMMAND", help="command and its arguments")
 

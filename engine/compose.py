@@ -66,7 +66,7 @@ class Engine:
         )
         self.ports = Ports(core, registry, attachments)
         self.captures = Captures(core, registry)
-        self.create = Create(core, registry, store, volumes, remove)
+        self.create = Create(core, registry, store, volumes, networks=attachments, remove=remove)
         self.view = View(
             core,
             registry,

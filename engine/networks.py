@@ -9,6 +9,7 @@ from typing import Any
 from ..netlib import shaping
 from ..netlib.driver import driver_names
 from ..netlib.errors import Conflict, Forbidden, InvalidArgument, NotFound, PynetError
+from ..netlib.handles import Network
 from ..netlib.statistics import Meter
 from .container.attachment import ContainerNetworks
 from .container.endpoints import PREDEFINED, endpoint_settings
@@ -20,12 +21,25 @@ from .fields import Fields
 from .filters import Filters
 from .network_shapes import containers_shape, create_arguments, network_shape, statistics_shape
 from .options import judge
+from .plan_shapes import plan_shape
 from .versions import Version
 
 LIST_FILTERS = frozenset({"dangling", "driver", "id", "label", "name", "scope", "type"})
 PRUNE_FILTERS = frozenset({"until", "label", "label!"})
 UNSEEN = frozenset({"default"}) | PREDEFINED
 """Names that nobody may give to a network."""
+
+
+def _create_request(body: Mapping[str, Any], version: Version) -> tuple[list[str], str, dict[str, Any]]:
+    """Warnings, name and arguments of a create request."""
+    warnings = judge(Fields(body), "Network")
+    name, arguments = create_arguments(body, version)
+    if name in UNSEEN:
+        raise Forbidden(
+            f"operation is not permitted on predefined {name} network",
+            hint="bridge, host and none are always there; choose another name",
+        )
+    return warnings, name, arguments
 
 
 class Networks:
@@ -98,18 +112,18 @@ class Networks:
     # -- changing --------------------------------------------------------------------------------------------
 
     def create(self, body: Mapping[str, Any], version: Version) -> dict[str, str]:
-        warnings = judge(Fields(body), "Network")
-        name, arguments = create_arguments(body, version)
-        if name in UNSEEN:
-            raise Forbidden(
-                f"operation is not permitted on predefined {name} network",
-                hint="bridge, host and none are always there; choose another name",
-            )
+        warnings, name, arguments = _create_request(body, version)
         network = self._controller.create_network(name, **arguments)
         if any(config.subnet for config in arguments["ipam"]):
             warnings += self._controller.routes_in_the_way(network)
         self._core.publish_network("create", network.name, network.id)
         return {"Id": network.id, "Warning": "; ".join(warnings)}
+
+    def planned_create(self, body: Mapping[str, Any], version: Version) -> dict[str, Any]:
+        """What ``create`` would do, or its error."""
+        warnings, name, arguments = _create_request(body, version)
+        steps = self._controller.planned(self._controller.create_network, name, **arguments)
+        return {"Plan": plan_shape(steps), "Warning": "; ".join(warnings)}
 
     def remove(self, ref: str) -> None:
         network = self._controller.network(ref)
@@ -122,14 +136,27 @@ class Networks:
         network.delete()
         self._core.publish_network("destroy", name, record.id, driver=record.driver)
 
-    def connect(self, ref: str, body: Mapping[str, Any]) -> None:
+    def planned_connect(self, ref: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """What ``connect`` would do, or its error; nothing while the container does not run."""
+        container, network, settings = self._connecting(ref, body)
+        with container.lock:
+            self._check_stays(container)
+            return {"Plan": plan_shape(self._attachments.planned_connect(container, network, settings))}
+
+    def _connecting(self, ref: str, body: Mapping[str, Any]) -> tuple[Container, Network, dict[str, Any]]:
         judge(Fields(body), "Connect", warn=False)
         container = self._registry.get(self._container_ref(body))
-        network = self._controller.network(ref)
-        settings = endpoint_settings(body.get("EndpointConfig"))
+        return container, self._controller.network(ref), endpoint_settings(body.get("EndpointConfig"))
+
+    @staticmethod
+    def _check_stays(container: Container) -> None:
+        if container.state.status == "removing":
+            raise Conflict(f"container {container.id} is marked for removal and cannot be connected to a network")
+
+    def connect(self, ref: str, body: Mapping[str, Any]) -> None:
+        container, network, settings = self._connecting(ref, body)
         with container.lock:
-            if container.state.status == "removing":
-                raise Conflict(f"container {container.id} is marked for removal and cannot be connected to a network")
+            self._check_stays(container)
             self._attachments.connect(container, network, settings)
             try:
                 self._registry.save(container)

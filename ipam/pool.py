@@ -140,9 +140,10 @@ class Pool:
                 self._outside.discard(value)
 
     def resume_after(self, address: str) -> None:
-        """Go on choosing after this address, as if it had been handed out last; without effect outside the range."""
+        """Go on choosing after this address, as if it had been handed out last; without effect outside the range, but for the
+        address before it: then the first one is next."""
         value = self._value(address)
-        if value is not None and 0 <= value - self._base < self._leases.size:
+        if value is not None and -1 <= value - self._base < self._leases.size:
             with self._lock:
                 self._hint = value - self._base + 1
 

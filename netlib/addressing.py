@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from ipaddress import ip_address
 
 from ..ipam.defaults import DefaultPool
 from ..ipam.driver import DefaultIpam, IpamDriver, Lease, NullIpam, Wanted, load_ipam
@@ -104,8 +105,17 @@ class Addressing:
 
     def release(self, network: NetworkRecord, endpoint: EndpointRecord, *, shown: bool = False) -> None:
         """Give an endpoint's addresses back; those that were only *shown* are as if never leased."""
-        last = network.last if shown else ()
+        last = _chosen_before(network, endpoint) if shown else ()
         self.driver(network.ipam_driver).release(network.id, _lease(endpoint), last)
+
+
+def _chosen_before(network: NetworkRecord, endpoint: EndpointRecord) -> tuple[str, ...]:
+    """What each family had chosen last when this endpoint's addresses were chosen: that of a new network chose none, and goes on
+    after the one before the endpoint's."""
+    found: list[str] = []
+    for own, last in zip((endpoint.ip, endpoint.ip6), network.last or ("", "")):
+        found.append(last or (str(ip_address(own) - 1) if own and own not in endpoint.static else ""))
+    return tuple(found)
 
 
 def _with(reserved: Reserved, request: PoolRequest) -> PoolRequest:

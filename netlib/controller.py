@@ -41,10 +41,12 @@ from .instance import Instance
 from .kinds.namespace import Netns
 from .kinds.proxy_ports import ProxyPorts
 from .model import IpamConfig, NetworkRecord, PublishedPort
+from .ports.portspec import PortBinding
 from .predefined import ANY_BRIDGE, PREDEFINED, DefaultBridge, on_existing_bridge
 from .proxying import Proxy
 from .reconcile import Difference, check, lost_sockets, repair
 from .registry import Registry
+from .rehearsal import Attachment, rehearse
 from .store.sqlite import Store
 from .tools import Tools
 
@@ -180,6 +182,19 @@ class Controller:
         programs hold are not seen.
         """
         return self.core.planned(verb, *args, **kwargs)
+
+    def rehearsed(
+        self,
+        sandbox: str,
+        attachments: Sequence[Attachment] = (),
+        bindings: Sequence[PortBinding] = (),
+        *,
+        host: bool = False,
+    ) -> tuple[Step, ...]:
+        """``planned`` for several verbs at once: what it would take that this sandbox, which is made where it is not there (with
+        *host* in the host's namespace), has these endpoints and ports besides those it has."""
+        path = "" if host else str(self.instance.netns_dir / sandbox)
+        return rehearse(self.core, sandbox, path, attachments, bindings)
 
     # -- networks --------------------------------------------------------------------------------------------
 

@@ -80,9 +80,9 @@ class Core:
         """The end of every verb."""
         if self.is_showing:
             for lease in change.taken:
-                self._give_back(lease, shown=True)
+                self.give_back(lease, shown=True)
             raise _Shown(change)
-        changes.carry_out(change, self.registry, self.applier, self._give_back)
+        changes.carry_out(change, self.registry, self.applier, self.give_back)
 
     def planned(self, verb: Callable[..., object], *args: Any, **kwargs: Any) -> tuple[Step, ...]:
         """What *verb* with these arguments would do, in order, or its error; nothing is done."""
@@ -100,7 +100,8 @@ class Core:
         """Whether the calling thread's verb is only to be shown."""
         return getattr(self._showing, "on", False)
 
-    def _give_back(self, lease: Lease, *, shown: bool = False) -> None:
+    def give_back(self, lease: Lease, *, shown: bool = False) -> None:
+        """One that is no longer needed, or was *shown* alone and is as if never taken."""
         match lease:
             case PoolLease(network):
                 self.addressing.close(network)

@@ -10,12 +10,10 @@ gone all the same, the error at the end says what stayed in the kernel, and ``re
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from ..ipam.driver import Wanted
 from . import shaping
 from .applier import step
 from .capture import Capture
@@ -27,22 +25,19 @@ from .decisions import (
     check_join,
     decide_join,
     decide_leave,
-    decide_link_local,
-    decide_mac,
     decide_publish,
-    decide_sysctls,
     decide_unpublish,
 )
 from .driver import Driver, directions
-from .errors import Forbidden, InvalidArgument, NotFound, PortInUse
+from .errors import Forbidden, InvalidArgument, NotFound
 from .kernel.traffic import LinkCounters
 from .kinds.bridge import Bridge
 from .kinds.resource import Resource
 from .model import EndpointRecord, Member, NetworkRecord, PublishedPort, Room, SandboxRecord
-from .ports.holders import holder_of
 from .ports.paths import PortPath
 from .ports.portspec import PortBinding
 from .registry import NetworkNotFound
+from .reserving import reserve_endpoint, reserve_ports
 from .statistics import Meter
 
 __all__ = ["ActiveEndpoints", "Endpoint", "Network", "Sandbox"]
@@ -105,37 +100,23 @@ class Network:
         Raises InvalidArgument (an address outside the network, an option), Forbidden (an address or name that is taken),
         Conflict (no address is left).
         """
-        if not name.strip():
-            raise InvalidArgument("invalid endpoint name: name is empty")
         core = self.core
         with core.turns.of(network_key(self.id)):
             network = self.record
-            if network.config_only:
-                raise Forbidden(
-                    "cannot create endpoint on configuration-only network",
-                    hint=f"make a network from it: `pynet network create --config-from {network.name} NAME`",
-                )
-            shaping.check(network, options or {}, directions(core.driver(network.driver)))
-            own_mac = self.driver.own_mac
-            if mac and not own_mac:
-                raise InvalidArgument(f"{network.driver} interfaces do not support custom mac address assignment")
-            record = EndpointRecord(
-                id=id or secrets.token_hex(32),
-                name=name,
-                network=network.id,
-                aliases=tuple(aliases),
+            record = reserve_endpoint(
+                core,
+                network,
+                name,
+                ip=ip or "",
+                ip6=ip6 or "",
+                mac=mac or "",
+                link_local=link_local,
+                sysctls=sysctls or {},
+                aliases=aliases,
                 gw_priority=gw_priority,
-                static=tuple(address for address in (ip, ip6) if address),
-                options=dict(options or {}),
-                link_local=decide_link_local(link_local),
-                sysctls=decide_sysctls(sysctls or {}),
+                options=options or {},
+                id=id or "",
             )
-            core.registry.check_name(record)
-            wanted = Wanted(record.id, ip or "", ip6 or "", decide_mac(mac, "") if mac else "")
-            lease = core.addressing.lease(network, wanted)
-            record = replace(record, address=lease.address, address6=lease.address6, lease=dict(lease.data))
-            if record.addresses and own_mac:
-                record = replace(record, mac=wanted.mac or decide_mac("", record.address))
             chosen = ("" if ip else record.ip, "" if ip6 else record.ip6)
             last = tuple(new or old for new, old in zip(chosen, network.last or ("", "")))
             core.carry_out(
@@ -415,14 +396,9 @@ class Sandbox:
         core = self.core
         with core.turns.of(sandbox_key(self.id)):
             room = core.registry.room(self.id)
-            wanted, opened = core.wanted_ports(room, bindings)
-            if not wanted and not opened:
+            ports = reserve_ports(core, room, bindings, bound=not core.is_showing)
+            if not ports:
                 return ()
-            try:
-                ports = opened + core.tools.ports.lease(self.id, wanted, bound=not core.is_showing)
-            except PortInUse as error:
-                self._name_holder(error)
-                raise
             change = core.plans.change(room, decide_publish(room, ports))
             core.carry_out(replace(change, taken=(HostPortLease(self.id, ports),)))
         return ports
@@ -457,18 +433,6 @@ class Sandbox:
             return Capture(
                 self.core.tools, path, interfaces=interfaces, snaplen=snaplen, expression=expression, count=count
             )
-
-    def _name_holder(self, error: PortInUse) -> None:
-        """Leases know ids; people know names."""
-        registry = self.core.registry
-        if not error.holder and (process := self.core.tools.at_home(holder_of, error.proto, error.host_ip, error.port)):
-            error.hint = f"{process} holds it; {PortInUse.hint}"
-        with self.core.lock:
-            if error.holder in registry.sandboxes:
-                holder = f"sandbox {error.holder[:12]}"
-                for member in registry.room(error.holder).members:
-                    holder = f"endpoint {member.endpoint.name} of network {member.network.name}"
-                error.hint = f"{holder} holds it; {PortInUse.hint}"
 
     def delete(self) -> None:
         """Remove the sandbox with all that is joined to it; the endpoints stay, with their addresses, and can join again.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...netlib.errors import PynetError
 from ..client import Client
 from ..creation import create as create_container
-from ..creation import exit_code
+from ..creation import exit_code, show_planned
 from ..failure import report
 from ..options import declare
 
@@ -21,6 +21,8 @@ def create(parser: Parser) -> Run:
 
 def run(args: Arguments) -> int:
     try:
+        if args.dry_run:
+            return show_planned(Client(args.settings), args)
         print(create_container(Client(args.settings), args))
     except PynetError as error:
         return report(error, exit_code(error))

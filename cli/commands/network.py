@@ -6,7 +6,7 @@ from ...netlib.errors import InvalidArgument
 from ..client import Client
 from ..format import short_id
 from ..objects import each, path
-from ..output import Row, add_listing, filters, show_list
+from ..output import Row, add_listing, filters, show_list, show_plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,17 +37,26 @@ def create(parser: Parser) -> Run:
     parser.flag("--config-only", help="only hold a configuration, for networks that are made from it")
     parser.option("--config-from", metavar="NETWORK", help="take the configuration from there")
     parser.option("--scope", metavar="SCOPE", help="scope (local)")
+    _add_dry_run(parser)
     parser.argument("name", metavar="NETWORK")
     return run_create
 
 
+def _add_dry_run(parser: Parser) -> None:
+    parser.flag("--dry-run", help="print what would be made, and make nothing")
+    parser.flag("--json", help="with --dry-run: print it as JSON, a step a line")
+
+
 def run_create(args: Arguments) -> int:
-    answer = Client(args.settings).post("/networks/create", body=network_config(args))
+    answer = Client(args.settings).post("/networks/create", {"dry-run": args.dry_run}, network_config(args))
     if answer.get("Warning"):
         import sys
 
         print(f"WARNING: {answer['Warning']}", file=sys.stderr)
-    print(answer["Id"])
+    if args.dry_run:
+        show_plan(args, answer["Plan"])
+    else:
+        print(answer["Id"])
     return 0
 
 
@@ -182,6 +191,7 @@ def connect(parser: Parser) -> Run:
     parser.repeated("--driver-opt", metavar="NAME=VALUE", help="option of the driver")
     parser.option("--gw-priority", metavar="N", type=int, default=0, help="the highest one has the default route")
     parser.option("--mac-address", metavar="ADDRESS", help="MAC address")
+    _add_dry_run(parser)
     parser.argument("network")
     parser.argument("container")
     return run_connect
@@ -198,7 +208,10 @@ def run_connect(args: Arguments) -> int:
         "MacAddress": args.mac_address or "",
     }
     body = {"Container": args.container, "EndpointConfig": {key: value for key, value in endpoint.items() if value}}
-    Client(args.settings).post(f"{path(args.network, 'networks')}/connect", body=body)
+    where = f"{path(args.network, 'networks')}/connect"
+    answer = Client(args.settings).post(where, {"dry-run": args.dry_run}, body)
+    if args.dry_run:
+        show_plan(args, answer["Plan"])
     return 0
 
 

@@ -6,7 +6,7 @@ import os
 
 from ...netlib.errors import PynetError
 from ..client import Client, DaemonError
-from ..creation import create, exit_code
+from ..creation import create, exit_code, show_planned
 from ..failure import report
 from ..options import declare
 from ..units import BadOption
@@ -37,6 +37,8 @@ def _run(args: Arguments) -> int:
     if not args.detach and args.tty and args.interactive and not os.isatty(0):
         raise BadOption("the input device is not a TTY", hint="leave -t out when stdin is a pipe or a file")
     client = Client(args.settings)
+    if args.dry_run:
+        return show_planned(client, args)
     if args.detach:
         container = create(client, args)
         client.post(f"/containers/{container}/start")

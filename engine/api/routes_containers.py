@@ -45,6 +45,8 @@ async def create(call: Call) -> web.StreamResponse:
     platform = call.text("platform")
     if platform and platform.partition("/")[0] != "linux":
         raise InvalidArgument(f"platform {platform} is not supported: this engine runs linux containers")
+    if call.flag("dry-run"):
+        return call.reply(await call.work(call.engine.create.planned, call.text("name"), body))
     container, warnings = await call.work(call.engine.create.create, call.text("name"), body)
     return call.reply({"Id": container.id, "Warnings": warnings}, 201)
 

@@ -23,11 +23,15 @@ async def inspect_network(call: Call) -> web.StreamResponse:
 
 async def create_network(call: Call) -> web.StreamResponse:
     body = await call.json()
+    if call.flag("dry-run"):
+        return call.reply(await call.work(call.engine.networks.planned_create, body, call.version))
     return call.reply(await call.work(call.engine.networks.create, body, call.version), 201)
 
 
 async def connect(call: Call) -> web.StreamResponse:
     body = await call.json()
+    if call.flag("dry-run"):
+        return call.reply(await call.work(call.engine.networks.planned_connect, call["id"], body))
     await call.work(call.engine.networks.connect, call["id"], body)
     return call.empty(200)
 

@@ -10,7 +10,7 @@ ports are the sandbox's: they lead to the endpoint that has the default route, w
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...netlib import shaping
@@ -26,10 +26,12 @@ from ...netlib.errors import (
     PynetError,
     Unavailable,
 )
+from ...netlib.rehearsal import Attachment
 from .endpoints import IFNAME, check_settings, sysctls
 from .record import Container
 
 if TYPE_CHECKING:
+    from ...netlib.change import Step
     from ...netlib.controller import Controller
     from ...netlib.handles import Endpoint, Network, Sandbox
     from ...netlib.model import PublishedPort
@@ -50,6 +52,25 @@ def _not_connected(container: Container, network_name: str) -> PynetError:
     return InternalError(
         f"container {container.id} is not connected to {article} {network_name}",
         hint="`pynet inspect` shows the networks of a container",
+    )
+
+
+def _attachment(name: str, network: Network, settings: Mapping[str, Any]) -> Attachment:
+    """``EndpointSettings`` as the library's words."""
+    ipam = settings.get("IPAMConfig") or {}
+    options = settings.get("DriverOpts") or {}
+    return Attachment(
+        network,
+        name,
+        ip=ipam.get("IPv4Address") or "",
+        ip6=ipam.get("IPv6Address") or "",
+        mac=settings.get("MacAddress") or "",
+        link_local=ipam.get("LinkLocalIPs") or (),
+        sysctls=sysctls(options),
+        aliases=tuple(settings.get("Aliases") or ()),
+        gw_priority=settings.get("GwPriority") or 0,
+        options={option: text for option, text in options.items() if shaping.is_option(option)},
+        ifname=options.get(IFNAME, ""),
     )
 
 
@@ -113,6 +134,43 @@ class ContainerNetworks:
 
     def connect(self, container: Container, network: Network, settings: dict[str, Any]) -> None:
         """Add a network to the record, and to the sandbox when the container runs."""
+        self._check_connect(container, network, settings)
+        name = network.name
+        container.networks[name] = {"settings": settings, "network_id": network.id, "endpoint_id": ""}
+        if not container.running:
+            return
+        try:
+            sandbox = self.controller.sandbox(container.id)
+            self._join(container, name, sandbox)
+            if not sandbox.ports:  # they waited for a network that publishes
+                self.publish(container, sandbox, container.bindings)
+        except BaseException:
+            self.forget(container, [name])
+            raise
+
+    def planned_connect(self, container: Container, network: Network, settings: dict[str, Any]) -> Sequence[Step]:
+        """What ``connect`` would do; nothing for a container that does not run."""
+        self._check_connect(container, network, settings)
+        if not container.running:
+            return ()
+        waiting = [] if self.controller.sandbox(container.id).ports else container.bindings
+        return self.controller.rehearsed(container.id, [_attachment(container.name, network, settings)], waiting)
+
+    def planned_start(
+        self, id: str, name: str, mode: str, networks: Mapping[str, dict[str, Any]], bindings: Sequence[PortBinding]
+    ) -> Sequence[Step]:
+        """What the network of a container that is not there yet would be at its start; *networks* are names and settings."""
+        if mode.startswith("container:"):
+            return ()
+        wanted: list[Attachment] = []
+        for ref, settings in networks.items():
+            network = self.controller.network(ref)
+            check_settings(network.name, settings, network.record)
+            wanted.append(_attachment(name, network, settings))
+        return self.controller.rehearsed(id, wanted, bindings, host=mode == "host")
+
+    @staticmethod
+    def _check_connect(container: Container, network: Network, settings: dict[str, Any]) -> None:
         name = network.name
         if container.network_mode.startswith("container:"):
             raise Forbidden(
@@ -134,17 +192,6 @@ class ContainerNetworks:
                 hint="it is connected; `pynet network disconnect` undoes that",
             )
         check_settings(name, settings, network.record)
-        container.networks[name] = {"settings": settings, "network_id": network.id, "endpoint_id": ""}
-        if not container.running:
-            return
-        try:
-            sandbox = self.controller.sandbox(container.id)
-            self._join(container, name, sandbox)
-            if not sandbox.ports:  # they waited for a network that publishes
-                self.publish(container, sandbox, container.bindings)
-        except BaseException:
-            self.forget(container, [name])
-            raise
 
     def forget(self, container: Container, names: Iterable[str]) -> None:
         """Undo ``connect``: off the record, out of the sandbox; what can not be undone now is left to ``repair``."""
@@ -185,22 +232,20 @@ class ContainerNetworks:
     def _join(self, container: Container, name: str, sandbox: Sandbox) -> None:
         entry = container.networks[name]
         network = self._resolve(name, entry)
-        settings = entry["settings"]
-        ipam = settings.get("IPAMConfig") or {}
-        options = settings.get("DriverOpts") or {}
+        wanted = _attachment(container.name, network, entry["settings"])
         endpoint = network.create_endpoint(
-            container.name,
-            ip=ipam.get("IPv4Address") or None,
-            ip6=ipam.get("IPv6Address") or None,
-            mac=settings.get("MacAddress") or None,
-            link_local=ipam.get("LinkLocalIPs") or (),
-            sysctls=sysctls(options),
-            aliases=tuple(settings.get("Aliases") or ()),
-            gw_priority=settings.get("GwPriority") or 0,
-            options={name: text for name, text in options.items() if shaping.is_option(name)},
+            wanted.name,
+            ip=wanted.ip,
+            ip6=wanted.ip6,
+            mac=wanted.mac,
+            link_local=wanted.link_local,
+            sysctls=wanted.sysctls,
+            aliases=wanted.aliases,
+            gw_priority=wanted.gw_priority,
+            options=wanted.options,
         )
         entry["network_id"], entry["endpoint_id"] = network.id, endpoint.id
-        endpoint.join(sandbox, ifname=options.get(IFNAME, ""))
+        endpoint.join(sandbox, ifname=wanted.ifname)
 
     def _resolve(self, name: str, entry: Mapping[str, Any]) -> Network:
         """By the id that was found last, else by name: a network that was made anew under its name is the same to users."""

@@ -20,8 +20,10 @@ from ...runtime.images.store import ImageStore
 from ..core import Core
 from ..fields import Fields
 from ..options import judge
+from ..plan_shapes import plan_shape
 from ..volumes import Volumes
 from . import mounts as mounting
+from .attachment import ContainerNetworks
 from .config import check_name, complete_config
 from .endpoints import check_mode, parse_link, requested_networks
 from .hostconfig import HostConfig, complete_host_config, discarded_limits, port_bindings
@@ -49,11 +51,21 @@ class Design:
 
 
 class Create:
-    def __init__(self, core: Core, registry: Registry, images: ImageStore, volumes: Volumes, remove: Remove) -> None:
+    def __init__(
+        self,
+        core: Core,
+        registry: Registry,
+        images: ImageStore,
+        volumes: Volumes,
+        *,
+        networks: ContainerNetworks,
+        remove: Remove,
+    ) -> None:
         self._core = core
         self._registry = registry
         self._images = images
         self._volumes = volumes
+        self._networks = networks
         self._remove = remove
 
     def create(self, name: str, body: Mapping[str, Any]) -> tuple[Container, list[str]]:
@@ -62,6 +74,19 @@ class Create:
         container = self._make(design)
         self._core.events.publish("container", "create", container.id, container.attributes())
         return container, [*design.warnings, *self._discarded(design)]
+
+    def planned(self, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """What the network of this container would be made of when it is started, or the error; nothing is made."""
+        design = self._judge(check_name(name) if name else "", body)
+        # the name is taken for as long as this lasts: a conflict is found, and a container without one is called as it would be
+        taken = self._registry.take_name(design.name, design.id)
+        try:
+            steps = self._networks.planned_start(
+                design.id, taken, design.host.config["NetworkMode"], design.networks, design.bindings
+            )
+        finally:
+            self._registry.drop_name(taken, design.id)
+        return {"Plan": plan_shape(steps), "Warnings": [*design.warnings, *self._discarded(design)]}
 
     def _judge(self, name: str, body: Mapping[str, Any]) -> Design:
         reference = Fields(body).text("Image")

@@ -26,6 +26,7 @@ from ...netlib.ports.portspec import (
 from ..core import Core
 from ..fields import Fields
 from ..options import judge
+from ..plan_shapes import plan_shape
 from .attachment import ContainerNetworks
 from .record import Container
 from .registry import Registry
@@ -64,8 +65,12 @@ def _fits(binding: PortBinding, port: PublishedPort) -> bool:
     return (
         (binding.proto, binding.container_port, binding.proxy_protocol)
         == (port.proto, port.container_port, port.proxy_protocol)
-        and binding.host_ip in ("", port.host_ip)
-        and (binding.ephemeral or binding.host_port_first <= port.host_port <= binding.host_port_last)
+        and (binding.host_ip in ("", port.host_ip) or not port.host_port)
+        and (
+            binding.ephemeral
+            or not port.host_port
+            or binding.host_port_first <= port.host_port <= binding.host_port_last
+        )
     )
 
 
@@ -85,21 +90,22 @@ def take(
     gone: list[PortBinding] = []
     withdrawn: list[PublishedPort] = []
     for binding, published in pair(bindings, ports):
-        going = [port for port in published if (port.proto, port.host_ip, port.host_port) in selection]
         named = _asked(binding) and (binding.proto, binding.host_ip, binding.host_port_first) in selection
-        if going or (named and not published):
-            gone.append(binding)
-            withdrawn += going
-            stay += [
-                PortBinding(
-                    port.proto, port.host_ip, port.host_port, port.host_port, port.container_port, port.proxy_protocol
-                )
-                for port in published
-                if port not in going
-            ]
-        else:
+        going = [port for port in published if (port.proto, port.host_ip, port.host_port) in selection]
+        if named and all(not port.host_port for port in published):
+            going = published  # none of them has a host port: opened on a routed network, or not published now
+        if not going and not (named and not published):
             stay.append(binding)
+            continue
+        gone.append(binding)
+        withdrawn += going
+        stay += [_exactly(port) for port in published if port not in going]
     return stay, gone, withdrawn
+
+
+def _exactly(port: PublishedPort) -> PortBinding:
+    numbers = (port.host_port, port.host_port, port.container_port)
+    return PortBinding(port.proto, port.host_ip, *numbers, port.proxy_protocol)
 
 
 class Ports:
@@ -251,8 +257,3 @@ def path_shape(path: PortPath) -> dict[str, Any]:
     target = path.target
     shown = "" if target is None else f"[{target[0]}]:{target[1]}" if ":" in target[0] else f"{target[0]}:{target[1]}"
     return {**port_shape(path.port), "Path": path.path, "Why": path.why, "Target": shown}
-
-
-def plan_shape(steps: Sequence[Step]) -> list[dict[str, str]]:
-    """What a plan is in an answer: a verb (make, alter, unmake), and the line that says what it is done to."""
-    return [{"Verb": step.verb, "What": str(step.resource)} for step in steps]

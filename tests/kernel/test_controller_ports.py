@@ -13,7 +13,7 @@ import pytest
 
 from pynet.netlib.applier import StepFailed
 from pynet.netlib.controller import Controller
-from pynet.netlib.errors import PortInUse
+from pynet.netlib.errors import Conflict, InvalidArgument, PortInUse
 from pynet.netlib.handles import Endpoint, Sandbox
 from pynet.netlib.model import IpamConfig
 from pynet.netlib.ports.portspec import parse_publish
@@ -106,15 +106,25 @@ def test_a_port_that_moves_is_never_shut(controller: Controller, lan: Lan) -> No
 
 
 def test_a_network_change_that_fails_leaves_the_port_where_it_was(controller: Controller, lan: Lan) -> None:
-    sandbox, first, second = two_networks(controller)
+    sandbox, _, second = two_networks(controller)
     with serve(controller, sandbox) as server:
+        with controller.tools.inside(sandbox.path) as inside:
+            inside.rtnl.add_bridge("taken", mac="02:00:00:00:00:01", mtu=1500, group=0, up=False)
         with pytest.raises(StepFailed, match="can not make interface"):
-            second.join(sandbox, ifname=first.ifname)  # two interfaces can not have one name
+            second.join(sandbox, ifname="taken")  # two interfaces can not have one name
         assert second.record.sandbox == ""
         assert reaches(lan, server) == "10.1.0.2"
         assert controller.check() == []
         second.join(sandbox)
         assert reaches(lan, server) == "10.2.0.2"
+
+
+def test_a_name_that_an_interface_of_the_sandbox_has_is_refused_before_anything_is_made(controller: Controller) -> None:
+    sandbox, first, second = two_networks(controller)
+    for name, error in ((first.ifname, Conflict), ("lo", InvalidArgument), ("a/b", InvalidArgument)):
+        with pytest.raises(error):
+            second.join(sandbox, ifname=name)
+        assert (second.record.sandbox, controller.check()) == ("", [])
 
 
 def test_a_second_sandbox_does_not_get_a_port_that_waits(controller: Controller) -> None:

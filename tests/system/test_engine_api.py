@@ -183,7 +183,7 @@ def test_malformed_http(daemon: Daemon) -> None:
         ({"HostConfig": {"Sysctls": {"kernel.panic": "1"}}}, 400, "sysctl 'kernel.panic' is not in a separate kernel namespace"),
         ({"HostConfig": {"LogConfig": {"Type": "syslog"}}}, 400, "logger: no log driver named 'syslog' is registered"),
         ({"HostConfig": {"NetworkMode": "container:"}}, 400, "invalid container format container:<name|id>"),
-        ({"HostConfig": {"Links": ["a:b"]}}, 400, "links are not supported"),
+        ({"HostConfig": {"Links": ["a:b"]}}, 400, "could not get container for a: No such container: a"),
         ({"HostConfig": "text"}, 400, "invalid JSON: HostConfig must be an object"),
         ({"NetworkingConfig": {"EndpointsConfig": {"bridge": {"IPAMConfig": {"IPv4Address": "172.17.0.9"}}}}}, 400,
          "invalid endpoint settings: user-specified IP address is supported on user-defined networks only"),

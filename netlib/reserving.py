@@ -1,0 +1,101 @@
+"""What is taken before a change is decided: an endpoint's name and addresses, a sandbox's host ports.
+
+Nothing is written here.  Whoever reserves gives the leases back, or has the change do it (change.py: ``taken``); the callers hold
+the network's or the sandbox's turn.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ..ipam.driver import Wanted
+from . import shaping
+from .core import Core
+from .decisions import decide_link_local, decide_mac, decide_sysctls
+from .driver import directions
+from .errors import Forbidden, InvalidArgument, PortInUse
+from .model import EndpointRecord, NetworkRecord, PublishedPort, Room
+from .ports.holders import holder_of
+from .ports.portspec import PortBinding
+
+
+def reserve_endpoint(
+    core: Core,
+    network: NetworkRecord,
+    name: str,
+    *,
+    ip: str = "",
+    ip6: str = "",
+    mac: str = "",
+    link_local: Sequence[str] = (),
+    sysctls: Mapping[str, str],
+    aliases: Sequence[str] = (),
+    gw_priority: int = 0,
+    options: Mapping[str, str],
+    id: str = "",
+) -> EndpointRecord:
+    """The record of a new endpoint, with its leased addresses; the errors are those of ``Network.create_endpoint``."""
+    if not name.strip():
+        raise InvalidArgument("invalid endpoint name: name is empty")
+    if network.config_only:
+        raise Forbidden(
+            "cannot create endpoint on configuration-only network",
+            hint=f"make a network from it: `pynet network create --config-from {network.name} NAME`",
+        )
+    driver = core.driver(network.driver)
+    shaping.check(network, options, directions(driver))
+    if mac and not driver.own_mac:
+        raise InvalidArgument(f"{network.driver} interfaces do not support custom mac address assignment")
+    record = EndpointRecord(
+        id=id or secrets.token_hex(32),
+        name=name,
+        network=network.id,
+        aliases=tuple(aliases),
+        gw_priority=gw_priority,
+        static=tuple(address for address in (ip, ip6) if address),
+        options=dict(options),
+        link_local=decide_link_local(link_local),
+        sysctls=decide_sysctls(sysctls),
+    )
+    core.registry.check_name(record)
+    wanted = Wanted(record.id, ip, ip6, decide_mac(mac, "") if mac else "")
+    lease = core.addressing.lease(network, wanted)
+    record = replace(record, address=lease.address, address6=lease.address6, lease=dict(lease.data))
+    if record.addresses and driver.own_mac:
+        record = replace(record, mac=wanted.mac or decide_mac("", record.address))
+    return record
+
+
+def reserve_ports(
+    core: Core, room: Room, bindings: Sequence[PortBinding], *, bound: bool = True
+) -> tuple[PublishedPort, ...]:
+    """Leases, and where they are *bound* sockets, for a sandbox's ports; none while it is on no network that publishes.
+
+    PortInUse names who has a port: an endpoint, or a program.
+    """
+    wanted, opened = core.wanted_ports(room, bindings)
+    if not wanted:
+        return opened
+    try:
+        return opened + core.tools.ports.lease(room.sandbox.id, wanted, bound=bound)
+    except PortInUse as error:
+        holder = _holder(core, error)
+        if holder:
+            error.hint = f"{holder} holds it; {PortInUse.hint}"
+        raise
+
+
+def _holder(core: Core, error: PortInUse) -> str:
+    """Leases know ids; people know names."""
+    registry = core.registry
+    if not error.holder:
+        return core.tools.at_home(holder_of, error.proto, error.host_ip, error.port)
+    with core.lock:
+        if error.holder not in registry.sandboxes:
+            return ""
+        members = registry.room(error.holder).members
+    if not members:
+        return f"sandbox {error.holder[:12]}"
+    return f"endpoint {members[-1].endpoint.name} of network {members[-1].network.name}"
