@@ -202,9 +202,11 @@ def test_a_published_ports_rule_and_the_whole_table(playing: Playing) -> None:
         for destroy in ("".join(f"flush map inet {table} {name}\n" for name in maps), f"delete table inet {table}"):
             nft(host, lambda ruleset: ruleset.run(destroy))  # noqa: B023
             found = differences(daemon)
-            assert found and all(line.startswith("missing rule ") for line in found), found
-            assert "missing rule :8080/tcp" in found
-            repaired(daemon, found)
+            assert all(line.startswith("missing rule ") for line in found), (
+                found
+            )  # none where pynetd was faster (self-healing)
+            assert daemon.pynet("repair").returncode == 0
+            assert differences(daemon) == []
             going.new()
     assert not going.lost
 
