@@ -2,7 +2,7 @@
 
 One that is there already is adopted: it gets the addresses that it lacks, keeps its own MAC and MTU, and stays when the network
 goes.  What we gave it is taken back then: our addresses bear a mark (IFA_PROTO, since Linux 5.18; an older kernel keeps none,
-and the address stays).
+and the address stays), and what else was changed is as it was found (found.py).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from ..errors import InvalidArgument, NotSupported
 from ..kernel import sysctl
 from ..kernel.netlink import NetlinkError
 from ..tools import Tools
+from . import found
 from .kind import register
 from .links import LinkKind
 from .resource import Key, Resource
@@ -63,6 +64,8 @@ class BridgeKind(LinkKind[Bridge]):
             if link is None or link.kind != "bridge":
                 raise InvalidArgument(f"existing interface {resource.name} is not a bridge") from None
             index = link.index
+            if link.group != tools.instance.link_group:
+                found.remember(tools, link)
         try:
             if any(":" in address for address in resource.addresses):
                 _switch_ipv6_on(tools, resource.name)
@@ -79,11 +82,14 @@ class BridgeKind(LinkKind[Bridge]):
             for address in () if made else added:
                 ip, _, prefix = address.partition("/")
                 tools.rtnl.delete_address(index, ip, int(prefix))
+            if not made and (link := tools.rtnl.link(resource.name)) is not None:
+                found.leave_as_found(tools, link)
             raise
 
     def unmake(self, tools: Tools, resource: Bridge) -> None:
         link = tools.rtnl.link(resource.name)
         if link is None:
+            found.forget(tools, resource.name)
             return
         if link.group == tools.instance.link_group:
             tools.reaper.put_away(link.index)
@@ -91,6 +97,7 @@ class BridgeKind(LinkKind[Bridge]):
         for address in tools.rtnl.addresses(link.index):
             if address.origin == ORIGIN and f"{address.address}/{address.prefix}" in resource.addresses:
                 tools.rtnl.delete_address(link.index, address.address, address.prefix)
+        found.leave_as_found(tools, link)
 
     def missing(self, tools: Tools, sight: Sight, wanted: Sequence[Bridge]) -> Iterable[tuple[str, Bridge]]:
         for bridge in wanted:
@@ -103,9 +110,13 @@ def _switch_ipv6_on(tools: Tools, name: str) -> None:
     """New interfaces may have IPv6 switched off on this host; this one was asked to have it.  And while its link-local address
     is tentative (RFC 4862) the host asks for no neighbour, and the first forwarded packets wait a second; nobody else on our
     own bridge can have the address."""
+    wanted = {("net", "ipv6", "conf", name, parameter): 0 for parameter in ("disable_ipv6", "accept_dad")}
+    link = tools.rtnl.link(name)
+    if link is not None and link.group != tools.instance.link_group:
+        found.remember(tools, link, tuple(wanted))
     try:
-        for parameter, value in (("disable_ipv6", 0), ("accept_dad", 0)):
-            tools.at_home(sysctl.ensure, ("net", "ipv6", "conf", name, parameter), value)
+        for path, value in wanted.items():
+            tools.at_home(sysctl.ensure, path, value)
     except FileNotFoundError:
         raise NotSupported(
             "IPv6 is disabled in this kernel", hint="create the network without IPv6, or boot with ipv6.disable=0"

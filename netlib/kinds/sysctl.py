@@ -1,7 +1,7 @@
 """Kernel parameters, of the host's namespace or a sandbox's.
 
-One is set and stays: links take theirs with them, and parameters of the whole host (ip_forward) may be needed by others by
-the time we leave.
+One is set and stays: links of ours take theirs with them, others get theirs back (found.py), and parameters of the whole host
+(ip_forward) may be needed by others by the time we leave.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ..errors import InvalidArgument, NotSupported
 from ..kernel import sysctl
 from ..tools import Tools
+from . import found
 from .kind import Kind, register
 from .resource import Key, Resource
 from .sight import Sight
@@ -61,8 +62,11 @@ class SysctlKind(Kind[Sysctl]):
         if resource.netns:
             with tools.inside(resource.netns) as inside:
                 inside.call(_ensure, resource)
-        else:
-            tools.at_home(_ensure, resource)
+            return
+        link = tools.rtnl.link(name) if (name := found.link_of(resource.path)) else None
+        if link is not None and link.group != tools.instance.link_group:
+            found.remember(tools, link, (resource.path,))
+        tools.at_home(_ensure, resource)
 
     def unmake(self, tools: Tools, resource: Sysctl) -> None:
         """See the module's text."""
@@ -80,15 +84,15 @@ class SysctlKind(Kind[Sysctl]):
 
 def _there(wanted: Sequence[Sysctl]) -> list[Sysctl]:
     """Of *wanted*, those that the calling thread's namespace has."""
-    found: list[Sysctl] = []
+    there: list[Sysctl] = []
     for one in wanted:
         try:
             if sysctl.read(one.path) == one.value:
-                found.append(one)
+                there.append(one)
         except FileNotFoundError:
             if one.optional and not os.path.exists(sysctl.path(one.path[:2])):
-                found.append(one)  # this kernel has no such family; otherwise an interface is missing
-    return found
+                there.append(one)  # this kernel has no such family; otherwise an interface is missing
+    return there
 
 
 def _ensure(resource: Sysctl) -> None:

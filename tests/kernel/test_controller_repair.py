@@ -179,6 +179,46 @@ def test_an_adopted_bridge_stays_and_keeps_nothing_of_ours(controller: Controlle
     rtnl.delete_link(index)
 
 
+@pytest.mark.parametrize("up", [False, True])
+def test_an_adopted_bridge_is_left_as_it_was_found(start_controller: Callable[..., Controller], up: bool) -> None:
+    """Also by a later controller, and when what a network needs of it was repaired meanwhile."""
+    controller = start_controller()
+    controller.tools.rtnl.add_bridge("br9", up=up)
+    parameters = {"disable_ipv6": "1", "accept_dad": "1", "accept_ra": "1"}
+    for name, value in parameters.items():
+        sysctl.write(("net", "ipv6", "conf", "br9", name), value)
+
+    def look() -> tuple[object, ...]:
+        link = controller.tools.rtnl.link("br9")
+        assert link is not None
+        return (
+            link.up,
+            link.mtu,
+            {name: sysctl.read(("net", "ipv6", "conf", "br9", name)) for name in parameters},
+            sysctl.read(("net", "ipv4", "conf", "br9", "route_localnet")),
+            [(a.address, a.prefix) for a in controller.tools.rtnl.addresses(link.index)],
+        )
+
+    before = look()
+    controller.create_network(
+        "web",
+        ipv6=True,
+        ipam=[IpamConfig("10.1.0.0/24"), IpamConfig("fd00:1::/64")],
+        options={"bridge": "br9", "mtu": "1400"},
+    )
+    assert look() != before
+    sysctl.write(("net", "ipv6", "conf", "br9", "accept_ra"), "1")
+    controller = start_controller()
+    assert controller.repair() != []
+    assert controller.check() == []
+    controller.network("web").delete()
+    assert look() == before
+    assert list((controller.instance.run / "found").iterdir()) == []
+    link = controller.tools.rtnl.link("br9")
+    assert link is not None
+    controller.tools.rtnl.delete_link(link.index)
+
+
 def test_an_address_that_an_adopted_bridge_had_before_stays(controller: Controller) -> None:
     rtnl = controller.tools.rtnl
     index = rtnl.add_bridge("br7")
