@@ -105,7 +105,9 @@ def compare_elements(rounds: int) -> None:
     elements = list(nft_render.port_elements(ports(5000, 1)[0], loopback=False))
     add, delete = nft_render.add("pynet", elements), nft_render.delete("pynet", elements)
     ways: dict[str, Callable[[], object]] = {
-        "by hand": lambda: by_hand.change("pynet", [("add", [*map(nft_render.packed, elements)])]),
+        "by hand": lambda: by_hand.change(
+            "pynet", [("add", [one for element in elements for one in nft_render.packed(element)])]
+        ),
         "libnftables": lambda: nft.run(add),
     }
     by_turns("one port", ways, lambda: nft.run(delete), rounds)

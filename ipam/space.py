@@ -131,6 +131,12 @@ class AddressSpace:
                 self.release_pool(pool)
                 raise
 
+    def holds(self, prefix: Prefix) -> bool:
+        """Whether all of this block belongs to a pool in use."""
+        with self._lock:
+            pool = self._overlapping(prefix)
+            return pool is not None and pool.prefix.contains(prefix)
+
     def _overlapping(self, prefix: Prefix) -> Pool | None:
         """A pool in use that shares an address with the prefix (the lowest but one at most)."""
         firsts = self._firsts[prefix.version]

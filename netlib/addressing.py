@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from ..ipam.defaults import DefaultPool
 from ..ipam.driver import DefaultIpam, IpamDriver, Lease, NullIpam, Wanted, load_ipam
 from ..ipam.errors import NoAvailableAddresses
+from ..ipam.prefix import Prefix
 from ..ipam.request import PoolRequest, check_request
 from ..ipam.space import AddressSpace
 from .driver import Reserved
@@ -35,9 +36,14 @@ class Addressing:
     def __init__(self, pools: Sequence[DefaultPool]) -> None:
         """*pools* are where subnets for networks that name none come from."""
         self.pools = tuple(pools)
+        self._space = AddressSpace(pools=self.pools)
         self._drivers: dict[str, IpamDriver] = {
-            driver.name: driver for driver in (DefaultIpam(AddressSpace(pools=self.pools)), NullIpam())
+            driver.name: driver for driver in (DefaultIpam(self._space), NullIpam())
         }
+
+    def is_own(self, prefix: Prefix) -> bool:
+        """Whether a prefix is part of the subnet of a network."""
+        return self._space.holds(prefix)
 
     def driver(self, name: str) -> IpamDriver:
         """The IPAM driver with this name; NotFound or NotSupported when it is not to be had."""

@@ -100,6 +100,7 @@ class Controller:
             self.tools = Tools(self.instance, firewall=firewall, proxy=proxy)
             opened.callback(self.tools.close)
             self.core = Core(self.registry, self.tools, pools, host_input=publish_policy == "host-input")
+            opened.callback(self.core.close)
             self.core.restore()
             self.lost_ports: list[PublishedPort] = []
             """Published ports that another program took while nobody held their sockets."""

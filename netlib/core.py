@@ -24,6 +24,7 @@ from .change import AddressLease, Change, HostPortLease, Lease, PoolLease, Step
 from .driver import Driver, load_driver
 from .errors import Forbidden, InvalidArgument, PynetError
 from .firewall.intents import is_loopback
+from .host_uses import HostUse, HostUses
 from .kinds.resource import Key, Resource
 from .model import NetworkRecord, PublishedPort, Room
 from .plans import Plans, Target
@@ -52,10 +53,14 @@ class Core:
         self.applier = Applier(tools)
         self.addressing = Addressing(pools)
         self.plans = Plans(self.driver, has_proxy=tools.proxy is not None, host_input=host_input)
+        self._uses = HostUses()
         self._drivers: dict[str, Driver] = {}
         self._claims: dict[Key, str] | None = None
         self._shares: dict[Key, set[str]] = {}
         self._showing = threading.local()
+
+    def close(self) -> None:
+        self._uses.close()
 
     def restore(self) -> None:
         """The leases that stand in the records.  A network whose IPAM driver is away gives no addresses until it is back."""
@@ -105,6 +110,7 @@ class Core:
         match lease:
             case PoolLease(network):
                 self.addressing.close(network)
+                self._uses.forget()
             case AddressLease(network, endpoint):
                 self.addressing.release(network, endpoint, shown=shown)
             case HostPortLease(sandbox, ports):
@@ -123,6 +129,10 @@ class Core:
                     except PynetError:
                         continue
             return self._claims
+
+    def host_uses(self, version: int) -> list[HostUse]:
+        """What of the address space the host uses; see host_uses.py."""
+        return self.tools.at_home(self._uses.look, version, self.addressing.is_own, self.own_links)
 
     def own_links(self) -> frozenset[str]:
         """Names of the host's interfaces that networks claim."""

@@ -8,7 +8,7 @@ change      store, then kernel                            undone where a step fa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import ip_network
 
@@ -21,7 +21,6 @@ from .decisions import check_network
 from .driver import Driver, directions
 from .errors import NotFound
 from .handles import Network
-from .host_uses import HostUse, host_uses
 from .model import IpamConfig, NetworkRecord
 from .registry import NetworkNameTaken
 
@@ -73,7 +72,7 @@ def _create(core: Core, driver: Driver, record: NetworkRecord, ipam: Sequence[Ip
 
 def _open(core: Core, driver: Driver, record: NetworkRecord, ipam: Sequence[IpamConfig]) -> tuple[IpamConfig, ...]:
     def avoid(version: int) -> list[str]:
-        return [use.prefix for use in _uses(core, version)]
+        return [use.prefix for use in core.host_uses(version)]
 
     try:
         return core.addressing.open(record, ipam, avoid, driver.reserves(record))
@@ -100,7 +99,7 @@ def _in_the_way(core: Core, version: int) -> str:
     blocks = [ip_network(str(pool.base)) for pool in core.addressing.pools if pool.base.version == version]
     said = [
         f"the host's {use}"
-        for use in _uses(core, version)
+        for use in core.host_uses(version)
         if any(block.overlaps(ip_network(use.prefix, strict=False)) for block in blocks)
     ]
     with core.lock:
@@ -132,7 +131,3 @@ def _make(core: Core, driver: Driver, record: NetworkRecord) -> Network:
             core.give_up(record, plan)
             raise
     return Network(core, record.id)
-
-
-def _uses(core: Core, version: int) -> Iterable[HostUse]:
-    return host_uses(version, core.own_links())

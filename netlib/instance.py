@@ -52,6 +52,11 @@ class Instance:
         return int(self.digest, 16) & 0x1FFFFFFF | 0x20000000
 
     @property
+    def dying_bridges_group(self) -> int:
+        """The same for bridges, which are deleted one by one."""
+        return int(self.digest, 16) & 0x0FFFFFFF | 0x10000000
+
+    @property
     def cgroup(self) -> str:
         """Parent of the containers' cgroups, relative to each hierarchy's own."""
         return "pynet" if not self.suffix else f"pynet-{self.suffix}"

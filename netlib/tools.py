@@ -86,13 +86,17 @@ class Tools:
         self.rtnl = Rtnetlink()
         self.netns = NetnsThread()
         self._home = open_netns("/proc/thread-self/ns/net")
+        home = os.fstat(self._home)
+        self._home_identity = home.st_dev, home.st_ino
         self.conntrack = Conntrack(
             lambda: self.netns.socket(self._home, socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
         )
-        self.reaper = Reaper(self.rtnl, instance)
+        self._deleting = Rtnetlink()
+        self.reaper = Reaper(self.rtnl, instance, self._deleting)
 
     def close(self) -> None:
         self.reaper.close()
+        self._deleting.close()
         if self._backend is not None:
             self._backend.close()
         self.conntrack.close()
@@ -105,6 +109,9 @@ class Tools:
 
     def at_home(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run *function* in the host's namespace, whichever the calling thread is in."""
+        here = os.stat("/proc/thread-self/ns/net")
+        if (here.st_dev, here.st_ino) == self._home_identity:
+            return function(*args, **kwargs)
         return self.netns.call(self._home, function, *args, **kwargs)
 
     # -- sandboxes -------------------------------------------------------------------------------------------

@@ -23,7 +23,17 @@ NFPROTO_INET, NFNL_SUBSYS_NFTABLES = 1, 10
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NEW, _DELETE = NFNL_SUBSYS_NFTABLES << 8 | 12, NFNL_SUBSYS_NFTABLES << 8 | 14  # NFT_MSG_NEWSETELEM, _DELSETELEM
 NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_LIST_ELEM = 1, 2, 3, 1
-NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_USERDATA, NFTA_DATA_VALUE = 1, 2, 6, 1
+NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_FLAGS, NFTA_SET_ELEM_USERDATA, NFTA_SET_ELEM_KEY_END = (
+    1,
+    2,
+    3,
+    6,
+    10,
+)
+NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_VERDICT_CODE, NFTA_VERDICT_CHAIN = 1, 2, 1, 2
+NFT_SET_ELEM_INTERVAL_END = 1
+VERDICTS = {"accept": 1, "drop": 0, "jump": -3, "goto": -4}
+IFNAMSIZ = 16
 _COMMENT = 0  # libnftnl's udata.h: NFTNL_UDATA_SET_ELEM_COMMENT
 AT_ONCE = 256
 """Elements that one transaction of this module may hold; their bytes fit the send buffer of every socket."""
@@ -33,18 +43,26 @@ _PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": sock
 
 
 class SetElement(NamedTuple):
-    """``key`` and ``data`` (b"" in a set) as ``pack`` makes them; ``comment`` as the nft command shows it."""
+    """``key`` and ``data`` (b"" in a set) as ``pack`` makes them; ``comment`` as the nft command shows it.
+
+    A range of a set with the flag interval is one element with a ``key_end`` where the key has several parts, and else two: where
+    it begins, and an ``ends`` after its last key.  A verdict ("accept", "goto web") stands in ``verdict``, not in ``data``.
+    """
 
     set: str
     key: bytes
     data: bytes = b""
     comment: str = ""
+    key_end: bytes = b""
+    ends: bool = False
+    verdict: str = ""
 
 
 def pack(kinds: Sequence[str], words: Sequence[str]) -> bytes:
     """The bytes of *words* of these nftables data types, as a key or a map's data.
 
-    ValueError, OSError for a word that is none of its type; the types are ipv4_addr, ipv6_addr, inet_proto, inet_service.
+    ValueError, OSError for a word that is none of its type; the types are ipv4_addr, ipv6_addr, inet_proto, inet_service,
+    ifname.
     """
     return b"".join(_pack(kind, word) for kind, word in zip(kinds, words, strict=True))
 
@@ -54,6 +72,8 @@ def _pack(kind: str, word: str) -> bytes:
         return socket.inet_pton(socket.AF_INET, word)
     if kind == "ipv6_addr":
         return socket.inet_pton(socket.AF_INET6, word)
+    if kind == "ifname" and len(name := word.strip('"').encode()) < IFNAMSIZ:
+        return name.ljust(IFNAMSIZ, b"\0")
     if kind == "inet_proto" and word in _PROTOCOLS:
         return struct.pack("=B3x", _PROTOCOLS[word])
     if kind == "inet_service" and 0 <= int(word) <= 0xFFFF:
@@ -102,6 +122,15 @@ def _messages(verb: Literal["add", "delete"], table: str, elements: Sequence[Set
 
 def _element(element: SetElement, *, whole: bool) -> bytes:
     parts = nested(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, element.key))
+    if element.key_end:
+        parts += nested(NFTA_SET_ELEM_KEY_END, attribute(NFTA_DATA_VALUE, element.key_end))
+    if element.ends:
+        parts += attribute(NFTA_SET_ELEM_FLAGS, struct.pack("!I", NFT_SET_ELEM_INTERVAL_END))
+    if whole and element.verdict:
+        word, _, chain = element.verdict.partition(" ")
+        verdict = attribute(NFTA_VERDICT_CODE, struct.pack("!i", VERDICTS[word]))
+        verdict += text(NFTA_VERDICT_CHAIN, chain) if chain else b""
+        parts += nested(NFTA_SET_ELEM_DATA, nested(NFTA_DATA_VERDICT, verdict))
     if whole and element.data:
         parts += nested(NFTA_SET_ELEM_DATA, attribute(NFTA_DATA_VALUE, element.data))
     if whole and element.comment:

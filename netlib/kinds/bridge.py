@@ -92,7 +92,7 @@ class BridgeKind(LinkKind[Bridge]):
             found.forget(tools, resource.name)
             return
         if link.group == tools.instance.link_group:
-            tools.reaper.put_away(link.index)
+            tools.reaper.put_bridge_away(link.index)
             return
         for address in tools.rtnl.addresses(link.index):
             if address.origin == ORIGIN and f"{address.address}/{address.prefix}" in resource.addresses:

@@ -24,7 +24,8 @@ class LinkKind(Kind[R]):
     noun = "link"
 
     def strays(self, tools: Tools, sight: Sight) -> Iterable[str]:
-        groups = (tools.instance.link_group, tools.instance.dying_group)
+        instance = tools.instance
+        groups = (instance.link_group, instance.dying_group, instance.dying_bridges_group)
         wanted = {key[1] for key in sight.keys if key[0] == "link"}
         return sorted(name for name, link in sight.links.items() if link.group in groups and name not in wanted)
 

@@ -221,7 +221,7 @@ def test_nobody_waits_while_the_hosts_routes_are_read(controller: Controller, mo
         went_on.append(done.wait(PATIENCE))
         return host_uses(version, but)
 
-    monkeypatch.setattr("pynet.netlib.creation.host_uses", with_others)
+    monkeypatch.setattr("pynet.netlib.host_uses.host_uses", with_others)
     network = controller.create_network("web", ipv6=True)
     for thread in others:
         thread.join()

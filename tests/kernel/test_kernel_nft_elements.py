@@ -21,6 +21,7 @@ WORDS = {
     "ipv6_addr": "2001:db8::7",
     "inet_proto": "udp",
     "inet_service": "40000",
+    "ifname": '"pb0123456789ab"',
 }
 PORT: render.Element = ("ports4", "tcp . 8080", "pb1", "10.1.0.2 . 80")
 
@@ -48,22 +49,32 @@ def held(nft: Nft, table: str, name: str) -> Any:
     return [one[what].get("elem", []) for one in nft.list(f"list {what} inet {table} {name}") if what in one]
 
 
-@pytest.mark.parametrize("name", sorted(render.KINDS))
-def test_by_hand_and_by_text_are_the_same(nft: Nft, elements: ElementSocket, name: str) -> None:
+CASES = [(name, "accept") for name in sorted(render.KINDS)] + [("same", "goto no_icc")]
+WIDE = {"ipv4_addr": ("10.1.0.0/16", "128.0.0.0/1"), "ipv6_addr": ("fd00:1::/64", "8000::/1")}
+"""Subnets for sets of intervals; after the last of a family comes no key."""
+
+
+@pytest.mark.parametrize(("name", "verdict"), CASES)
+@pytest.mark.parametrize("wide", [0, 1])
+def test_by_hand_and_by_text_are_the_same(
+    nft: Nft, elements: ElementSocket, name: str, verdict: str, wide: int
+) -> None:
     kinds, data = render.KINDS[name]
-    comment = "pb0123456789ab" if data else ""
-    element = (name, " . ".join(WORDS[k] for k in kinds), comment, " . ".join(WORDS[k] for k in data))
+    comment = "pb0123456789ab" if data and data != ("verdict",) else ""
+    key = [WIDE[k][wide] if name in render.INTERVALS and k in WIDE else WORDS[k] for k in kinds]
+    value = verdict if data == ("verdict",) else " . ".join(WORDS[k] for k in data)
+    element = (name, " . ".join(key), comment, value)
     nft.run(render.add("bytext", [element]))
-    elements.change("byhand", [("add", [render.packed(element)])])
+    elements.change("byhand", [("add", render.packed(element))])
     assert held(nft, "byhand", name) == held(nft, "bytext", name) != [[]]
-    elements.change("byhand", [("delete", [render.packed(element)])])
+    elements.change("byhand", [("delete", render.packed(element))])
     nft.run(render.delete("bytext", [element]))
     assert held(nft, "byhand", name) == held(nft, "bytext", name) == [[]]
 
 
 def test_a_transaction_is_all_or_nothing_and_names_the_step(nft: Nft, elements: ElementSocket) -> None:
-    there, other = render.packed(PORT), render.packed(("ports4", "udp . 53", "pb1", "10.1.0.3 . 53"))
-    moved = render.packed(("ports4", "tcp . 8080", "pb1", "10.1.0.9 . 80"))
+    (there,), (other,) = render.packed(PORT), render.packed(("ports4", "udp . 53", "pb1", "10.1.0.3 . 53"))
+    (moved,) = render.packed(("ports4", "tcp . 8080", "pb1", "10.1.0.9 . 80"))
     elements.change("byhand", [("add", [there])])
     elements.change("byhand", [("add", [there])])
     for changes, number in (
@@ -99,7 +110,8 @@ def test_few_and_many_ports_at_once_are_all_there_and_all_gone(host: Host, count
 
 
 @pytest.mark.parametrize(
-    ("kind", "word"), [("inet_proto", "icmp"), ("inet_service", "70000"), ("ipv4_addr", "::1"), ("ifname", "eth0")]
+    ("kind", "word"),
+    [("inet_proto", "icmp"), ("inet_service", "70000"), ("ipv4_addr", "::1"), ("ifname", "a" * 16), ("mark", "1")],
 )
 def test_a_word_that_is_none_of_its_type_is_refused(kind: str, word: str) -> None:
     with pytest.raises((ValueError, OSError)):

@@ -190,10 +190,11 @@ class NftablesBackend(Mirrored):
 
     def _alter(self, changes: Sequence[render.Elements]) -> None:
         elements = [element for _, its in changes for element in its]
-        if len(elements) > AT_ONCE or any(element[0] not in render.KINDS for element in elements):
+        if len(elements) > AT_ONCE:
             self._run(render.text(self.table, changes))
         else:
-            self._elements.change(self.table, [(verb, [*map(render.packed, its)]) for verb, its in changes])
+            packed = [(verb, [one for element in its for one in render.packed(element)]) for verb, its in changes]
+            self._elements.change(self.table, packed)
 
     def _run(self, text: str) -> None:
         """One transaction, unless the kernel takes none of that size.

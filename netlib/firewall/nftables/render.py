@@ -32,6 +32,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from ipaddress import ip_network
 from typing import Literal
 
 from ...kernel.nft_elements import SetElement, pack
@@ -82,8 +83,9 @@ def _kinds(declaration: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(key.split(" . ")), tuple(data.split(" . ")) if data else ()
 
 
-KINDS = {name: _kinds(text) for name, text in SETS.items() if "interval" not in text and "inet_service" in text}
-"""Of the sets that published ports are in: their elements are packed without libnftables (kernel/nft_elements.py)."""
+KINDS = {name: _kinds(text) for name, text in SETS.items()}
+"""Their elements are packed without libnftables (kernel/nft_elements.py), which reads the whole of a set of intervals first."""
+INTERVALS = frozenset(name for name, text in SETS.items() if "interval" in text)
 
 CHAINS: dict[str, tuple[str, tuple[str, ...]]] = {
     # chain: declaration of its hook, rules.  Chains that others jump to come first.
@@ -258,11 +260,29 @@ def parts(text: str) -> Iterator[str]:
     yield from elements
 
 
-def packed(element: Element) -> SetElement:
+def packed(element: Element) -> list[SetElement]:
     name, key, comment, data = element
     kinds, data_kinds = KINDS[name]
-    value = pack(data_kinds, data.split(" . ")) if data else b""
-    return SetElement(name, pack(kinds, key.split(" . ")), value, comment)
+    verdict = data if data_kinds == ("verdict",) else ""
+    value = pack(data_kinds, data.split(" . ")) if data and not verdict else b""
+    words = key.split(" . ")
+    if name not in INTERVALS:
+        return [SetElement(name, pack(kinds, words), value, comment, verdict=verdict)]
+    ends = [_ends(word) for word in words]
+    first, last = (pack(kinds, [pair[at] for pair in ends]) for at in (0, 1))
+    if len(words) > 1:
+        return [SetElement(name, first, value, comment, key_end=last)]
+    after = int.from_bytes(last, "big") + 1
+    end = [SetElement(name, after.to_bytes(len(last), "big"), ends=True)] if after >> 8 * len(last) == 0 else []
+    return [SetElement(name, first, value, comment), *end]
+
+
+def _ends(word: str) -> tuple[str, str]:
+    """First and last key of a part: a subnet's addresses, and anything else is itself."""
+    if "/" not in word:
+        return word, word
+    subnet = ip_network(word)
+    return str(subnet[0]), str(subnet[-1])
 
 
 def text(table: str, changes: Iterable[Elements]) -> str:
