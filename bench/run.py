@@ -22,6 +22,7 @@ import bench_libraries
 import control
 import heal
 import join
+import reach
 import scale
 from dockerd import Docker
 from peer import Peer
@@ -38,6 +39,7 @@ GROUPS = (
     "range",
     "join",
     "heal",
+    "reach",
     "libraries",
     "proxy",
     "ps-client",
@@ -70,7 +72,7 @@ def proxy_rows(quick: bool) -> list[Row]:
 
 def measure(options: argparse.Namespace) -> Iterator[Row]:
     only, quick = options.only, options.quick
-    if only not in ("join", "heal", "libraries", "proxy"):
+    if only not in ("join", "heal", "reach", "libraries", "proxy"):
         with ExitStack() as stack:
             peers: list[Peer] = [stack.enter_context(Pynet())]
             missing = Docker.missing()
@@ -88,6 +90,8 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
         yield from join.run(quick=quick)
     if only in ("", "heal"):
         yield heal.run(quick=quick)
+    if only in ("", "reach"):
+        yield reach.run(quick=quick)
     if only in ("", "libraries"):
         yield from bench_libraries.measure(3 if quick else 15)
     if only in ("", "proxy"):

@@ -168,5 +168,6 @@ def decide_publish(room: Room, ports: Sequence[PublishedPort]) -> Room:
 def decide_unpublish(room: Room, ports: Sequence[PublishedPort] | None) -> tuple[Room, tuple[PublishedPort, ...]]:
     """The room without these ports (None: without any), and those that are withdrawn; unknown ones are passed over."""
     has = room.sandbox.ports
-    gone = has if ports is None else tuple(port for port in has if port in ports)
-    return replace(room, sandbox=replace(room.sandbox, ports=tuple(p for p in has if p not in gone))), gone
+    named = set(has if ports is None else ports)  # a range may be ten thousand ports
+    gone = tuple(port for port in has if port in named)
+    return replace(room, sandbox=replace(room.sandbox, ports=tuple(p for p in has if p not in named))), gone
