@@ -35,12 +35,14 @@ from .creation import create_network
 from .decisions import decide_sandbox
 from .driver import Driver
 from .errors import Forbidden, InvalidArgument, RootBusy
+from .firewall.intents import PortKey
 from .handles import Endpoint, Network, Sandbox
 from .host_uses import routes_in_the_way
 from .instance import Instance
 from .kinds.namespace import Netns
 from .kinds.proxy_ports import ProxyPorts
 from .model import IpamConfig, NetworkRecord, PublishedPort
+from .ports.leases import UNSPECIFIED
 from .ports.portspec import PortBinding
 from .predefined import ANY_BRIDGE, PREDEFINED, DefaultBridge, on_existing_bridge
 from .proxying import Proxy
@@ -321,6 +323,15 @@ class Controller:
         """The endpoint with exactly this id; NotFound."""
         return Endpoint(self.core, self.registry.endpoint(id).id)
 
+    def nat_connections(self) -> dict[str, int]:
+        """How many connections NAT led to each published port, by the port's id, since its rule was written; ports that NAT does
+        not serve, or does not count (iptables), are not in there.  What the proxy carried: ``tools.proxy.stats()``."""
+        with step("read", "the firewall's counters"):
+            counted = self.tools.nat_connections()
+        with self.lock:
+            ports = [port for sandbox in self.registry.sandboxes.values() for port in sandbox.ports]
+        return {port.id: counted[key] for port in ports if (key := _rule_key(port)) in counted}
+
     # -- what should be and what is --------------------------------------------------------------------------
 
     def check(self) -> list[Difference]:
@@ -358,6 +369,12 @@ def _check_policy(policy: str, *, has_proxy: bool) -> None:
             "the publish policy host-input needs the userland proxy, and there is none",
             hint="give the controller one: Controller(..., proxy=ForwarderClient(...))",
         )
+
+
+def _rule_key(port: PublishedPort) -> PortKey:
+    """What the port's rule is known by (firewall/intents.py)."""
+    version, host_ip = 6 if ":" in port.host_ip else 4, "" if port.host_ip in UNSPECIFIED else port.host_ip
+    return port.proto, version, host_ip, port.host_port
 
 
 def _make_private(root: Path) -> None:

@@ -19,14 +19,14 @@ import errno
 import os
 import socket
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from .errors import NotSupported
 from .firewall.choice import select_backend
-from .firewall.intents import FirewallBackend, NetworkRules, PortRule
+from .firewall.intents import FirewallBackend, NetworkRules, PortKey, PortRule
 from .instance import Instance
 from .kernel.conntrack import NETLINK_NETFILTER, Conntrack
 from .kernel.netns import NetnsThread, open_netns
@@ -217,6 +217,15 @@ class Tools:
                 raise
             return [], []
         return backend.state()
+
+    def nat_connections(self) -> Mapping[PortKey, int]:
+        """Connections that NAT led to each port that it counts.  Makes no tables; a host without a firewall counts nothing."""
+        try:
+            with self._lock:
+                backend = self._choose_firewall()
+        except NotSupported:
+            return {}
+        return backend.connections()
 
     def watch_firewall(self) -> FirewallWatch:
         """Have rules that others take away put back, from the first one on until the watch is closed."""

@@ -3,7 +3,7 @@
     pynet port CONTAINER [PORT]          list them, as Docker does; --verbose: which way each one takes, and why
     pynet port add CONTAINER MAPPING...  publish more; the grammar of -p
     pynet port rm CONTAINER HOST_PORT... withdraw some
-    pynet port stats [CONTAINER]         what the proxy counted
+    pynet port stats [CONTAINER]         what the proxy counted, and the connections that NAT led past it
 
 A container that is called "add", "rm" or "stats" is reached by its id.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..parser import Arguments, Parser, Run
 
 COLUMNS = [
-    *(("Container", "CONTAINER"), ("Host", "HOST"), ("Port", "PORT"), ("Connections", "CONNECTIONS")),
+    *(("Container", "CONTAINER"), ("Host", "HOST"), ("Port", "PORT"), ("Connections", "CONNECTIONS"), ("Nat", "NAT")),
     *(("Active", "ACTIVE"), ("Received", "RECEIVED"), ("Sent", "SENT"), ("Errors", "ERRORS"), ("Refused", "REFUSED")),
     ("Connect", "CONNECT MEAN / MAX"),
 ]
@@ -139,6 +139,7 @@ def _row(port: dict[str, Any]) -> Row:
         "Host": _shown({"HostIp": port["HostIp"], "HostPort": str(port["HostPort"])}),
         "Port": port["Port"],
         "Connections": counted.get("connections", 0),
+        "Nat": "-" if port.get("NatConnections") is None else port["NatConnections"],
         "Active": counted.get("active", 0),
         "Received": size(counted.get("bytes_in", 0)),
         "Sent": size(counted.get("bytes_out", 0)),

@@ -71,12 +71,14 @@ async def repair(call: Call) -> web.StreamResponse:
 
 
 async def ports(call: Call) -> web.StreamResponse:
-    """Every published port with what the forwarder counted on it; what NAT carries passes it by and is not counted."""
+    """Every published port with what the forwarder counted on it, and the connections that NAT led past that (null: not
+    counted)."""
 
     def collect() -> list[dict[str, Any]]:
         controller = call.engine.controller
         proxy = controller.tools.proxy
         counted: Mapping[str, Any] = proxy.stats()["ports"] if proxy is not None else {}
+        led = controller.nat_connections()
         with controller.lock:
             sandboxes = [sandbox for sandbox in controller.registry.sandboxes.values() if sandbox.ports]
         found: list[dict[str, Any]] = []
@@ -92,6 +94,7 @@ async def ports(call: Call) -> web.StreamResponse:
                         "HostPort": port.host_port,
                         "Port": f"{port.container_port}/{port.proto}",
                         "Proxy": counters,
+                        "NatConnections": led.get(port.id),
                     }
                 )
         return sorted(found, key=lambda one: (one["Container"], one["HostPort"], one["HostIp"]))

@@ -131,6 +131,11 @@ class FirewallBackend(Protocol):
         """What the kernel holds for us; empty when there is nothing."""
         ...
 
+    def connections(self) -> dict[PortKey, int]:
+        """How many connections NAT led to the target of each port, since its rule was written; a port that is not counted is
+        not in there."""
+        ...
+
     def mend(self, *, whole: bool = True) -> bool:
         """Put back what others took from what was put there; whether something was not as it should be.  Without *whole* only
         our ACCEPTs in the chains of others are looked after."""

@@ -1,4 +1,5 @@
-"""Rate limits of endpoints, by real TCP: what passed in a time is bounded by what the bucket held and what flowed in."""
+"""Rate limits of endpoints, by real TCP: what passed in a time is bounded by what the bucket held and what flowed in.  And what
+endpoints and published ports count."""
 
 from __future__ import annotations
 
@@ -11,10 +12,14 @@ import pytest
 
 from pynet.netlib.controller import Controller
 from pynet.netlib.errors import InvalidArgument
+from pynet.netlib.firewall.nftables import render
 from pynet.netlib.handles import Endpoint, Network, Sandbox
 from pynet.netlib.instance import veth_name
+from pynet.netlib.kernel.libnftables import Nft
 from pynet.netlib.kernel.traffic import HANDLE, Bucket, LinkCounters
 from pynet.netlib.kinds.shaper import Shaper
+from pynet.netlib.ports.portspec import parse_publish
+from pynet.plugins.testhost import Lan
 
 from support.netlib import call_in
 
@@ -214,3 +219,38 @@ def test_what_a_limit_dropped_is_counted_as_dropped(controller: Controller, dire
         dropped = {"in": endpoint.statistics().rx_dropped, "out": endpoint.statistics().tx_dropped}
     assert dropped[direction] >= 40  # 100 of 1442 bytes, where 64 KiB are let through or wait
     assert dropped["out" if direction == "in" else "in"] == 0
+
+
+def test_connections_that_nat_led_to_a_port_are_counted(start_controller: Callable[..., Controller], lan: Lan) -> None:
+    controller = start_controller()
+    _, sandbox, _ = joined(controller)
+    ports = sandbox.publish([*parse_publish("8080:80"), *parse_publish(f"{lan.host_address}:8081:80")])
+    led = {port.id: port for port in ports if port.host_ip in ("0.0.0.0", lan.host_address)}
+    assert controller.nat_connections() == dict.fromkeys(led, 0)
+    with call_in(controller, sandbox.path, socket.create_server, ("", 80)) as server:
+        for port, times in ((8080, 3), (8081, 2)):
+            for _ in range(times):
+                with lan.connect((lan.host_address, port)), server.accept()[0]:
+                    pass
+    counted = {"tcp/0.0.0.0/8080": 3, f"tcp/{lan.host_address}/8081": 2}
+    assert controller.nat_connections() == counted
+    controller = start_controller()
+    assert controller.nat_connections() == counted, "another controller counts on"
+    assert controller.check() == []
+    controller.sandbox(sandbox.id).unpublish()
+    assert controller.nat_connections() == {}
+
+
+def test_a_table_that_counts_nothing_is_made_anew(start_controller: Callable[..., Controller]) -> None:
+    """That of an older pynet, whose maps are declared otherwise."""
+    controller = start_controller()
+    _, sandbox, _ = joined(controller)
+    sandbox.publish(parse_publish("127.0.0.1:8080:80"))
+    table = render.table_name(controller.instance.suffix)
+    nft = Nft()
+    nft.run(render.destroy(table) + render.base(table).replace("; counter; }", "; }"))
+    controller = start_controller()
+    controller.repair()
+    assert controller.check() == []
+    assert all("stmt" in item["map"] for item in nft.list(f"list map inet {table} ports4") if "map" in item)
+    nft.close()

@@ -140,6 +140,9 @@ class IptablesBackend(Mirrored):
                 return [], []
             return render.parse(self._names, dumps)
 
+    def connections(self) -> dict[PortKey, int]:
+        return {}  # a rule counts, but rules are written anew for reasons of others, and would count from zero
+
     # -- how ----------------------------------------------------------------------------------------------------
 
     def _dumps(self) -> dict[int, render.Dump]:

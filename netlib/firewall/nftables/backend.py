@@ -59,7 +59,7 @@ class NftablesBackend(Mirrored):
             if error.errno in _NO_KERNEL:
                 raise NotSupported(
                     f"this kernel can not do what pynet needs of nftables ({error.strerror})",
-                    hint="use Linux 5.6 or newer with nf_tables, nft_nat, nft_masq, nft_ct and nft_fib_inet",
+                    hint="use Linux 5.7 or newer with nf_tables, nft_nat, nft_masq, nft_ct and nft_fib_inet",
                 ) from error
             raise
 
@@ -73,7 +73,7 @@ class NftablesBackend(Mirrored):
 
     def ensure(self) -> None:
         with self._lock:
-            self._nft.run(render.base(self.table))
+            self._make()
             self._stale = False
             networks, ports = self.state()
             self._networks = {rules.bridge: rules for rules in networks}
@@ -143,7 +143,31 @@ class NftablesBackend(Mirrored):
                 return [], []
             return listing.parse(objects)
 
+    def connections(self) -> dict[PortKey, int]:
+        with self._lock:
+            found: dict[PortKey, int] = {}
+            for name in render.COUNTED:
+                try:
+                    objects = self._nft.list(f"list map inet {self.table} {name}")
+                except NftError as error:
+                    if error.errno != errno.ENOENT:
+                        raise
+                    return {}  # nothing is there yet
+                for key, count in listing.counts(objects):
+                    found[key] = found.get(key, 0) + count
+            return found
+
     # -- how ----------------------------------------------------------------------------------------------------
+
+    def _make(self) -> None:
+        try:
+            self._nft.run(render.base(self.table))
+        except NftError as error:
+            if error.errno != errno.EEXIST:
+                raise
+            # an older pynet's table has sets that are declared otherwise: all of it is made anew, and its elements come back
+            # by the first repair
+            self._nft.run(render.destroy(self.table) + render.base(self.table))
 
     def _changes_ports(self, rules: NetworkRules) -> bool:
         """Whether ports that are there already are written differently with this network."""

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from ..intents import Mode, NetworkRules, PortRule
+from ..intents import Mode, NetworkRules, PortKey, PortRule
 from .render import ADDRESS, CHAINS
 
 T = TypeVar("T")
@@ -134,3 +134,13 @@ def _port(element: Any) -> PortRule:
     *host, proto, port = _plain(key)["concat"]
     target_ip, target_port = data["concat"]
     return PortRule(_name(proto), host[0] if host else "", int(port), target_ip, int(target_port), comment)
+
+
+def counts(objects: Iterable[dict[str, Any]]) -> Iterator[tuple[PortKey, int]]:
+    """Packets that the elements of listed maps have counted, by the port that they are of."""
+    for item in objects:
+        yield from _read(item.get("map", {}).get("elem", []), _count)
+
+
+def _count(element: Any) -> tuple[PortKey, int]:
+    return _port(element).key, int(element[0]["elem"]["counter"]["packets"])

@@ -23,7 +23,8 @@ and maps, so a packet costs the same look-ups at ten ports and at ten thousand, 
 
 "accept" here ends the look at our table and no more: each other table still has its word.  Hairpin is matched by
 address, not by interface: with bridge-nf-call-iptables the input interface of a bridged packet is not the bridge.
-The set ``own*`` joins subnet and interface, which needs concatenations with intervals: Linux 5.6, nft 0.9.4.
+The set ``own*`` joins subnet and interface, which needs concatenations with intervals: Linux 5.6, nft 0.9.4.  The maps of
+published ports count what they led on, in each element: Linux 5.7, nft 0.9.5.  Only the first packet of a connection comes by.
 
 Nothing of a user gets into the text but addresses, numbers and interface names that passed netlib/firewall/intents.py's checks.
 """
@@ -55,13 +56,13 @@ def _sets() -> dict[str, str]:
         "same": "map same { type ifname . ifname : verdict; }",
         "trusted": "set trusted { type ifname . ifname; }",
         "guarded4": "set guarded4 { type ipv4_addr . inet_proto . inet_service; }",
-        "loports4": f"map loports4 {{ type inet_proto . inet_service : {_ADDR_PORT['4']}; }}",
-        "lohostports4": f"map lohostports4 {{ type ipv4_addr . inet_proto . inet_service : {_ADDR_PORT['4']}; }}",
+        "loports4": f"map loports4 {{ type inet_proto . inet_service : {_ADDR_PORT['4']}; counter; }}",
+        "lohostports4": f"map lohostports4 {{ type ipv4_addr . inet_proto . inet_service : {_ADDR_PORT['4']}; counter; }}",
     }
     for v, address in ADDRESS.items():
         sets |= {
-            f"ports{v}": f"map ports{v} {{ type inet_proto . inet_service : {_ADDR_PORT[v]}; }}",
-            f"hostports{v}": f"map hostports{v} {{ type {address} . inet_proto . inet_service : {_ADDR_PORT[v]}; }}",
+            f"ports{v}": f"map ports{v} {{ type inet_proto . inet_service : {_ADDR_PORT[v]}; counter; }}",
+            f"hostports{v}": f"map hostports{v} {{ type {address} . inet_proto . inet_service : {_ADDR_PORT[v]}; counter; }}",
             f"proxied{v}": f"map proxied{v} {{ type {address} . inet_proto . inet_service : {_ADDR_PORT[v]}; }}",
             f"open{v}": f"set open{v} {{ type {address} . inet_proto . inet_service; }}",
             f"routed{v}": f"set routed{v} {{ type ifname; }}",
@@ -75,6 +76,8 @@ def _sets() -> dict[str, str]:
 
 
 SETS = _sets()
+COUNTED = tuple(name for name, text in SETS.items() if "counter" in text)
+"""Maps whose elements count the connections that they led on."""
 
 
 def _kinds(declaration: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
