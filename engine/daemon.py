@@ -292,17 +292,18 @@ class Daemon:
         except (PynetError, OSError) as error:
             log.error("repair: %s", error)
             warnings.append(f"some of the network could not be repaired: {error}")
-        self._watch_firewall(warnings)
+        self._watch(warnings)
         warnings += about.get("warnings", [])
         self._helpers.adjust_forwarder(self._controller)
         self._helpers.register()
 
-    def _watch_firewall(self, warnings: list[str]) -> None:
+    def _watch(self, warnings: list[str]) -> None:
         try:
             self._controller.watch_firewall()
+            self._controller.watch_links()
         except (PynetError, OSError) as error:
-            log.error("the firewall can not be watched: %s", error)
-            warnings.append(f"rules that others take away come back with the next change alone: {error}")
+            log.error("the kernel can not be watched: %s", error)
+            warnings.append(f"what others take away comes back by `pynet repair` alone: {error}")
 
     def _ensure_networks(self) -> list[str]:
         """The predefined networks.  Without a firewall there is no bridge, but host and none are of use."""

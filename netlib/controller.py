@@ -54,6 +54,7 @@ from .tools import Tools
 
 if TYPE_CHECKING:
     from .firewall.watch import FirewallWatch
+    from .link_watch import LinkWatch
 
 PUBLISH_POLICIES = ("nat", "host-input")
 BRIDGE_NAME = "com.docker.network.bridge.name"
@@ -109,6 +110,7 @@ class Controller:
             self.recover_sockets(proxy)
             self._opened = opened.pop_all()
         self._watch: FirewallWatch | None = None
+        self._link_watch: LinkWatch | None = None
         self.lock, self.turns = self.core.lock, self.core.turns
 
     def _make_directories(self) -> None:
@@ -151,6 +153,7 @@ class Controller:
 
         For the end of everything: sandboxes are to be gone.  Goes on after failures and raises them together.
         """
+        self._stop_watching()
         with self.turns.alone():
             attempt = Attempts("could not take everything down")
             for network in list(self.registry.networks.values()):
@@ -165,8 +168,7 @@ class Controller:
 
     def close(self) -> None:
         """Let go of the root directory; twice is fine.  What is in the kernel stays, and a later controller finds it."""
-        if self._watch is not None:
-            self._watch.close()
+        self._stop_watching()
         self._opened.close()
 
     def __enter__(self) -> Self:
@@ -343,7 +345,8 @@ class Controller:
         """What keeps networks and ports from working and is not ours to mend, a sentence each: other programs' rules,
         sysctls of the host (docs/firewall.md)."""
         with step("read", "the host's settings"):
-            return self.tools.diagnose() + (self._watch.warnings() if self._watch is not None else [])
+            watches = [watch for watch in (self._watch, self._link_watch) if watch is not None]
+            return self.tools.diagnose() + [sentence for watch in watches for sentence in watch.warnings()]
 
     def watch_firewall(self) -> FirewallWatch:
         """Put rules back as soon as another program takes them away, until the watch (a context manager) or the controller is
@@ -352,6 +355,21 @@ class Controller:
             with step("watch", "the firewall"):
                 self._watch = self.tools.watch_firewall()
         return self._watch
+
+    def watch_links(self) -> LinkWatch:
+        """Repair as soon as another program deletes a bridge, a container's interface or a bridge's address, or sets one down,
+        until the watch (a context manager) or the controller is closed.  A second call gives the same watch."""
+        from .link_watch import LinkWatch
+
+        if self._link_watch is None or self._link_watch.closed:
+            with step("watch", "interfaces"):
+                self._link_watch = LinkWatch(self.core, self.tools.route_socket(), self.repair)
+        return self._link_watch
+
+    def _stop_watching(self) -> None:
+        for watch in (self._watch, self._link_watch):
+            if watch is not None:
+                watch.close()
 
     def repair(self) -> list[Difference]:
         """Make the kernel as the store says: add what is missing, remove strays; returns what was found."""

@@ -245,6 +245,10 @@ class Tools:
             at_home=self.at_home,
         )
 
+    def route_socket(self) -> socket.socket:
+        """A new rtnetlink socket of the host's namespace, to listen to."""
+        return self.netns.socket(self._home, socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+
     def diagnose(self) -> list[str]:
         """What on this host stands in the way of the rules that are there, a sentence each; nothing without a firewall."""
         try:

@@ -8,6 +8,7 @@ and the address stays), and what else was changed is as it was found (found.py).
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -50,7 +51,7 @@ class Bridge(Resource):
 
 class BridgeKind(LinkKind[Bridge]):
     def make(self, tools: Tools, resource: Bridge) -> None:
-        made = False
+        made = ours = False
         added: list[str] = []
         try:
             index = tools.rtnl.add_bridge(
@@ -63,8 +64,8 @@ class BridgeKind(LinkKind[Bridge]):
             link = tools.rtnl.link(resource.name)
             if link is None or link.kind != "bridge":
                 raise InvalidArgument(f"existing interface {resource.name} is not a bridge") from None
-            index = link.index
-            if link.group != tools.instance.link_group:
+            index, ours = link.index, link.group == tools.instance.link_group
+            if not ours:
                 found.remember(tools, link)
         try:
             if any(":" in address for address in resource.addresses):
@@ -76,6 +77,9 @@ class BridgeKind(LinkKind[Bridge]):
                     ip, _, prefix = address.partition("/")
                     tools.rtnl.add_address(index, ip, int(prefix), origin=ORIGIN)
                     added.append(address)
+            if ours and any(":" in address for address in added) and not any(a.startswith("fe80:") for a in present):
+                # who flushed our address took the kernel's too, without which the host asks for no neighbour (RFC 4861 4.3)
+                tools.rtnl.add_address(index, _link_local(resource.mac), 64)
         except BaseException:
             if made:
                 tools.rtnl.delete_link(index)
@@ -104,6 +108,13 @@ class BridgeKind(LinkKind[Bridge]):
             link = sight.links.get(bridge.name)
             if link is None or not link.up or any((link.index, a) not in sight.addresses for a in bridge.addresses):
                 yield bridge.name, bridge
+
+
+def _link_local(mac: str) -> str:
+    """The address that the kernel makes of a MAC (RFC 4291, appendix A)."""
+    raw = bytes.fromhex(mac.replace(":", ""))
+    identifier = bytes([raw[0] ^ 2]) + raw[1:3] + b"\xff\xfe" + raw[3:]
+    return socket.inet_ntop(socket.AF_INET6, b"\xfe\x80" + bytes(6) + identifier)
 
 
 def _switch_ipv6_on(tools: Tools, name: str) -> None:

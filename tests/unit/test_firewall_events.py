@@ -6,9 +6,10 @@ import struct
 
 import pytest
 
-from pynet.netlib.firewall.watch import Pace, concern, program
+from pynet.netlib.firewall.watch import concern, program
 from pynet.netlib.kernel.events import Event
 from pynet.netlib.kernel.netlink import text
+from pynet.netlib.watching import Pace
 
 NEWTABLE, DELTABLE, NEWCHAIN, DELRULE, DELSETELEM, NEWGEN = 0, 2, 3, 8, 14, 15
 INET, IP = 1, 2
