@@ -13,7 +13,7 @@ from pynet.netlib.handles import Network, Sandbox
 from pynet.netlib.kernel.rtnetlink import RouteInfo
 from pynet.netlib.model import IpamConfig
 from pynet.netlib.ports.portspec import parse_publish
-from pynet.plugins.testhost import Lan
+from pynet.plugins.testhost import Host, Lan
 
 from support.netlib import call_in
 from support.ping import ping
@@ -133,6 +133,74 @@ def test_a_port_bound_to_loopback_is_open_to_a_trusted_interface_alone(controlle
         assert not is_reached(lan, server, "fd00:1::2", timeout=SILENCE), "published for IPv4"
         assert not is_reached(lan, server, lan.host_address, 8080, timeout=SILENCE)
         assert not is_reached(lan, other, "10.2.0.2", timeout=SILENCE)
+    assert controller.check() == []
+
+
+def test_a_networks_own_host_address_is_where_its_ports_answer_and_nowhere_else(
+    controller: Controller, lan: Lan, host: Host
+) -> None:
+    """host_binding_ipv4; and who routes straight to the container's address is not let in by what is bound elsewhere."""
+    eth0 = controller.tools.rtnl.link("eth0")
+    assert eth0 is not None
+    for address in ("192.0.2.8", "192.0.2.9"):
+        controller.tools.rtnl.add_address(eth0.index, address, 32)
+    bound = network(controller, lan, {"com.docker.network.bridge.host_binding_ipv4": "192.0.2.9"})
+    sandbox = joined(controller, bound)
+    ports = sandbox.publish([*parse_publish("8080:80"), *parse_publish("192.0.2.8:8081:80")])
+    assert [(port.host_ip, port.host_port) for port in ports] == [("192.0.2.9", 8080), ("192.0.2.8", 8081)]
+    with serve(controller, sandbox) as server:
+        assert is_reached(lan, server, "192.0.2.9", 8080)
+        assert is_reached(lan, server, "192.0.2.8", 8081)
+        for address, port in ((lan.host_address, 8080), ("192.0.2.8", 8080), ("192.0.2.9", 8081), ("10.1.0.2", 80)):
+            assert not is_reached(lan, server, address, port, timeout=SILENCE), (address, port)
+        assert not is_reached(lan, server, "fd00:1::2", timeout=SILENCE)
+    assert controller.check() == []
+
+
+@pytest.mark.parametrize("option", ["com.docker.network.host_ipv{}", "source"])
+def test_a_networks_own_source_address_is_what_the_lan_sees(controller: Controller, lan: Lan, option: str) -> None:
+    eth0 = controller.tools.rtnl.link("eth0")
+    assert eth0 is not None
+    controller.tools.rtnl.add_address(eth0.index, "192.0.2.9", 24)
+    controller.tools.rtnl.add_address(eth0.index, "2001:db8::9", 64)
+    names = ("source", "source6") if option == "source" else (option.format(4), option.format(6))
+    leaving = network(controller, lan, {names[0]: "192.0.2.9", names[1]: "2001:db8::9"})
+    sandbox = joined(controller, leaving)
+    for address, seen in ((lan.address, "192.0.2.9"), (lan.address6, "2001:db8::9")):
+        with (
+            lan.listen((address, 7000)) as server,
+            call_in(controller, sandbox.path, socket.create_connection, (address, 7000), 5),
+        ):
+            server.settimeout(5)
+            accepted, client = server.accept()
+            accepted.close()
+            assert client[0] == seen
+
+
+def test_an_inhibited_bridge_has_no_ipv4_address_and_its_containers_another_gateway(
+    controller: Controller, lan: Lan
+) -> None:
+    """The gateway is a machine on the wire: here one of the containers."""
+    config = IpamConfig(subnet="10.1.0.0/24", gateway="10.1.0.9")
+    options = {"com.docker.network.bridge.inhibit_ipv4": "true"}
+    inhibited = controller.create_network("n", ipam=[config], options=options)
+    bridge = controller.tools.rtnl.link(inhibited.bridge)
+    assert bridge is not None
+    assert [a for a in controller.tools.rtnl.addresses(bridge.index) if ":" not in a.address] == []
+    router, client = (joined(controller, inhibited, name) for name in ("router", "client"))
+    with controller.tools.inside(router.path) as inside:
+        eth0 = inside.rtnl.link("eth0")
+        assert eth0 is not None
+        inside.rtnl.add_address(eth0.index, "10.1.0.9", 24)
+        inside.rtnl.add_address(1, "198.51.100.7", 32)
+    with (
+        serve(controller, router, 7000) as server,
+        call_in(controller, client.path, socket.create_connection, ("198.51.100.7", 7000), 5),
+    ):
+        server.settimeout(5)
+        server.accept()[0].close()
+    with pytest.raises(OSError):
+        socket.create_connection(("10.1.0.2", 7000), SILENCE)  # the host has no way there
     assert controller.check() == []
 
 
