@@ -35,7 +35,7 @@ ASKED: dict[str, str] = {
     "CONTAINER": "container", "FILE": FILES, "DIR": FILES, "FILE|-": FILES, "SOURCE:TARGET[:ro]": FILES,
 }  # fmt: skip
 """What an argument's name, or an option's metavar, asks for."""
-RUNNING = frozenset(("attach", "capture", "exec", "kill", "pause", "stats", "stop", "top"))
+RUNNING = frozenset(("attach", "capture", "exec", "kill", "pause", "port", "stats", "stop", "top"))
 STATES = {**dict.fromkeys(RUNNING, "running"), "start": "stopped", "unpause": "paused"}
 """Commands for containers in a state; the others take all."""
 OBJECTS = {
@@ -60,6 +60,8 @@ VALUES = {
     "start|stop|status": "start stop status",
 }
 """By an option's long name, or an argument as it is shown."""
+VERBS = {"port": "add rm stats"}
+"""Commands whose first argument may be a verb, and the one behind it is then what the first would have been."""
 _HOST_OPTIONS = (
     ("--host", "the engine's socket"), ("--root", "where state is kept"), ("--run", "where run-time state is kept"),
     ("--version", "print the version"), ("--help", "print the help page"),
@@ -110,14 +112,18 @@ def declared(title: str, entry: str, text: str) -> Parser:
 def _argument(parser: Parser, before: Sequence[str], current: str, names: Names) -> tuple[str, Candidates]:
     """What may stand next in the line of one command."""
     known = {name: option for option in parser.options for name in option.names}
-    arguments = 0
+    arguments, verb = 0, False
+    verbs = VERBS.get(parser.title, "").split()
     waiting: Option | None = None
     options_ended = False
     for word in before:
         if waiting is not None:
             waiting = None
         elif options_ended or word == "-" or not word.startswith("-"):
-            arguments += 1
+            if not arguments and word in verbs and not verb:
+                verb = True
+            else:
+                arguments += 1
             options_ended = options_ended or parser.stops_at_first_argument
         elif word == "--":
             options_ended = True
@@ -134,7 +140,9 @@ def _argument(parser: Parser, before: Sequence[str], current: str, names: Names)
                 )
             return _value(parser, option, current.partition("=")[2], current.partition("=")[0] + "=", names)
         return WORDS, _starting([(name, option.help) for name, option in known.items()], current)
-    return _of_argument(parser, arguments, current, names)
+    first = _starting([(word, "") for word in verbs], current) if not arguments and not verb else []
+    directive, found = _of_argument(parser, arguments, current, names)
+    return directive, [*first, *found]
 
 
 def _awaits(word: str, known: dict[str, Option]) -> Option | None:

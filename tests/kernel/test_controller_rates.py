@@ -254,3 +254,37 @@ def test_a_table_that_counts_nothing_is_made_anew(start_controller: Callable[...
     assert controller.check() == []
     assert all("stmt" in item["map"] for item in nft.list(f"list map inet {table} ports4") if "map" in item)
     nft.close()
+
+
+def test_a_limit_comes_back_with_an_interface_that_was_deleted(controller: Controller) -> None:
+    _, sandbox, endpoint = joined(controller, rate_in="1mbit", rate_out="1mbit")
+    controller.tools.rtnl.delete_link(veth_name(endpoint.id))
+    assert {difference.kind for difference in controller.check()} >= {"link", "qdisc"}
+    controller.repair()
+    assert controller.check() == []
+    assert_limited(controller, sandbox, inward=True)
+    assert_limited(controller, sandbox, inward=False)
+
+
+def test_an_endpoint_without_a_pair_is_counted_inside(controller: Controller, lan: Lan) -> None:
+    network = controller.create_network(
+        "wire", driver="macvlan", subnet="192.0.2.0/24", options={"parent": lan.host_ifname}
+    )
+    sandbox, endpoint = controller.create_sandbox("a"), network.create_endpoint("a", ip="192.0.2.77")
+    endpoint.join(sandbox)
+    with (
+        call_in(controller, sandbox.path, socket.create_server, ("", 80)) as server,
+        lan.connect(("192.0.2.77", 80)) as client,
+        server.accept()[0] as accepted,
+    ):
+        client.sendall(bytes(100_000))
+        got = 0
+        while got < 100_000:
+            got += len(accepted.recv(1 << 16))
+    counted = endpoint.statistics()
+    assert counted.rx_bytes > 100_000 > counted.tx_bytes > 0
+    with pytest.raises(InvalidArgument, match="rate_in is not supported by the macvlan driver"):
+        endpoint.limit(rate_in="1mbit")
+    sandbox.delete()
+    endpoint.delete()
+    network.delete()

@@ -50,7 +50,7 @@ def shared(wheel: Path) -> dict[str, str]:
         return {
             name.partition(".data/data/")[2]: archive.read(name).decode()
             for name in archive.namelist()
-            if ".data/" in name
+            if ".data/data/" in name
         }
 
 

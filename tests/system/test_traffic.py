@@ -216,3 +216,19 @@ def one_packet(daemon: Daemon) -> bytes:
     send(b"room again")
     process.communicate(timeout=PATIENCE)
     return said
+
+
+def test_statistics_go_on_and_end_with_control_c(web: Daemon) -> None:
+    process = web.start_pynet("network", "stats", "--format", "{{.Container}} {{.Rate}}", "back")
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == b"web -\n"
+        send(b"x" * 1000)
+        lines = [process.stdout.readline() for _ in range(2)]
+        assert all(line.startswith(b"web ") and line.endswith(b"/s\n") for line in lines), lines
+        assert any(b"web 0B/s" not in line for line in lines), lines
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 130
+    finally:
+        process.kill()
+        process.communicate()

@@ -65,6 +65,10 @@ def offered(line: str) -> list[str]:
         ("kill -s TE", ["TERM"]),
         ("completion z", ["zsh"]),
         ("rename web ", []),
+        ("port ", ["add", "rm", "stats", "web", "asleep"]),
+        ("port add w", ["web"]),
+        ("port add web ", []),
+        ("network limit --rate-in 1mbit back w", ["web"]),
     ],
 )
 def test_what_is_offered(line: str, words: list[str]) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pynet.cli import format as text
 from pynet.cli import shown
-from pynet.cli.commands import events, image, network, stats
+from pynet.cli.commands import events, image, network, stats, traffic
 from pynet.cli.frames import Demultiplexer
 from pynet.cli.http1 import BadResponse
 from pynet.cli.output import filters
@@ -207,3 +207,31 @@ def test_an_archive_that_is_sent_shows_its_progress_at_a_terminal(
     os.close(master)
     assert said.startswith(f"\r{image.CLEAR}sent 1.05MB of 3.15MB")
     assert said.endswith(f"\r{image.CLEAR}")
+
+
+@pytest.mark.parametrize(
+    ("rate", "shown"), [(0, "-"), (1250, "10kbit"), (1_250_000, "10mbit"), (187_500, "1.5mbit"), (125 * 10**9, "1tbit")]
+)
+def test_a_limit_is_shown_as_it_is_asked_for(rate: int, shown: str) -> None:
+    assert traffic.bits(rate) == shown
+
+
+def test_a_row_of_network_stats() -> None:
+    def sample(received: int) -> dict[str, object]:
+        directions = ("bytes", "packets", "errors", "dropped")
+        counters = {f"rx_{what}": received + n for n, what in enumerate(directions)}
+        counters |= {f"tx_{what}": n for n, what in enumerate(directions)}
+        limits = {"rate_in": 1250, "rate_out": 0, "burst": 0}
+        return {
+            "Network": "n", "Container": "c", "Interface": "eth0", "EndpointID": "e", "Counters": counters, "Limits": limits
+        }  # fmt: skip
+
+    first = traffic.row(sample(4000), 10.0, None)
+    assert first == {
+        "Network": "n", "Container": "c", "Interface": "eth0", "NetIO": "4kB / 0B", "Rate": "-", "Packets": "4001 / 1",
+        "Errors": "4002 / 2", "Dropped": "4003 / 3", "Limit": "10kbit / -",
+    }  # fmt: skip
+    before = (10.0, {"e": sample(4000)})
+    assert traffic.row(sample(6000), 12.0, before)["Rate"] == "1kB/s / 0B/s"
+    assert traffic.row(sample(100), 12.0, before)["Rate"] == "0B/s / 0B/s", "a container that joined anew counts from 0"
+    assert traffic.row(sample(100), 12.0, (10.0, {}))["Rate"] == "-"
