@@ -63,6 +63,9 @@ class MacvlanDriver(ParentedDriver):
         if options.mode == "passthru" and not options.parent:
             raise InvalidArgument("macvlan_mode=passthru needs a parent", hint="name it: -o parent=eth0")
 
+    def segment(self, network: NetworkRecord) -> str:
+        return parse_options(network).parent
+
     def reserves(self, network: NetworkRecord) -> Reserved:
         return Reserved(gateway=False, auxiliary=(HOST,) if parse_options(network).host_access else ())
 

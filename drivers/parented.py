@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from ..ipam.driver import GATEWAY
 from ..netlib.driver import Joined, Publishing, Reserved
 from ..netlib.errors import Forbidden, InvalidArgument
 from ..netlib.gateway import subnet_of
@@ -110,7 +111,8 @@ class ParentedDriver:
             raise Forbidden(f"a sandbox in the host's namespace can not join a {self.name} network")
         if network.internal or not network.options.get("parent"):
             return Joined()
-        return Joined(gateway=_hop(network, endpoint.address), gateway6=_hop(network, endpoint.address6))
+        gateway = _hop(network, endpoint.address) or endpoint.lease.get(GATEWAY, "")
+        return Joined(gateway=gateway, gateway6=_hop(network, endpoint.address6))
 
     def publishing(self, network: NetworkRecord, endpoint: EndpointRecord) -> Publishing | None:
         return None

@@ -35,6 +35,10 @@ SERIAL = "com.docker.network.ipam.serial"
 """Option of the default driver: whether addresses are chosen in turn (true), or the lowest free one each time."""
 
 
+GATEWAY = "com.docker.network.gateway"
+"""In a lease's data: the next hop that came with it (Docker's name)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lease:
     """Addresses of one endpoint, as CIDR; "" for a family that it has none of."""
@@ -59,6 +63,10 @@ class Wanted:
     """An address by value; "" leaves the choice."""
     address6: str = ""
     mac: str = ""
+    name: str = ""
+    """The endpoint's."""
+    link: str = ""
+    """The host's interface on whose wire the network is; "" where there is none that others are on too."""
 
 
 class IpamDriver(Protocol):

@@ -10,12 +10,16 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from ..ipam.defaults import DefaultPool
+from ..ipam.dhcp.client import Wire
+from ..ipam.dhcp.driver import DhcpIpam, OpenWire
 from ..ipam.driver import DefaultIpam, IpamDriver, Lease, NullIpam, Wanted, load_ipam
 from ..ipam.errors import NoAvailableAddresses
 from ..ipam.prefix import Prefix
 from ..ipam.request import PoolRequest, check_request
 from ..ipam.space import AddressSpace
+from .applier import step
 from .driver import Reserved
+from .errors import Unavailable
 from .model import EndpointRecord, IpamConfig, NetworkRecord
 
 
@@ -32,14 +36,17 @@ class NoAddressLeft(NoAvailableAddresses):
         self.args = (self.message,)
 
 
+def _no_wire(link: str, mac: str) -> Wire:
+    raise Unavailable(f"nobody can be asked on {link} from here")
+
+
 class Addressing:
-    def __init__(self, pools: Sequence[DefaultPool]) -> None:
-        """*pools* are where subnets for networks that name none come from."""
+    def __init__(self, pools: Sequence[DefaultPool], open_wire: OpenWire = _no_wire) -> None:
+        """*pools* are where subnets for networks that name none come from; by *open_wire* DHCP servers are asked."""
         self.pools = tuple(pools)
         self._space = AddressSpace(pools=self.pools)
-        self._drivers: dict[str, IpamDriver] = {
-            driver.name: driver for driver in (DefaultIpam(self._space), NullIpam())
-        }
+        known: tuple[IpamDriver, ...] = (DefaultIpam(self._space), NullIpam(), DhcpIpam(open_wire))
+        self._drivers: dict[str, IpamDriver] = {driver.name: driver for driver in known}
 
     def is_own(self, prefix: Prefix) -> bool:
         """Whether a prefix is part of the subnet of a network."""
@@ -50,6 +57,10 @@ class Addressing:
         if name not in self._drivers:
             self._drivers[name] = load_ipam(name)
         return self._drivers[name]
+
+    def needs_wire(self, network: NetworkRecord) -> bool:
+        """Whether the network's addresses come from somebody on its own wire, who wants to know whom they are for."""
+        return bool(getattr(self.driver(network.ipam_driver), "needs_wire", False))
 
     def check(self, network: NetworkRecord, configs: Sequence[IpamConfig]) -> None:
         """Whether these subnets could be asked for at all: InvalidNetworkConfig, NotFound (the IPAM driver)."""
@@ -103,7 +114,8 @@ class Addressing:
 
     def lease(self, network: NetworkRecord, wanted: Wanted) -> Lease:
         try:
-            return self.driver(network.ipam_driver).lease(network.id, wanted)
+            with step("lease", f"an address for {wanted.name}"):
+                return self.driver(network.ipam_driver).lease(network.id, wanted)
         except NoAvailableAddresses as error:
             if type(error) is not NoAvailableAddresses or wanted.address or wanted.address6:
                 raise

@@ -108,6 +108,7 @@ class Controller:
             self.lost_ports: list[PublishedPort] = []
             """Published ports that another program took while nobody held their sockets."""
             self.recover_sockets(proxy)
+            self.core.renewal.expect()
             self._opened = opened.pop_all()
         self._watch: FirewallWatch | None = None
         self._link_watch: LinkWatch | None = None

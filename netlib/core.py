@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
+from ..ipam import driver as ipam
 from ..ipam.defaults import DefaultPool
 from . import change as changes
 from .addressing import Addressing
@@ -26,11 +28,12 @@ from .errors import Forbidden, InvalidArgument, PynetError
 from .firewall.intents import is_loopback
 from .host_uses import HostUse, HostUses
 from .kinds.resource import Key, Resource
-from .model import NetworkRecord, PublishedPort, Room
+from .model import EndpointRecord, NetworkRecord, PublishedPort, Room
 from .plans import Plans, Target
 from .ports.hostports import ANY
 from .ports.portspec import PortBinding
 from .registry import Registry
+from .renewal import Renewal
 from .tools import Tools
 from .turns import Turns
 
@@ -51,7 +54,8 @@ class Core:
         self.lock = registry.lock
         self.turns = Turns()
         self.applier = Applier(tools)
-        self.addressing = Addressing(pools)
+        self.addressing = Addressing(pools, tools.wire)
+        self.renewal = Renewal(self._leases, self._ipam_of, self._renewed)
         self.plans = Plans(self.driver, has_proxy=tools.proxy is not None, host_input=host_input)
         self._uses = HostUses()
         self._drivers: dict[str, Driver] = {}
@@ -60,6 +64,7 @@ class Core:
         self._showing = threading.local()
 
     def close(self) -> None:
+        self.renewal.close()
         self._uses.close()
 
     def restore(self) -> None:
@@ -72,6 +77,26 @@ class Core:
             self.addressing.restore(network, self.registry.endpoints_of_network(network.id))
         for sandbox in self.registry.sandboxes.values():
             self.tools.ports.restore(sandbox.id, sandbox.ports)
+
+    # -- leases that are renewed (renewal.py) -----------------------------------------------------------------
+
+    def _leases(self) -> list[EndpointRecord]:
+        with self.lock:
+            return [record for record in self.registry.endpoints.values() if record.lease]
+
+    def _ipam_of(self, endpoint: EndpointRecord) -> object:
+        network = self.registry.networks.get(endpoint.network)
+        try:
+            return self.addressing.driver(network.ipam_driver) if network is not None else None
+        except PynetError:
+            return None  # it is away
+
+    def _renewed(self, endpoint: EndpointRecord, lease: ipam.Lease) -> None:
+        with self.turns.of(endpoint_key(endpoint.id)):
+            with self.lock:
+                known = self.registry.endpoints.get(endpoint.id)
+            if known is not None and known.lease == endpoint.lease:
+                self.registry.save(replace(known, lease=dict(lease.data)))
 
     def driver(self, name: str) -> Driver:
         driver = self._drivers.get(name)

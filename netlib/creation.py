@@ -18,8 +18,8 @@ from .change import Change, PoolLease
 from .configuration import ConfigurationNotFound, configuration, configured
 from .core import Core, claim_keys, network_key
 from .decisions import check_network
-from .driver import Driver, directions
-from .errors import NotFound
+from .driver import Driver, directions, segment
+from .errors import InvalidArgument, NotFound
 from .handles import Network
 from .model import IpamConfig, NetworkRecord
 from .registry import NetworkNameTaken
@@ -62,6 +62,11 @@ def _create(core: Core, driver: Driver, record: NetworkRecord, ipam: Sequence[Ip
     check_network(record)
     driver.validate(record)
     shaping.check(record, {}, directions(driver))
+    if core.addressing.needs_wire(record) and not segment(driver, record):
+        raise InvalidArgument(
+            f"the IPAM driver {record.ipam_driver} needs a network on the wire of an interface",
+            hint="make one with `-d macvlan -o parent=INTERFACE`",
+        )
     record = replace(record, ipam=_open(core, driver, record, ipam))
     try:
         return _make(core, driver, record)

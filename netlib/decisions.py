@@ -6,6 +6,7 @@ to change in the kernel is the difference of their plans (plans.py), so nothing 
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -69,6 +70,11 @@ def decide_mac(asked: str, address: str) -> str:
     else:
         raw = b"\x02" + secrets.token_bytes(5)
     return raw.hex(":")
+
+
+def stable_mac(network: str, name: str) -> str:
+    """The same each time an endpoint of this name is made on the network (by its id), so that a DHCP server knows it again."""
+    return (b"\x02" + hashlib.sha256(f"{network}/{name}".encode()).digest()[:5]).hex(":")
 
 
 def check_join(room: Room, member: Member) -> None:

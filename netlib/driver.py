@@ -118,6 +118,13 @@ _BUILTIN = {
 }
 
 
+def segment(driver: Driver, network: NetworkRecord) -> str:
+    """The host's interface on whose wire a network's endpoints are, each with a MAC address of its own, beside machines that
+    pynet knows nothing of: what its ``segment`` says, if it has one; "" where there is no such wire."""
+    said: Any = getattr(driver, "segment", None)
+    return str(said(network)) if said is not None else ""
+
+
 def directions(driver: Driver) -> frozenset[str]:
     """Which ways the driver's endpoints can be limited in rate ("in", "out"): its ``shapes``, if it has one.
 

@@ -125,6 +125,8 @@ class Network:
                     taken=(AddressLease(network, record),),
                 )
             )
+        if record.lease:
+            core.renewal.expect()
         return Endpoint(core, record.id)
 
     def delete(self) -> None:

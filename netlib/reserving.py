@@ -13,8 +13,8 @@ from dataclasses import replace
 from ..ipam.driver import Wanted
 from . import shaping
 from .core import Core
-from .decisions import decide_link_local, decide_mac, decide_sysctls
-from .driver import directions
+from .decisions import decide_link_local, decide_mac, decide_sysctls, stable_mac
+from .driver import directions, segment
 from .errors import Forbidden, InvalidArgument, PortInUse
 from .model import EndpointRecord, NetworkRecord, PublishedPort, Room
 from .ports.holders import holder_of
@@ -60,7 +60,8 @@ def reserve_endpoint(
         sysctls=decide_sysctls(sysctls),
     )
     core.registry.check_name(record)
-    wanted = Wanted(record.id, ip, ip6, decide_mac(mac, "") if mac else "")
+    known = stable_mac(network.id, name) if core.addressing.needs_wire(network) else ""
+    wanted = Wanted(record.id, ip, ip6, decide_mac(mac, "") if mac else known, name, segment(driver, network))
     lease = core.addressing.lease(network, wanted)
     record = replace(record, address=lease.address, address6=lease.address6, lease=dict(lease.data))
     if record.addresses and driver.own_mac:

@@ -30,6 +30,7 @@ from .firewall.intents import FirewallBackend, NetworkRules, PortKey, PortRule
 from .instance import Instance
 from .kernel.conntrack import NETLINK_NETFILTER, Conntrack
 from .kernel.netns import NetnsThread, open_netns
+from .kernel.packet import PacketSocket
 from .kernel.rtnetlink import Rtnetlink
 from .ports.hostports import HostPorts
 from .proxying import Proxy
@@ -106,6 +107,14 @@ class Tools:
         os.close(self._home)
         self.rtnl.close()
         self.ports.close()
+
+    def wire(self, link: str, mac: str) -> PacketSocket:
+        """The wire of a host's interface, as somebody with this MAC address would hear it; OSError."""
+        index = self.rtnl.index(link)
+        if not index:
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), link)
+        sock = self.netns.socket(self._home, socket.AF_PACKET, socket.SOCK_RAW, 0)
+        return PacketSocket(sock, link, index, mac)
 
     def at_home(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run *function* in the host's namespace, whichever the calling thread is in."""
