@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..ipam.defaults import replaced_pools
 from .applier import Attempts, step
-from .change import Change, Step
+from .change import Step
 from .core import Core, sandbox_key
 from .creation import create_network
 from .decisions import decide_sandbox
@@ -39,9 +39,9 @@ from .firewall.intents import PortKey
 from .handles import Endpoint, Network, Sandbox
 from .host_uses import routes_in_the_way
 from .instance import Instance
-from .kinds.namespace import Netns
 from .kinds.proxy_ports import ProxyPorts
-from .model import IpamConfig, NetworkRecord, PublishedPort
+from .model import IpamConfig, NetworkRecord, PublishedPort, Room
+from .naming import NameServer
 from .ports.leases import UNSPECIFIED
 from .ports.portspec import PortBinding
 from .predefined import ANY_BRIDGE, PREDEFINED, DefaultBridge, on_existing_bridge
@@ -76,6 +76,7 @@ class Controller:
         run: Path | str | None = None,
         *,
         proxy: Proxy | None = None,
+        names: NameServer | None = None,
         firewall: str = "auto",
         default_pools: Sequence[tuple[str, int]] = (),
         publish_policy: str = "nat",
@@ -83,10 +84,11 @@ class Controller:
         """Take the root directory and load what is there; nothing in the kernel is touched before it is needed.
 
         *proxy* serves published ports that NAT can not (loopback, IPv6 host to IPv4 container); without one, loopback
-        goes through NAT as well.  *firewall* is "auto", "nftables" or "iptables".  *default_pools* are
-        blocks that subnets of a length are cut from ("10.50.0.0/16", 24) for networks that name none; a family that they say
-        nothing of keeps its own (ipam/defaults.py).  *publish_policy* "host-input" has *proxy* alone serve published ports, so
-        that the host's INPUT rules judge who reaches them; "nat" is the fast way past these rules.
+        goes through NAT as well.  *names* answers name queries in sandboxes (naming.py).  *firewall* is "auto", "nftables" or
+        "iptables".  *default_pools* are blocks that subnets of a length are cut from ("10.50.0.0/16", 24) for networks that
+        name none; a family that they say nothing of keeps its own (ipam/defaults.py).  *publish_policy* "host-input" has
+        *proxy* alone serve published ports, so that the host's INPUT rules judge who reaches them; "nat" is the fast way past
+        these rules.
         """
         _check_policy(publish_policy, has_proxy=proxy is not None)
         self.instance = Instance.at(root, run)
@@ -100,7 +102,7 @@ class Controller:
             opened.callback(self.store.close)
             self.registry = Registry(self.store)
             opened.callback(self.registry.close)
-            self.tools = Tools(self.instance, firewall=firewall, proxy=proxy)
+            self.tools = Tools(self.instance, firewall=firewall, proxy=proxy, names=names)
             opened.callback(self.tools.close)
             self.core = Core(self.registry, self.tools, pools, host_input=publish_policy == "host-input")
             opened.callback(self.core.close)
@@ -311,7 +313,7 @@ class Controller:
         with self.turns.of(sandbox_key(id)):
             if id in self.registry.sandboxes:
                 raise Forbidden(f"container {id} is already present in sandbox {id}")
-            self.core.carry_out(Change(save=(record,), make=(Netns(record.path),) if record.path else ()))
+            self.core.carry_out(self.core.plans.change(None, Room(record)))
         return Sandbox(self.core, id)
 
     def sandbox(self, id: str) -> Sandbox:

@@ -56,7 +56,9 @@ class Core:
         self.applier = Applier(tools)
         self.addressing = Addressing(pools, tools.wire)
         self.renewal = Renewal(self._leases, self._ipam_of, self._renewed)
-        self.plans = Plans(self.driver, has_proxy=tools.proxy is not None, host_input=host_input)
+        self.plans = Plans(
+            self.driver, has_proxy=tools.proxy is not None, host_input=host_input, has_names=tools.names is not None
+        )
         self._uses = HostUses()
         self._drivers: dict[str, Driver] = {}
         self._claims: dict[Key, str] | None = None

@@ -21,6 +21,7 @@ from .kinds.flows import Flows
 from .kinds.listeners import Listeners
 from .kinds.namespace import Netns
 from .kinds.proxy_ports import ProxyPort, ProxyPorts
+from .kinds.resolver import Resolver
 from .kinds.resource import Resource
 from .kinds.route import Route
 from .kinds.rules import NetworkFirewall, PortForwards
@@ -56,6 +57,8 @@ class Plans:
     driver_of: Callable[[str], Driver]
     """The driver with a name; NotFound or NotSupported when it is away."""
     has_proxy: bool = False
+    has_names: bool = False
+    """Whether somebody serves names in sandboxes."""
     host_input: bool = False
     """Whether the host's INPUT rules judge who reaches published ports: then the proxy alone serves them, at the host."""
 
@@ -79,6 +82,8 @@ class Plans:
         stands there."""
         sandbox = room.sandbox
         plan: list[Resource] = [Netns(sandbox.path)] if sandbox.path else []
+        if sandbox.path and self.has_names:
+            plan.append(Resolver(sandbox.id, sandbox.path))
         members: list[Member] = []
         for member in room.members:
             try:

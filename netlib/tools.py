@@ -9,6 +9,7 @@
     firewall  the back end; chosen, and its tables made, at the first use
     ports     the host ports: who holds them, and their sockets
     proxy     the forwarder's client that the controller was given, or None
+    names     who serves names in sandboxes, or None
 
 All of it acts in the network namespace of the thread that made it.  Every method may be called from any thread.
 """
@@ -32,6 +33,7 @@ from .kernel.conntrack import NETLINK_NETFILTER, Conntrack
 from .kernel.netns import NetnsThread, open_netns
 from .kernel.packet import PacketSocket
 from .kernel.rtnetlink import Rtnetlink
+from .naming import NameServer
 from .ports.hostports import HostPorts
 from .proxying import Proxy
 from .reaper import Reaper
@@ -73,11 +75,17 @@ class Inside:
 
 
 class Tools:
-    def __init__(self, instance: Instance, *, firewall: str = "auto", proxy: Proxy | None = None) -> None:
+    def __init__(
+        self, instance: Instance, *, firewall: str = "auto", proxy: Proxy | None = None, names: NameServer | None = None
+    ) -> None:
         self.instance = instance
         self.proxy = proxy
+        self.names = names
+        self.name_ports: dict[str, tuple[int, int]] = {}
+        """By path of a sandbox: the UDP and TCP port at which its names are served (kinds/resolver.py)."""
         self.ports = HostPorts(has_proxy=proxy is not None)
-        self._firewall_name = firewall
+        self.firewall_name = firewall
+        """What was asked for: "auto", "nftables" or "iptables"."""
         self._lock = threading.Lock()
         self._backend: FirewallBackend | None = None
         self._backend_ready = False
@@ -208,7 +216,7 @@ class Tools:
 
     def _choose_firewall(self) -> FirewallBackend:
         if self._backend is None:
-            self._backend = select_backend(self._firewall_name, instance=self.instance.suffix)
+            self._backend = select_backend(self.firewall_name, instance=self.instance.suffix)
         return self._backend
 
     @property

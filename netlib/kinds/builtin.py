@@ -12,6 +12,7 @@ from . import (
     namespace,
     parent,
     proxy_ports,
+    resolver,
     route,
     rules,
     shaper,
@@ -20,6 +21,6 @@ from . import (
 )
 
 MODULES = (
-    *(sysctl, namespace, bridge, parent, host_access, veth, macvlan, ipvlan, shaper),
+    *(sysctl, namespace, resolver, bridge, parent, host_access, veth, macvlan, ipvlan, shaper),
     *(route, listeners, rules, proxy_ports, flows),
 )

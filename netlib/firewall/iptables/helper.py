@@ -25,7 +25,6 @@ import fcntl
 import importlib.util
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ...ipc import Channel, Message, ProtocolError
+from .programs import legacy_program
 
 LOCK = "/run/xtables.lock"
 LOCK_TIMEOUT = 10.0
@@ -72,18 +72,6 @@ class Refused(Exception):
     def __init__(self, text: str, number: int = errno.EINVAL) -> None:
         super().__init__(text)
         self.errno = number
-
-
-def legacy_program(family: int, verb: str) -> str | None:
-    """Path of ``iptables-legacy-<verb>``, or of ``iptables-<verb>`` where that is the legacy one; None without."""
-    stem = "ip6tables" if family == 6 else "iptables"
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
-    found = shutil.which(f"{stem}-legacy-{verb}", path=path)
-    if found is None:
-        found = shutil.which(f"{stem}-{verb}", path=path)
-        if found is not None and "legacy" not in os.path.basename(os.path.realpath(found)):
-            return None
-    return found
 
 
 class Legacy:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from ...errors import NotSupported, Unavailable
 from ...ipc import Channel, Message, ProtocolError
 from ...kernel.netns import NetnsThread, open_netns
-from .helper import legacy_program
+from .programs import legacy_program
 from .render import Dump, Rule
 
 ANSWER_TIMEOUT = 60.0

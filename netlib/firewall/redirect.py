@@ -1,0 +1,153 @@
+"""The redirect of a sandbox's name server: 127.0.0.11:53 to the ports of its two sockets, in the sandbox's own tables.
+
+In nftables it is a table of ours; in iptables a chain of ours in nat, and a jump to it from OUTPUT.  Answers need no rule: the
+kernel translates the packets of a connection back.  Each function acts in the network namespace of the calling thread.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from ..errors import NotSupported
+from ..kernel.libnftables import Nft, NftError
+from .iptables.programs import legacy_program
+
+TABLE = "pynet-names"
+CHAIN = "PYNET_NAMES"
+PATIENCE = 30.0
+"""Seconds that iptables-restore may take: it waits for nobody, so it needs milliseconds."""
+
+
+def install(backend: str, address: str, udp: int, tcp: int) -> None:
+    """Send *address*:53 to these ports, in the place of a redirect that is there; *backend* is auto, nftables or iptables."""
+    if backend != "iptables":
+        try:
+            _nft(_table(address, udp, tcp))
+            return
+        except (NftError, NotSupported):
+            if backend == "nftables":
+                raise
+    _restore(_chain(address, udp, tcp))
+
+
+def installed(address: str, udp: int, tcp: int) -> bool:
+    """Whether the redirect to exactly these ports is there, in one way or the other."""
+    return _in_nft(address, {udp, tcp}) or _in_iptables(address, udp, tcp)
+
+
+def remove() -> None:
+    """Take it away; what is not there is passed over."""
+    try:
+        _nft(f"add table ip {TABLE}\ndelete table ip {TABLE}\n")
+    except (NftError, NotSupported):
+        pass  # this kernel has no nftables: it was iptables
+    if _saved(f":{CHAIN} "):
+        _restore(f"*nat\n-D OUTPUT -j {CHAIN}\n-F {CHAIN}\n-X {CHAIN}\nCOMMIT\n")
+
+
+# -- nftables ------------------------------------------------------------------------------------------------------------
+
+
+def _table(address: str, udp: int, tcp: int) -> str:
+    rules = "".join(
+        f"add rule ip {TABLE} output ip daddr {address} {proto} dport 53 dnat to {address}:{port}\n"
+        for proto, port in (("udp", udp), ("tcp", tcp))
+    )
+    return (
+        f"add table ip {TABLE}\ndelete table ip {TABLE}\nadd table ip {TABLE}\n"
+        f"add chain ip {TABLE} output {{ type nat hook output priority -100; }}\n{rules}"
+    )
+
+
+def _nft(commands: str) -> None:
+    ruleset = Nft()
+    try:
+        ruleset.run(commands)
+    finally:
+        ruleset.close()
+
+
+def _in_nft(address: str, ports: set[int]) -> bool:
+    try:
+        ruleset = Nft()
+    except NotSupported:
+        return False
+    try:
+        listed = ruleset.list(f"list table ip {TABLE}")
+    except NftError:
+        return False
+    finally:
+        ruleset.close()
+    targets = [
+        expression["dnat"]
+        for one in listed
+        for expression in one.get("rule", {}).get("expr", ())
+        if isinstance(expression, dict) and "dnat" in expression
+    ]
+    return {target["port"] for target in targets if target["addr"] == address} == ports
+
+
+# -- iptables ------------------------------------------------------------------------------------------------------------
+
+
+def _chain(address: str, udp: int, tcp: int) -> str:
+    """A chain that is declared is emptied; the jump is there once."""
+    jump = "" if _saved(f"-A OUTPUT -j {CHAIN}") else f"-A OUTPUT -j {CHAIN}\n"
+    rules = "".join(f"{_rule(address, proto, port)}\n" for proto, port in (("udp", udp), ("tcp", tcp)))
+    return f"*nat\n:{CHAIN} - [0:0]\n{rules}{jump}COMMIT\n"
+
+
+def _rule(address: str, proto: str, port: int) -> str:
+    """As iptables-save writes it."""
+    return f"-A {CHAIN} -d {address}/32 -p {proto} -m {proto} --dport 53 -j DNAT --to-destination {address}:{port}"
+
+
+def _in_iptables(address: str, udp: int, tcp: int) -> bool:
+    wanted = (f"-A OUTPUT -j {CHAIN}", _rule(address, "udp", udp), _rule(address, "tcp", tcp))
+    lines = _save().splitlines()
+    return all(line in lines for line in wanted)
+
+
+def _saved(beginning: str) -> bool:
+    return any(line.startswith(beginning) for line in _save().splitlines())
+
+
+def _save() -> str:
+    program = legacy_program(4, "save")
+    if program is None or not _uses_iptables():
+        return ""
+    done = subprocess.run([program, "-t", "nat"], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _uses_iptables() -> bool:
+    """Whether this namespace has a legacy nat table: to look without knowing would make one, in every sandbox."""
+    try:
+        with open("/proc/thread-self/net/ip_tables_names", encoding="ascii") as names:
+            return "nat" in names.read().split()
+    except OSError:
+        return False
+
+
+def _restore(text: str) -> None:
+    program = legacy_program(4, "restore")
+    if program is None:
+        raise NotSupported(
+            "a sandbox's name server needs nftables or iptables-legacy-restore, and neither works here",
+            hint="install nftables (libnftables) or iptables",
+        )
+    done = subprocess.run(
+        [program, "--noflush"],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+        env={
+            **os.environ,
+            "XTABLES_LOCKFILE": "/dev/null",
+        },  # the lock is for the host's rules; nobody else writes these
+    )
+    if done.returncode:
+        raise OSError(0, f"iptables-restore: {done.stderr.strip()}")
