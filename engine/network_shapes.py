@@ -81,6 +81,19 @@ def statistics_shape(network: str, endpoint: EndpointRecord, counted: LinkCounte
     }
 
 
+def status_shape(usage: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+    """``Status`` of an inspect (API 1.52): counts are of 64 bits, so a vast subnet has "at least so many"."""
+    most = (1 << 64) - 1
+    return {
+        "IPAM": {
+            "Subnets": {
+                subnet: {"IPsInUse": min(used, most), "DynamicIPsAvailable": min(free, most)}
+                for subnet, (used, free) in usage.items()
+            }
+        }
+    }
+
+
 def ipam_configs(ipam: Fields) -> list[IpamConfig]:
     return [
         IpamConfig(

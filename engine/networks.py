@@ -19,7 +19,7 @@ from .container.registry import Registry
 from .core import Core
 from .fields import Fields
 from .filters import Filters
-from .network_shapes import containers_shape, create_arguments, network_shape, statistics_shape
+from .network_shapes import containers_shape, create_arguments, network_shape, statistics_shape, status_shape
 from .options import judge
 from .plan_shapes import plan_shape
 from .versions import Version
@@ -91,6 +91,8 @@ class Networks:
         network = self._controller.network(ref)
         shape = network_shape(network.record)
         shape["Containers"] = containers_shape(e.record for e in network.endpoints())
+        if usage := network.usage():
+            shape["Status"] = status_shape(usage)
         return shape
 
     def statistics(self, ref: str = "") -> Sequence[dict[str, Any]]:

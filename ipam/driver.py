@@ -161,6 +161,10 @@ class DefaultIpam:
         for address in filter(None, last):
             _pool_of(opened, address).resume_after(address)
 
+    def usage(self, network: str) -> dict[str, tuple[int, int]]:
+        """Of each subnet: addresses that nobody can have any more, and those that can still be chosen."""
+        return {str(pool.prefix): (pool.used + pool.reserved, pool.free) for pool in self._pools.get(network, ())}
+
     def close(self, network: str) -> None:
         with self._lock:
             pools = self._pools.pop(network, ())

@@ -66,6 +66,11 @@ class Pool:
         return self._leases.used + len(self._outside)
 
     @property
+    def reserved(self) -> int:
+        """Addresses that the protocol keeps: network and broadcast address, or the routers' anycast address."""
+        return self.prefix.size - self.capacity
+
+    @property
     def free(self) -> int:
         """How many addresses the pool can still choose; with an ip_range that is less than capacity - used."""
         return self._leases.size - self._leases.used

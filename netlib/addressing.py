@@ -109,6 +109,11 @@ class Addressing:
             network.id, pools, map(_lease, endpoints), network.last, network.ipam_options
         )
 
+    def usage(self, network: NetworkRecord) -> dict[str, tuple[int, int]]:
+        """Of each subnet: how many addresses are in use or reserved, and how many can still be chosen."""
+        driver = self.driver(network.ipam_driver)
+        return driver.usage(network.id) if isinstance(driver, DefaultIpam) else {}
+
     def close(self, network: NetworkRecord) -> None:
         self.driver(network.ipam_driver).close(network.id)
 

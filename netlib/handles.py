@@ -74,6 +74,11 @@ class Network:
         """What is in the kernel for the network itself; ``str()`` of each is a line that says it."""
         return self.core.plans.network(self.record)
 
+    def usage(self) -> dict[str, tuple[int, int]]:
+        """Of each subnet: how many addresses are in use or reserved, and how many can still be chosen; nothing of an IPAM
+        driver that does not count."""
+        return self.core.addressing.usage(self.record)
+
     def endpoints(self) -> list[Endpoint]:
         with self.core.lock:
             return [Endpoint(self.core, e.id) for e in self.core.registry.endpoints_of_network(self.id)]

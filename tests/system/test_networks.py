@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ OPERATOR = (
     "configuration network can only contain network specific fields. Network operator fields like "
     "[ ingress | internal | attachable | scope ] are not supported."
 )
+SUBNET = "10.99.0.0/24"
 NOT_BOTH = "user specified configurations are not supported if the network depends on a configuration network"
 
 
@@ -258,3 +261,277 @@ def test_an_overlap_names_the_network_and_a_subnet_on_a_route_is_warned_of(host:
         clear = daemon.post("/networks/create", {"Name": "y", "IPAM": {"Config": [{"Subnet": "10.96.1.0/24"}]}})
         assert clear.body["Warning"] == ""
         subprocess.run(["ip", "link", "del", "up1"], check=True)
+
+
+# -- what can be asked for -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_dockers_clients_ask_for_all_of_it(daemon: Daemon, client: str) -> None:
+    """Several subnets of both families, each with its range, gateway and auxiliary addresses."""
+    daemon.docker(
+        "network", "create", "--driver", "bridge", "--internal", "--attachable", "--ipv6", "--scope", "local",
+        "--subnet", "10.97.0.0/24", "--ip-range", "10.97.0.128/25", "--gateway", "10.97.0.9", "--aux-address",
+        "printer=10.97.0.130", "--subnet", "fd00:97::/64", "--gateway", "fd00:97::9", "--subnet", "10.98.0.0/24",
+        "--ipam-driver", "default", "--ipam-opt", "com.docker.network.ipam.serial=true",
+        "-o", "com.docker.network.bridge.name=br97", "-o", "com.docker.network.bridge.enable_icc=false", "--label", "a=b",
+        "mine", program=client,
+    )  # fmt: skip
+    shown = json.loads(daemon.docker("network", "inspect", "mine", program=client).stdout)[0]
+    shown["IPAM"]["Config"].sort(key=lambda config: config["Subnet"])  # Docker's client sends them in any order
+    assert shown["IPAM"] == {
+        "Driver": "default",
+        "Options": {"com.docker.network.ipam.serial": "true"},
+        "Config": [
+            {"Subnet": "10.97.0.0/24", "IPRange": "10.97.0.128/25", "Gateway": "10.97.0.9",
+             "AuxiliaryAddresses": {"printer": "10.97.0.130"}},
+            {"Subnet": "10.98.0.0/24", "Gateway": "10.98.0.1"},
+            {"Subnet": "fd00:97::/64", "Gateway": "fd00:97::9"},
+        ],
+    }  # fmt: skip
+    assert (shown["Internal"], shown["Attachable"], shown["EnableIPv6"], shown["Scope"]) == (True, True, True, "local")
+    assert shown["Options"]["com.docker.network.bridge.name"] == "br97"
+    assert shown["Labels"] == {"a": "b"}
+    assert "br97" in {name for _, name in socket.if_nameindex()}
+    listed = daemon.docker("network", "ls", "--filter", "name=mine", "--format", "{{.Name}} {{.Driver}} {{.Internal}}")
+    assert listed.stdout == "mine bridge true\n"
+
+
+def test_a_network_may_have_ipv6_alone(daemon: Daemon) -> None:
+    daemon.docker("network", "create", "--ipv4=false", "--ipv6", "six", program=CLIENTS[0])
+    shown = inspect(daemon, "six")
+    assert (shown["EnableIPv4"], shown["EnableIPv6"]) == (False, True)
+    (config,) = shown["IPAM"]["Config"]
+    assert config["Subnet"].startswith("fd")
+    assert config["Subnet"].endswith("/64"), "a unique local one of this host's own"
+    look = daemon.docker("run", "--rm", "--network", "six", "busybox", "ip", "-o", "addr", "show", "eth0").stdout
+    assert config["Subnet"].partition("::")[0] in look
+    assert " inet " not in look
+    both = daemon.post("/networks/create", {"Name": "x", "EnableIPv4": False, "EnableIPv6": False})
+    assert (both.status, both.body["message"]) == (400, "IPv4 or IPv6 must be enabled")
+
+
+@pytest.mark.parametrize(("subnet", "prefix"), [("0.0.0.0/26", 26), ("0.0.0.0/16", 16), ("::/96", 96)])
+def test_a_subnet_of_a_size_is_chosen_and_kept(host: Host, subnet: str, prefix: int) -> None:
+    with Daemon.running() as daemon:
+        create(daemon, "sized", EnableIPv6=True, IPAM={"Config": [{"Subnet": subnet}]})
+        chosen = [config["Subnet"] for config in inspect(daemon, "sized")["IPAM"]["Config"]]
+        assert any(text.endswith(f"/{prefix}") for text in chosen)
+        assert len(chosen) == 2, "and one of the other family"
+        daemon.terminate()
+        daemon.start()
+        assert [config["Subnet"] for config in inspect(daemon, "sized")["IPAM"]["Config"]] == chosen
+
+
+# -- addresses -------------------------------------------------------------------------------------------------------
+
+
+def box(daemon: Daemon, name: str, network: str, **ipam: str) -> tuple[int, str]:
+    """Create and start a container on *network*; the status of the start, and its address or the error."""
+    made = daemon.post(
+        "/containers/create",
+        {
+            "Image": "busybox",
+            "Cmd": ["sleep", "1000"],
+            "HostConfig": {"NetworkMode": network},
+            "NetworkingConfig": {"EndpointsConfig": {network: {"IPAMConfig": ipam or None}}},
+        },
+        name=name,
+    )
+    if made.status != 201:
+        return made.status, str(made.body["message"])
+    start = daemon.post(f"/containers/{name}/start")
+    if start.status != 204:
+        return start.status, str(start.body["message"])
+    settings = daemon.get(f"/containers/{name}/json").body["NetworkSettings"]["Networks"][network]
+    return 204, str(settings["IPAddress"] or settings["GlobalIPv6Address"])
+
+
+def test_the_next_subnet_serves_when_one_is_used_up_and_then_the_error_names_the_network(daemon: Daemon) -> None:
+    id = create(daemon, "tiny", IPAM={"Config": [{"Subnet": "10.99.0.0/30"}, {"Subnet": "10.99.1.0/30"}]})
+    assert box(daemon, "box-a", "tiny") == (204, "10.99.0.2")
+    assert box(daemon, "box-b", "tiny") == (204, "10.99.1.2")
+    status, message = box(daemon, "box-c", "tiny")
+    assert status == 500
+    assert message.endswith(f"no available IPv4 addresses on this network's address pools: tiny ({id})")
+
+
+@pytest.mark.parametrize(
+    ("subnet", "addresses"),
+    [
+        ("10.99.0.0/31", ["10.99.0.1"]),
+        ("10.99.0.0/30", ["10.99.0.2"]),
+        ("10.99.0.0/29", ["10.99.0.2", "10.99.0.3"]),
+    ],
+)
+def test_small_subnets_are_used_to_the_last_address(daemon: Daemon, subnet: str, addresses: list[str]) -> None:
+    create(daemon, "tiny", IPAM={"Config": [{"Subnet": subnet}]})
+    for number, address in enumerate(addresses):
+        assert box(daemon, f"box{number}", "tiny") == (204, address)
+
+
+def test_a_vast_subnet_costs_nothing(daemon: Daemon) -> None:
+    create(
+        daemon,
+        "vast",
+        EnableIPv6=True,
+        IPAM={"Config": [{"Subnet": "10.0.0.0/9"}, {"Subnet": "fd00:99::/48", "IPRange": "fd00:99:0:7::/64"}]},
+    )
+    assert box(daemon, "box-a", "vast", IPv4Address="10.127.255.254") == (204, "10.127.255.254")
+    networks = daemon.get("/containers/box-a/json").body["NetworkSettings"]["Networks"]
+    assert networks["vast"]["GlobalIPv6Address"] == "fd00:99:0:7::"
+
+
+@pytest.mark.parametrize(
+    ("network", "ipam", "status", "message"),
+    [
+        ("mine", {"IPv4Address": "10.5.5.5"}, 400, "no configured subnet contains IP address 10.5.5.5"),
+        ("mine", {"IPv4Address": "10.99.0.1"}, 403, "Address already in use"),
+        ("mine", {"IPv4Address": "10.99.0.20"}, 403, "Address already in use"),
+        ("mine", {"IPv4Address": "10.99.0.255"}, 403, "Address already in use"),
+        ("mine", {"IPv6Address": "fd00::5"}, 400, "no configured subnet contains IP address fd00::5"),
+        ("mine", {"IPv4Address": "nonsense"}, 400, "invalid IPv4 address: nonsense"),
+        ("bridge", {"IPv4Address": "172.17.0.9"}, 400, "user-specified IP address is supported on user-defined networks only"),
+    ],
+)  # fmt: skip
+def test_addresses_that_can_not_be_had(
+    daemon: Daemon, network: str, ipam: dict[str, str], status: int, message: str
+) -> None:
+    create(
+        daemon,
+        "mine",
+        IPAM={"Config": [{"Subnet": "10.99.0.0/24", "AuxiliaryAddresses": {"printer": "10.99.0.20"}}]},
+    )
+    found, text = box(daemon, "box-a", network, **ipam)
+    assert found == status
+    assert message in text
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"Subnet": "10.99.0.7/24"}, "invalid subnet 10.99.0.7/24: it should be 10.99.0.0/24"),
+        ({"Subnet": "nonsense"}, "invalid subnet nonsense: invalid CIDR block notation"),
+        (
+            {"Subnet": SUBNET, "IPRange": "10.98.0.0/25"},
+            "invalid ip-range 10.98.0.0/25: parent subnet 10.99.0.0/24 doesn't contain ip-range",
+        ),
+        (
+            {"Subnet": SUBNET, "IPRange": "10.99.0.0/16"},
+            "invalid ip-range 10.99.0.0/16: CIDR block is bigger than its parent subnet 10.99.0.0/24",
+        ),
+        (
+            {"Subnet": SUBNET, "Gateway": "10.98.0.1"},
+            "invalid gateway 10.98.0.1: parent subnet 10.99.0.0/24 doesn't contain this address",
+        ),
+        ({"Subnet": SUBNET, "Gateway": "fd00::1"}, "invalid gateway fd00::1: parent subnet is an IPv4 block"),
+        (
+            {"Subnet": SUBNET, "AuxiliaryAddresses": {"a": "10.98.0.1"}},
+            "invalid auxiliary address a: parent subnet 10.99.0.0/24 doesn't contain this address",
+        ),
+    ],
+)
+def test_subnets_that_do_not_fit_are_refused_with_every_finding(
+    daemon: Daemon, config: dict[str, Any], message: str
+) -> None:
+    reply = daemon.post("/networks/create", {"Name": "x", "IPAM": {"Config": [config, {"Gateway": "1"}]}})
+    assert reply.status == 400
+    assert reply.body["message"].startswith(f"invalid network config:\n* {message}\n")
+    assert reply.body["message"].count("\n* ") == 2
+
+
+# -- looking ---------------------------------------------------------------------------------------------------------
+
+
+def test_list_filters(daemon: Daemon) -> None:
+    id = create(daemon, "front", Labels={"tier": "web"})
+    create(daemon, "back")
+    box(daemon, "box-a", "front")
+    assert names(daemon, driver=["bridge"]) == ["back", "bridge", "front"]
+    assert names(daemon, driver=["null", "host"]) == ["host", "none"]
+    assert names(daemon, name=["fr"]) == ["front"]
+    assert names(daemon, id=[id[:20]]) == ["front"]
+    assert names(daemon, label=["tier"]) == names(daemon, label=["tier=web"]) == ["front"]
+    assert names(daemon, label=["tier=db"]) == []
+    assert names(daemon, scope=["local"]) == ["back", "bridge", "front", "host", "none"]
+    assert names(daemon, scope=["swarm"]) == []
+    assert names(daemon, type=["custom"]) == ["back", "front"]
+    assert names(daemon, type=["builtin"]) == ["bridge", "host", "none"]
+    assert names(daemon, dangling=["true"]) == ["back"]
+    assert names(daemon, dangling=["false"]) == ["front"]
+    for filters, message in (
+        ({"nosuch": ["1"]}, "invalid filter 'nosuch'"),
+        ({"type": ["neither"]}, "invalid filter: 'type'='neither'"),
+        ({"dangling": ["maybe"]}, "invalid filter 'dangling=[maybe]'"),
+    ):
+        reply = daemon.get("/networks", filters=json.dumps(filters))
+        assert (reply.status, reply.body["message"].replace("'maybe'", "maybe")) == (400, message)
+
+
+def test_inspect_shows_those_that_run_and_how_many_addresses_are_left(daemon: Daemon) -> None:
+    create(daemon, "mine", IPAM={"Config": [{"Subnet": "10.99.0.0/24", "IPRange": "10.99.0.128/25"}]})
+    box(daemon, "box-a", "mine", IPv4Address="10.99.0.5")
+    box(daemon, "box-b", "mine")
+    assert {one["Name"] for one in inspect(daemon, "mine")["Containers"].values()} == {"box-a", "box-b"}
+    assert inspect(daemon, "mine")["Status"] == {
+        "IPAM": {"Subnets": {"10.99.0.0/24": {"IPsInUse": 5, "DynamicIPsAvailable": 126}}}
+    }
+    daemon.post("/containers/box-a/stop", t=0)
+    daemon.post("/containers/box-b/stop", t=0)
+    assert inspect(daemon, "mine")["Containers"] == {}
+
+
+def test_prune_removes_what_nobody_uses_and_its_filters_choose(daemon: Daemon) -> None:
+    create(daemon, "used")
+    create(daemon, "keep", Labels={"keep": "1"})
+    create(daemon, "gone", Labels={"tier": "web"})
+    daemon.post("/containers/create", {"Image": "busybox", "HostConfig": {"NetworkMode": "used"}}, name="box-a")
+
+    def prune(**filters: list[str]) -> list[str]:
+        reply = daemon.post("/networks/prune", filters=filters)
+        assert reply.status == 200, reply
+        return sorted(reply.body["NetworksDeleted"] or [])
+
+    assert prune(until=["1h"]) == []
+    assert prune(label=["tier=db"]) == []
+    assert prune(**{"label!": ["keep"]}) == ["gone"]
+    assert prune() == ["keep"]
+    assert names(daemon) == ["bridge", "host", "none", "used"]
+    assert daemon.post("/networks/prune", filters={"name": ["x"]}).status == 400
+
+
+def test_events_name_the_networks_driver_also_of_one_that_is_gone(daemon: Daemon) -> None:
+    since = time.time()
+    id = create(daemon, "mine")
+    box(daemon, "box-a", "mine")
+    daemon.delete("/containers/box-a", force=1)
+    daemon.delete("/networks/mine")
+    daemon.post("/networks/prune")
+    filters = json.dumps({"type": ["network"]})
+    text = daemon.get("/events", since=f"{since:.9f}", until=f"{time.time():.9f}", filters=filters).body
+    events = [json.loads(line) for line in str(text).splitlines()] if isinstance(text, str) else [text]
+    assert [event["Action"] for event in events] == ["create", "connect", "disconnect", "destroy", "prune"]
+    assert {event["Actor"]["ID"] for event in events[:4]} == {id}
+    assert all(event["Actor"]["Attributes"]["type"] == "bridge" for event in events[:4])
+    assert events[4]["Actor"] == {"ID": "", "Attributes": {"reclaimed": "0"}}
+
+
+def test_the_predefined_networks_stay(host: Host) -> None:
+    with Daemon.running() as daemon:
+        before = {network["Name"]: network["Id"] for network in daemon.get("/networks").body}
+        for name in ("bridge", "host", "none"):
+            refused = daemon.delete(f"/networks/{name}")
+            assert (refused.status, refused.body["message"]) == (
+                403,
+                f"{name} is a pre-defined network and cannot be removed",
+            )
+            made = daemon.post("/networks/create", {"Name": name})
+            assert (made.status, made.body["message"]) == (
+                403,
+                f"operation is not permitted on predefined {name} network",
+            )
+        daemon.terminate()
+        daemon.start()
+        assert {network["Name"]: network["Id"] for network in daemon.get("/networks").body} == before
+        drivers = {network["Name"]: network["Driver"] for network in daemon.get("/networks").body}
+        assert drivers == {"bridge": "bridge", "host": "host", "none": "null"}
