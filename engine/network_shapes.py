@@ -56,7 +56,7 @@ def _ipam_shape(config: IpamConfig) -> dict[str, Any]:
 def containers_shape(endpoints: Iterable[EndpointRecord]) -> dict[str, Any]:
     """``Containers`` of an inspect: the joined endpoints, by their sandbox, which has the container's id."""
     return {
-        endpoint.sandbox or f"ep-{endpoint.id}": {
+        endpoint.sandbox: {
             "Name": endpoint.name,
             "EndpointID": endpoint.id,
             "MacAddress": endpoint.mac,
@@ -64,6 +64,7 @@ def containers_shape(endpoints: Iterable[EndpointRecord]) -> dict[str, Any]:
             "IPv6Address": endpoint.address6,
         }
         for endpoint in endpoints
+        if endpoint.sandbox
     }
 
 

@@ -74,7 +74,7 @@ class Networks:
             except NotFound:
                 continue  # deleted since it was listed
             builtin = record.name in PREDEFINED
-            if dangling is not None and (builtin or dangling == bool(network.endpoints())):
+            if dangling is not None and (builtin or dangling == _is_used(network)):
                 continue
             if (
                 filters.exact("driver", record.driver)
@@ -135,6 +135,7 @@ class Networks:
             raise Forbidden(
                 f"{name} is a pre-defined network and cannot be removed", hint="bridge, host and none are always there"
             )
+        self._attachments.release_kept(network, self._registry.all())
         network.delete()
         self._core.publish_network("destroy", name, record.id, driver=record.driver)
 
@@ -248,7 +249,7 @@ class Networks:
                         or record.created > before
                     ):
                         continue
-                    if filters.labels(record.labels) and filters.not_labels(record.labels) and not network.endpoints():
+                    if filters.labels(record.labels) and filters.not_labels(record.labels) and not _is_used(network):
                         self.remove(record.id)
                         removed.append(record.name)
                 except PynetError:
@@ -257,3 +258,8 @@ class Networks:
             return {"NetworksDeleted": removed or None}
         finally:
             self._pruning.release()
+
+
+def _is_used(network: Network) -> bool:
+    """Whether a container that runs is on it."""
+    return any(endpoint.record.sandbox for endpoint in network.endpoints())

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..ipam.driver import Wanted
+from ..ipam.errors import AddressInUse
 from . import shaping
 from .core import Core
 from .decisions import decide_link_local, decide_mac, decide_sysctls, stable_mac
@@ -62,11 +63,23 @@ def reserve_endpoint(
     core.registry.check_name(record)
     known = stable_mac(network.id, name) if core.addressing.needs_wire(network) else ""
     wanted = Wanted(record.id, ip, ip6, decide_mac(mac, "") if mac else known, name, segment(driver, network))
-    lease = core.addressing.lease(network, wanted)
+    try:
+        lease = core.addressing.lease(network, wanted)
+    except AddressInUse as error:
+        _name_address_holder(core, network, error)
+        raise
     record = replace(record, address=lease.address, address6=lease.address6, lease=dict(lease.data))
     if record.addresses and driver.own_mac:
         record = replace(record, mac=wanted.mac or decide_mac("", record.address))
     return record
+
+
+def _name_address_holder(core: Core, network: NetworkRecord, error: AddressInUse) -> None:
+    for endpoint in core.registry.endpoints_of_network(network.id):
+        if error.address in (endpoint.ip, endpoint.ip6):
+            resting = "" if endpoint.sandbox else ", and keeps it while it is stopped"
+            error.hint = f"{endpoint.name} has it{resting}; choose another address, or give none"
+            return
 
 
 def reserve_ports(

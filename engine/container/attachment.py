@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...netlib import shaping
 from ...netlib.applier import Attempts
+from ...netlib.decisions import decide_link_local, decide_mac, decide_sysctls
 from ...netlib.errors import (
     Conflict,
     Forbidden,
@@ -87,7 +88,7 @@ class ContainerNetworks:
 
         The record's ``networks`` then name the endpoints.  On failure nothing is left.
         """
-        self.detach(container)  # what a crash left between a start and its end
+        self.rest(container)  # what a crash left between a start and its end
         try:
             sandbox = self.controller.create_sandbox(container.id, host=container.network_mode == "host")
             for name in list(container.networks):
@@ -106,15 +107,21 @@ class ContainerNetworks:
 
     def _undo(self, container: Container) -> None:
         try:
-            self.detach(container)
+            self.rest(container)
         except (PynetError, OSError, sqlite3.Error):
             pass  # the first error is the one to tell; repair removes what stayed
 
     def detach(self, container: Container) -> None:
-        """Take everything down.  Nothing happens when there is nothing.
+        """Take everything down.  Nothing happens when there is nothing."""
+        self._take_down(container, kept=False)
 
-        Errors come at the end: a forwarder that is away must not keep the addresses from being given back.
-        """
+    def rest(self, container: Container) -> None:
+        """Take everything down but the endpoints whose addresses were asked for by value: nobody else gets these while the
+        container is stopped, and it can start again."""
+        self._take_down(container, kept=True)
+
+    def _take_down(self, container: Container, *, kept: bool) -> None:
+        """Errors come at the end: a forwarder that is away must not keep the addresses from being given back."""
         attempt = Attempts(f"could not remove all of the network of {container.name}")
         sandbox = self.controller.registry.sandboxes.get(container.id)
         joined = self._sandbox_endpoints(container.id)
@@ -122,10 +129,11 @@ class ContainerNetworks:
             attempt(self.controller.sandbox(container.id).delete)
         endpoints = {e.id: e for e in joined}
         for entry in container.networks.values():
-            known = entry.get("endpoint_id", "")
-            if known and known not in endpoints and known in self.controller.registry.endpoints:
-                endpoints[known] = self.controller.endpoint(known)
-            entry["endpoint_id"] = ""
+            endpoints |= {endpoint.id: endpoint for endpoint in self._endpoints_of(entry)}
+            entry["endpoint_id"] = entry["kept_id"] = ""
+            for endpoint in self._kept(entry, endpoints) if kept else ():
+                entry["kept_id"] = endpoint.id
+                del endpoints[endpoint.id]
         for endpoint in endpoints.values():
             attempt(endpoint.delete)
         attempt.finish()
@@ -196,8 +204,7 @@ class ContainerNetworks:
     def forget(self, container: Container, names: Iterable[str]) -> None:
         """Undo ``connect``: off the record, out of the sandbox; what can not be undone now is left to ``repair``."""
         for name in names:
-            endpoint = self.endpoint(container.networks.pop(name))
-            if endpoint is not None:
+            for endpoint in self._endpoints_of(container.networks.pop(name)):
                 try:
                     endpoint.delete()
                 except (PynetError, OSError):
@@ -209,9 +216,8 @@ class ContainerNetworks:
         entry = container.networks.get(network_name)
         if entry is None:
             raise _not_connected(container, network_name)
-        endpoint = self.endpoint(entry) if container.running else None
         del container.networks[network_name]
-        if endpoint is not None:
+        for endpoint in self._endpoints_of(entry):
             endpoint.delete()
 
     def limit(self, container: Container, network_name: str, options: Mapping[str, str]) -> None:
@@ -233,7 +239,7 @@ class ContainerNetworks:
         entry = container.networks[name]
         network = self._resolve(name, entry)
         wanted = _attachment(container.name, network, entry["settings"])
-        endpoint = network.create_endpoint(
+        endpoint = self._take_kept(entry, network, wanted) or network.create_endpoint(
             wanted.name,
             ip=wanted.ip,
             ip6=wanted.ip6,
@@ -246,6 +252,40 @@ class ContainerNetworks:
         )
         entry["network_id"], entry["endpoint_id"] = network.id, endpoint.id
         endpoint.join(sandbox, ifname=wanted.ifname)
+
+    def _take_kept(self, entry: dict[str, Any], network: Network, wanted: Attachment) -> Endpoint | None:
+        """The endpoint that was kept while the container was stopped, if it is as it would be made now."""
+        id = entry.get("kept_id", "")
+        entry["kept_id"] = ""
+        if not id or id not in self.controller.registry.endpoints:
+            return None
+        endpoint = self.controller.endpoint(id)
+        record = endpoint.record
+        same = (
+            record.network == network.id
+            and record.name == wanted.name
+            and record.static == tuple(address for address in (wanted.ip, wanted.ip6) if address)
+            and (record.mac == decide_mac(wanted.mac, "") if wanted.mac else True)
+            and record.link_local == decide_link_local(wanted.link_local)
+            and record.sysctls == decide_sysctls(wanted.sysctls)
+            and record.aliases == tuple(wanted.aliases)
+            and record.gw_priority == wanted.gw_priority
+            and record.options == dict(wanted.options)
+        )
+        if not same:
+            endpoint.delete()
+        return endpoint if same else None
+
+    def release_kept(self, network: Network, containers: Iterable[Container]) -> None:
+        """Give back what stopped containers kept of a network, which can be removed then; nothing while anybody is on it."""
+        if any(endpoint.record.sandbox for endpoint in network.endpoints()):
+            return
+        for container in containers:
+            for entry in list(container.networks.values()):
+                if entry["network_id"] == network.id and self._endpoints_of(entry):
+                    with container.lock:
+                        for endpoint in [] if container.running else self._endpoints_of(entry):
+                            endpoint.delete()
 
     def _resolve(self, name: str, entry: Mapping[str, Any]) -> Network:
         """By the id that was found last, else by name: a network that was made anew under its name is the same to users."""
@@ -287,8 +327,18 @@ class ContainerNetworks:
 
     def endpoint(self, entry: Mapping[str, Any]) -> Endpoint | None:
         """The live endpoint of one of a container's ``networks``, or None."""
-        id = entry.get("endpoint_id", "")
-        return self.controller.endpoint(id) if id and id in self.controller.registry.endpoints else None
+        record = self.controller.registry.endpoints.get(entry.get("endpoint_id", ""))
+        return self.controller.endpoint(record.id) if record is not None and record.sandbox else None
+
+    def _endpoints_of(self, entry: Mapping[str, Any]) -> list[Endpoint]:
+        """Those that an entry names, live or kept."""
+        ids = dict.fromkeys((entry.get("endpoint_id", ""), entry.get("kept_id", "")))
+        return [self.controller.endpoint(id) for id in ids if id in self.controller.registry.endpoints]
+
+    def _kept(self, entry: Mapping[str, Any], endpoints: Mapping[str, Endpoint]) -> list[Endpoint]:
+        """Of these, the one of the entry's network that has addresses which were asked for."""
+        found = [one for one in endpoints.values() if one.record.network == entry["network_id"] and one.record.static]
+        return found[:1]
 
     def addresses(self, container: Container) -> list[tuple[str, str]]:
         """Every address in the sandbox, without prefix length: (id of its network, address)."""

@@ -112,7 +112,8 @@ class HostFiles:
 
     def endpoints_on(self, network_id: str) -> list[EndpointRecord]:
         registry = self._controller.registry
-        return registry.endpoints_of_network(network_id) if network_id in registry.networks else []
+        known = registry.endpoints_of_network(network_id) if network_id in registry.networks else []
+        return [endpoint for endpoint in known if endpoint.sandbox]
 
     def _write(self, container: Container, blocks: _Blocks) -> None:
         directory = self._registry.directory(container)

@@ -62,7 +62,8 @@ class State:
 class Container:
     """One container.  ``networks`` maps a network's name to what was asked for there and what came of it:
 
-    {"settings": EndpointSettings of the request, "network_id": str, "endpoint_id": str}
+    {"settings": EndpointSettings of the request, "network_id": str, "endpoint_id": str,
+     "kept_id": str, of the endpoint that keeps a stopped container's static addresses; missing in older stores}
     """
 
     id: str

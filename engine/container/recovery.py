@@ -106,7 +106,8 @@ class Recovery:
                 if gone:
                     self._networks.forget(container, gone)
                     self._registry.save(container)
-        named = {entry["endpoint_id"] for one in self._registry.all() for entry in one.networks.values()}
+        entries = [entry for one in self._registry.all() for entry in one.networks.values()]
+        named = {entry.get(key, "") for entry in entries for key in ("endpoint_id", "kept_id")}
         for id in list(registry.endpoints):
             if id not in named:
                 log.warning("endpoint %s is no container's: it is removed", id[:12])

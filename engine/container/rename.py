@@ -41,8 +41,8 @@ def rename(core: Core, registry: Registry, hosts: HostFiles, ref: str, new: str)
 def _rename_endpoints(core: Core, container: Container, name: str) -> None:
     """They are called as the container is: a new one with its old name can come onto the same networks."""
     for entry in container.networks.values():
-        if entry["endpoint_id"]:
+        for id in filter(None, (entry["endpoint_id"], entry.get("kept_id", ""))):
             try:
-                core.controller.endpoint(entry["endpoint_id"]).rename(name)
+                core.controller.endpoint(id).rename(name)
             except NotFound:
                 continue  # it ends just now

@@ -535,3 +535,54 @@ def test_the_predefined_networks_stay(host: Host) -> None:
         assert {network["Name"]: network["Id"] for network in daemon.get("/networks").body} == before
         drivers = {network["Name"]: network["Driver"] for network in daemon.get("/networks").body}
         assert drivers == {"bridge": "bridge", "host": "host", "none": "null"}
+
+
+# -- static addresses of containers that are stopped ------------------------------------------------------------------
+
+
+def test_a_stopped_container_keeps_the_address_that_it_was_given(daemon: Daemon) -> None:
+    create(daemon, "mine", IPAM={"Config": [{"Subnet": "10.99.0.0/24"}]})
+    box(daemon, "one", "mine", IPv4Address="10.99.0.2")
+    assert daemon.post("/containers/one/stop", t=0).status == 204
+    assert daemon.get("/containers/one/json").body["NetworkSettings"]["Networks"]["mine"]["IPAddress"] == ""
+    assert inspect(daemon, "mine")["Containers"] == {}
+    assert names(daemon, dangling=["true"]) == ["mine"]
+    assert box(daemon, "two", "mine") == (204, "10.99.0.3"), "not the first free one"
+    assert "one" not in daemon.docker("exec", "two", "cat", "/etc/hosts").stdout.split()
+    status, message = box(daemon, "three", "mine", IPv4Address="10.99.0.2")
+    assert (status, message.rpartition(": ")[2]) == (403, "Address already in use")
+    assert "one has it" in daemon.post("/containers/three/start").body["hint"]
+
+    daemon.terminate()
+    daemon.start()
+    assert daemon.post("/containers/three/start").status == 403, "also after a restart of the engine"
+    assert daemon.post("/containers/one/rename", name="eins").status == 204
+    assert daemon.post("/containers/eins/start").status == 204
+    again = daemon.get("/containers/eins/json").body["NetworkSettings"]["Networks"]["mine"]
+    assert again["IPAddress"] == "10.99.0.2"
+    daemon.docker("exec", "two", "ping", "-c", "1", "-W", "2", "eins")
+
+
+@pytest.mark.parametrize("way", ["rm", "disconnect", "network rm"])
+def test_what_a_stopped_container_kept_goes_with_it(daemon: Daemon, way: str) -> None:
+    body = {"Config": [{"Subnet": "10.99.0.0/24"}]}
+    create(daemon, "mine", IPAM=body)
+    box(daemon, "one", "mine", IPv4Address="10.99.0.2")
+    daemon.post("/containers/one/stop", t=0)
+    if way == "rm":
+        assert daemon.delete("/containers/one").status == 204
+    elif way == "disconnect":
+        assert daemon.post("/networks/mine/disconnect", {"Container": "one"}).status == 200
+    else:
+        assert daemon.delete("/networks/mine").status == 204
+        create(daemon, "mine", IPAM=body)
+    assert box(daemon, "two", "mine", IPv4Address="10.99.0.2") == (204, "10.99.0.2")
+
+
+def test_a_network_that_somebody_is_on_is_not_removed_and_what_was_kept_stays(daemon: Daemon) -> None:
+    create(daemon, "mine", IPAM={"Config": [{"Subnet": "10.99.0.0/24"}]})
+    box(daemon, "one", "mine", IPv4Address="10.99.0.2")
+    box(daemon, "two", "mine")
+    daemon.post("/containers/one/stop", t=0)
+    assert daemon.delete("/networks/mine").status == 403
+    assert box(daemon, "three", "mine", IPv4Address="10.99.0.2")[0] == 403
