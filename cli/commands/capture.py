@@ -8,8 +8,11 @@ Only whole blocks are written, so what is there is a file that can be read, howe
 from __future__ import annotations
 
 import os
+import select
+import stat
 import struct
 import sys
+import threading
 
 from ...netlib.errors import InvalidArgument, PynetError
 from ..client import Client, quote
@@ -19,6 +22,8 @@ from ..streams import write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket as Socket
+
     from ..parser import Arguments, Parser, Run
 
 _STATISTICS, _PACKET = 5, 6  # netlib/pcapng.py writes them
@@ -52,6 +57,7 @@ def run(args: Arguments) -> int:
     response = Client(args.settings).stream("GET", where, {k: v for k, v in query.items() if v}, extra=extra)
     fd = 1 if args.write == "-" else os.open(args.write, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     blocks = Blocks()
+    _end_with_reader(fd, response.connection.sock)
     print("capturing; Ctrl-C ends it", file=sys.stderr)
     lost: PynetError | None = None
     try:
@@ -62,14 +68,38 @@ def run(args: Arguments) -> int:
         pass
     except PynetError as error:
         lost = error  # what came so far is in the file, and counted
-    finally:
-        if fd != 1:
-            os.close(fd)
+    reader_left = _left(fd)
+    if fd != 1:
+        os.close(fd)
     packets = "1 packet" if blocks.packets == 1 else f"{blocks.packets} packets"
     print(f"{packets} captured, {blocks.dropped} dropped by the kernel", file=sys.stderr)
+    if reader_left:
+        raise BrokenPipeError
     if lost is not None:
         raise lost
     return 0
+
+
+def _left(fd: int, wait: int = 0) -> bool:
+    """Whether the reader of a pipe has gone; after *wait* milliseconds at most, -1 when it goes."""
+    poll = select.poll()
+    poll.register(fd, 0)  # POLLERR is always told
+    return any(events & select.POLLERR for _, events in poll.poll(wait))
+
+
+def _end_with_reader(fd: int, engine: Socket) -> None:
+    """End the stream when the reader of our output leaves (`| head -c 100`): a write would tell with the next packet alone."""
+    if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+        return
+
+    def watch() -> None:
+        if _left(fd, -1):
+            try:
+                engine.shutdown(2)  # SHUT_RDWR
+            except OSError:
+                pass  # it is over already
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class Blocks:

@@ -76,7 +76,10 @@ class PacketSocket:
         # sock_fprog: a length and a pointer, with the machine's own alignment
         prog = struct.pack("@HP", len(program) // _INSTRUCTION.size, ctypes.addressof(code))
         self.sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, prog)
-        self.sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
+        try:
+            self.sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
+        except PermissionError:  # root of a user namespace alone: what net.core.rmem_max allows (socket(7))
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
         self.sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self.sock.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
         self.sock.bind((self.ifname, ETH_P_ALL))

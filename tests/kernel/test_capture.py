@@ -5,6 +5,8 @@ from __future__ import annotations
 import select
 import socket
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -240,3 +242,23 @@ def test_what_is_wrong_is_refused_and_leaves_nothing(controller: Controller, joi
         alone.capture()
     with pytest.raises(InvalidArgument, match="host's own namespace"):
         controller.create_sandbox("host", host=True).capture()
+
+
+IN_A_USER_NAMESPACE = """
+from pynet.netlib.kernel.packets import PacketSocket, accept
+from pynet.plugins.isolation import loopback_up
+loopback_up()
+one = PacketSocket("lo")
+one.listen(accept(100), 100)
+one.close()
+print("heard")
+"""
+
+
+def test_root_of_a_user_namespace_captures_with_the_buffer_that_it_may_have() -> None:
+    """pynet playground is such a place: SO_RCVBUFFORCE is the machine's root's."""
+    command = ["unshare", "--user", "--map-root-user", "--net", sys.executable, "-I", "-c", IN_A_USER_NAMESPACE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if done.stderr.startswith("unshare:"):
+        pytest.skip(done.stderr.strip())
+    assert (done.stdout, done.stderr) == ("heard\n", "")

@@ -153,6 +153,14 @@ def test_control_c_ends_a_capture_cleanly(web: Daemon) -> None:
         assert time.monotonic() < deadline, "the engine captures on"
 
 
+def test_a_capture_ends_when_its_reader_leaves_though_nothing_passes(web: Daemon) -> None:
+    with capturing(web, "-i", "lo", "web") as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        process.stdout = None
+        assert process.wait(PATIENCE) == 141
+
+
 def polls(pid: int) -> int:
     """How many epoll descriptors a process has: each capture has one."""
     found = 0
