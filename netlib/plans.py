@@ -209,7 +209,7 @@ class Plans:
                 for port in room.sandbox.ports:
                     if version in publishing.routed and is_loopback(port.host_ip):
                         continue  # for this host alone, which reaches every container
-                    if port.host_ip in UNSPECIFIED or _version(port.host_ip) == version:
+                    if _version(port.host_ip) == version:
                         rules[PortRule(port.proto, "", 0, address, port.container_port, publishing.interface)] = None
         return list(rules)
 

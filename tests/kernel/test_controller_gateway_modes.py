@@ -15,7 +15,7 @@ from pynet.netlib.model import IpamConfig
 from pynet.netlib.ports.portspec import parse_publish
 from pynet.plugins.testhost import Host, Lan
 
-from support.netlib import call_in
+from support.netlib import call_in, inside_of
 from support.ping import ping
 
 SILENCE = 0.25
@@ -82,6 +82,36 @@ def test_two_containers_of_a_routed_network_publish_the_same_port(controller: Co
     sandboxes[1].unpublish()
     with serve(controller, sandboxes[1]) as second:
         assert not is_reached(lan, second, "fd00:1::3", timeout=SILENCE)
+
+
+def test_a_udp_flow_to_a_routed_port_ends_with_it(controller: Controller, lan: Lan) -> None:
+    """An established flow would go on being let in: it is forgotten with the port, and nobody else's."""
+    routed = network(controller, lan, {OPTION.format(version): "routed" for version in (4, 6)})
+    sandbox = joined(controller, routed)
+    sandbox.publish([*parse_publish("8080:80/udp"), *parse_publish("8081:81/udp")])
+    with inside_of(controller, sandbox) as inside:
+        for family, server_address in ((socket.AF_INET, "10.1.0.2"), (socket.AF_INET6, "fd00:1::2")):
+            version = 4 if family == socket.AF_INET else 6
+            with (
+                inside.socket(family, socket.SOCK_DGRAM) as first,
+                inside.socket(family, socket.SOCK_DGRAM) as second,
+                lan.socket(family, socket.SOCK_DGRAM) as client,
+            ):
+                for server, port in ((first, 80), (second, 81)):
+                    server.bind((server_address, port))
+                    server.settimeout(5)
+                    client.sendto(b"one", (server_address, port))
+                    _, peer = server.recvfrom(16)
+                    server.sendto(b"answer", peer)
+                    assert client.recv(16) == b"answer"
+                gone = [p for p in sandbox.ports if p.container_port == 80 and (":" in p.host_ip) == (version == 6)]
+                sandbox.unpublish(gone)
+                for port in (80, 81):
+                    client.sendto(b"two", (server_address, port))
+                assert second.recv(16) == b"two"
+                first.settimeout(SILENCE)
+                with pytest.raises(TimeoutError):
+                    first.recv(16)
 
 
 def test_what_is_open_is_open_after_a_restart_and_after_a_repair(
