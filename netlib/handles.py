@@ -70,6 +70,14 @@ class Network:
         """Name of its bridge on the host; "" when its driver makes none."""
         return next((resource.name for resource in self.plan() if isinstance(resource, Bridge)), "")
 
+    @property
+    def routed(self) -> frozenset[int]:
+        """IP versions in which published ports are open at the container's own address, and no host port leads there."""
+        record = self.record
+        publishing = self.driver.publishing(record, EndpointRecord(id="", name="", network=record.id))
+        has = {version for version, own in ((4, record.ipv4), (6, record.ipv6)) if own}
+        return publishing.routed & has if publishing is not None else frozenset()
+
     def plan(self) -> list[Resource]:
         """What is in the kernel for the network itself; ``str()`` of each is a line that says it."""
         return self.core.plans.network(self.record)

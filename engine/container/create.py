@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...netlib.errors import InvalidArgument, NotFound
+from ...netlib.errors import InvalidArgument, NotFound, PynetError
 from ...netlib.ports.portspec import PortBinding
 from ...runtime.images.model import Image
 from ...runtime.images.store import ImageStore
@@ -156,6 +156,8 @@ class Create:
         warnings = discarded_limits(design.host.config, self._core.limit_controllers)
         if design.host.config["NetworkMode"] == "host" and design.host.config["PortBindings"]:
             warnings.append("Published ports are discarded when using host network mode")
+        if any(not binding.ephemeral for binding in design.bindings):
+            warnings += self._host_ports_ignored(design)
         if design.host.config["LogConfig"]["Type"] == "none":
             warnings.append(
                 "Log driver none: the output is written all the same, since attach reads it; logs does not show it"
@@ -163,6 +165,19 @@ class Create:
                 else "Log driver none: attach shows no output, since it reads what is written"
             )
         return warnings
+
+    def _host_ports_ignored(self, design: Design) -> Iterator[str]:
+        for name in design.networks:
+            try:
+                routed = self._core.controller.network(self._network_name(name)).routed
+            except PynetError:
+                continue  # a network that is not there is told of at the start
+            if routed:
+                families = " and ".join(f"IPv{version}" for version in sorted(routed))
+                yield (
+                    f"Host ports have no meaning for {families} of network {name}: it is routed, and published ports are open "
+                    "at the container's own address"
+                )
 
     def _with_default(self, networking: Any) -> Any:
         """``NetworkingConfig`` in which the network "default" has its name, where that is not bridge's."""

@@ -53,6 +53,16 @@ def test_gateway_modes_of_the_api(daemon: Daemon, lan: Lan) -> None:
     ipam = {"Config": [{"Subnet": "10.9.0.0/24"}]}
     assert create(daemon, "n", {MODE.format(4): "routed"}, IPAM=ipam)[0] == 201
     lan.run(["ip", "route", "add", "10.9.0.0/24", "via", lan.host_address])
+
+    def warnings(host_port: str) -> list[str]:
+        bindings = {"80/tcp": [{"HostPort": host_port}]}
+        body = {"Image": "busybox", "HostConfig": {"NetworkMode": "n", "PortBindings": bindings}}
+        told: list[str] = daemon.post("/containers/create", body).body["Warnings"]
+        return told
+
+    (said,) = warnings("8080")
+    assert said.startswith("Host ports have no meaning for IPv4 of network n: it is routed")
+    assert warnings("") == []
     for name in ("first", "second"):
         daemon.docker("run", "-d", "--name", name, "--network", "n", "-p", "8080:80", "busybox", *SERVE)
     settings = daemon.get("/containers/second/json").body["NetworkSettings"]
