@@ -28,6 +28,12 @@ class Macvlan(Child):
     def hardware(self) -> str:
         return self.mac
 
+    @property
+    def is_free_when_down(self) -> bool:
+        return (
+            self.mode != "passthru"
+        )  # macvlan_stop takes its address off the parent; a port in passthru mode stays taken
+
     def message(self, parent: int, netns_fd: int, group: int) -> Message:
         return stacked.new_macvlan(
             self.ifname, parent, mode=self.mode, netns_fd=netns_fd, mac=self.mac, mtu=self.mtu, group=group

@@ -55,15 +55,19 @@ def find_parent(tools: Tools, name: str, *, mtu: int = 0) -> LinkInfo:
         raise ParentNotFound(name)
     if not link.up:
         raise ParentUnusable(name, "is down", f"`ip link set {name} up` brings it up")
-    if link.master:
-        master = tools.rtnl.link(link.master)
-        of = master.name if master is not None else "another interface"
-        raise ParentUnusable(name, f"belongs to {of}", f"use {of} itself as the parent")
+    master = tools.rtnl.link(link.master) if link.master else None
+    if master is not None and _takes_frames(master):
+        raise ParentUnusable(name, f"belongs to {master.name}", f"use {master.name} itself as the parent")
     if mtu > link.mtu:
         raise InvalidArgument(
             f"MTU {mtu} is more than the {link.mtu} of parent interface {name}", hint="leave the option mtu out"
         )
     return link
+
+
+def _takes_frames(master: LinkInfo) -> bool:
+    """Whether what belongs to it can hand its frames to nobody else; a VRF only has routes of its own."""
+    return master.kind != "vrf"
 
 
 @dataclass(frozen=True)
@@ -108,9 +112,10 @@ class ParentKind(Kind[Parent]):
         """It is not ours."""
 
     def missing(self, tools: Tools, sight: Sight, wanted: Sequence[Parent]) -> Iterable[tuple[str, Parent]]:
+        taking = {link.index for link in sight.links.values() if _takes_frames(link)}
         for parent in wanted:
             link = sight.links.get(parent.name)
-            if link is None or not link.up or link.master:
+            if link is None or not link.up or link.master in taking:
                 yield parent.name, parent
 
 

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 
+from pynet.drivers.macvlan import MacvlanDriver
+from pynet.netlib.applier import StepFailed
 from pynet.netlib.controller import Controller
 from pynet.netlib.errors import Conflict, Forbidden, InvalidArgument, NotFound, NotSupported, PynetError
 from pynet.netlib.handles import Endpoint, Network
 from pynet.netlib.kernel.rtnl_messages import LinkInfo
 from pynet.netlib.kernel.stacked import new_macvlan
-from pynet.netlib.model import IpamConfig
+from pynet.netlib.kinds.kind import Kind, register
+from pynet.netlib.kinds.parent import Parent
+from pynet.netlib.kinds.resource import Resource
+from pynet.netlib.model import IpamConfig, NetworkRecord
 from pynet.netlib.ports.portspec import parse_publish
+from pynet.netlib.tools import Tools
 from pynet.plugins.testhost import Host, Lan
 
-from support.netlib import call_in, default_gateways
+from support.netlib import Watched, call_in, default_gateways
 
 LAN4 = IpamConfig("192.0.2.0/24", ip_range="192.0.2.128/26", gateway="192.0.2.2")
 LAN6 = IpamConfig("2001:db8::/64", ip_range="2001:db8::100/120", gateway="2001:db8::2")
@@ -296,6 +305,141 @@ def test_a_parent_that_can_not_carry_it_is_refused_by_name(controller: Controlle
     )
     host.rtnl.delete_link(peer)
     host.rtnl.delete_link(bridge)
+
+
+def test_a_parent_in_a_vrf_may_carry_it(controller: Controller, host: Host) -> None:
+    if not controller.tools.rtnl.has_kind("vrf"):
+        pytest.skip("this kernel has no vrf")
+    host.run(["ip", "link", "add", "red", "type", "vrf", "table", "10"])
+    near, _ = host.rtnl.add_veth("card", "cable", netns_fd=-1, master=host.rtnl.index("red"))
+    controller.create_network("lan", driver="macvlan", options={"parent": "card"})
+    assert controller.check() == []
+    host.rtnl.delete_link(near)
+    host.rtnl.delete_link("red")
+
+
+class Recording(Kind[Any]):
+    """Makes nothing, and tells what was done."""
+
+    done: ClassVar[list[str]] = []
+
+    def make(self, tools: Tools, resource: Common) -> None:
+        self.done.append("make")
+
+    def unmake(self, tools: Tools, resource: Common) -> None:
+        self.done.append("unmake")
+
+
+@dataclass(frozen=True)
+class Common(Resource):
+    """As a VLAN interface is: of several networks, and of none alone."""
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return ("common",)
+
+    @property
+    def exclusive(self) -> bool:
+        return False
+
+    @property
+    def shared(self) -> bool:
+        return True
+
+    @property
+    def title(self) -> str:
+        return "what is common"
+
+
+class Failing(MacvlanDriver):
+    """Its networks have something in common; one of a name can not be made after that."""
+
+    name = "failing"
+
+    def network_plan(self, network: NetworkRecord) -> Iterable[Resource]:
+        yield Common()
+        if network.name == "bad":
+            yield Parent("nosuch", "macvlan")
+
+
+def test_what_networks_share_goes_with_the_last_that_has_it(start_controller: Callable[..., Controller]) -> None:
+    register(Common, Recording())
+    Recording.done.clear()
+
+    def start() -> Controller:
+        controller = start_controller()
+        controller.core._drivers["failing"] = Failing()
+        return controller
+
+    controller = start()
+    one = controller.create_network("one", driver="failing")
+    with pytest.raises(NotFound, match="parent interface nosuch not found"):
+        controller.create_network("bad", driver="failing")
+    assert "unmake" not in Recording.done, "a network that could not be made takes nothing of the others along"
+    controller.create_network("two", driver="failing")
+    one.delete()
+    assert "unmake" not in Recording.done
+    controller = start()
+    controller.network("two").delete()
+    assert Recording.done.count("unmake") == 1
+    with pytest.raises(NotFound):
+        controller.create_network("bad", driver="failing")
+    assert Recording.done.count("unmake") == 2, "and what it alone has made, it takes back"
+
+
+def test_wherever_a_change_fails_nothing_is_left(
+    start_controller: Callable[..., Controller], host: Host, lan: Lan
+) -> None:
+    """Each step of a network and a join is made to fail in turn."""
+    controller = start_controller()
+    inner = controller.core.applier
+    steps = 0
+
+    def fail_at(count: int) -> None:
+        left = [count]
+
+        def before(verb: str, resource: Resource) -> None:
+            left[0] -= 1
+            if left[0] == 0 and verb == "make":
+                raise OSError(errno.EIO, "as a test wants")
+
+        controller.core.applier = Watched(inner, before)
+
+    def attempt() -> bool:
+        """Whether everything could be made; all of it is gone again at the end."""
+        network = lan_network(controller, ipv6=True, host_access="true")
+        try:
+            endpoint = network.create_endpoint("a")
+            try:
+                endpoint.join(sandbox)
+            finally:
+                controller.core.applier = inner
+                endpoint.delete()
+        finally:
+            controller.core.applier = inner
+            network.delete()
+        return True
+
+    sandbox = controller.create_sandbox("a")
+    controller.tools.reaper.settle()
+    before = host.rtnl.links(), host.rtnl.routes(4), host.rtnl.routes(6)
+    for count in range(1, 30):
+        fail_at(count)
+        try:
+            whole = attempt()
+        except StepFailed as error:
+            assert error.errno == errno.EIO
+            whole = False
+        controller.core.applier = inner
+        assert controller.check() == []
+        controller.tools.reaper.settle()
+        assert (host.rtnl.links(), host.rtnl.routes(4), host.rtnl.routes(6)) == before
+        with controller.tools.inside(sandbox.path) as inside:
+            assert [link.name for link in inside.rtnl.links()] == ["lo"]
+        if whole:
+            break
+        steps += 1
+    assert steps >= 6, "parent, host's interface, flows, interface, two routes of the host, two default routes"
 
 
 def test_options_that_make_no_sense_are_refused(controller: Controller, lan: Lan) -> None:

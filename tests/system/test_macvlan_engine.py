@@ -15,6 +15,7 @@ import pytest
 
 from pynet.plugins.testhost import Host, Lan, playing_host, playing_lan
 
+from support.dhcp import DhcpServer
 from support.engine import PATIENCE, Daemon, warm_up
 
 PAGE = "mkdir -p /www; echo a page > /www/index.html; exec httpd -f -p 80 -h /www"
@@ -183,6 +184,65 @@ def test_what_is_refused_and_how(bed: Bed, options: dict[str, str], status: int,
     ):
         reply = bed.daemon.post("/networks/create", body)
     assert reply.status == 201
+
+
+def test_containers_have_the_addresses_that_the_lans_server_gives(bed: Bed) -> None:
+    daemon = bed.daemon
+    with DhcpServer(bed.lan, ["192.0.2.100", "192.0.2.101"]) as server:
+        made = daemon.pynet(
+            "network", "create", "-d", "macvlan", "-o", "parent=eth0", "--ipam-driver", "dhcp", "office"
+        )
+        assert made.returncode == 0, made.stderr
+        shape = inspect(daemon, "office")["IPAM"]
+        assert (shape["Driver"], shape["Config"]) == ("dhcp", [])
+        serve(daemon, "--network", "office", "--name", "web")
+        assert server.next("discover").hostname == "web"
+        settings = daemon.get("/containers/web/json").body["NetworkSettings"]["Networks"]["office"]
+        assert (settings["IPAddress"], settings["IPPrefixLen"], settings["Gateway"]) == ("192.0.2.100", 24, Lan.address)
+        assert settings["MacAddress"] in server.lent
+        assert page(bed.lan, "192.0.2.100") == "a page\n"
+        daemon.pynet("restart", "-t", "0", "web")
+        assert server.next("release").client == "192.0.2.100"
+        assert server.next("discover").mac == settings["MacAddress"]
+        again = daemon.get("/containers/web/json").body["NetworkSettings"]["Networks"]["office"]
+        assert again["IPAddress"] == settings["IPAddress"]
+        daemon.pynet("rm", "-f", "web")
+        assert server.next("release").client == "192.0.2.100"
+    daemon.pynet("network", "rm", "office")
+    daemon.pynet(
+        *("network", "create", "-d", "macvlan", "-o", "parent=eth0", "--ipam-driver", "dhcp"),
+        *("--ipam-opt", "timeout=1", "office"),
+    )
+    failed = daemon.pynet("run", "--rm", "--network", "office", "busybox", "true")
+    assert failed.returncode == 125
+    assert "no DHCP server answered on eth0 within 1 s" in failed.stderr
+    assert inspect(daemon, "office")["Containers"] == {}
+
+
+@pytest.mark.parametrize(("name", "least"), [("macvlan.md", 6), ("ipam.md", 2)])
+def test_the_pages_commands_do_what_they_say(bed: Bed, name: str, least: int) -> None:
+    daemon = bed.daemon
+    text = (Path(__file__).parents[2] / "docs" / name).read_text()
+    lines = [
+        line[4:]
+        for line in text.splitlines()
+        if line.startswith("    pynet ") and ("macvlan" in line or "lan web" in line or "--network lan" in line)
+    ]
+    assert len(lines) >= least
+    with DhcpServer(bed.lan, ["192.0.2.100", "192.0.2.101"]):
+        for line in lines:
+            words = line.split()[1:]
+            if words[:2] == ["network", "create"]:
+                daemon.clear()
+            if words[:2] == ["network", "connect"]:
+                daemon.clear()
+                daemon.pynet("network", "create", *LAN_OPTIONS, "lan")
+                daemon.pynet("run", "-d", "--name", "web", "busybox", "sleep", "600")
+            done = daemon.pynet(*words)
+            if "parent=eth0.10" in line and not bed.host.rtnl.has_kind("vlan"):
+                assert "this kernel has no vlan (module 8021q)" in done.stderr
+                continue
+            assert done.returncode == 0, f"{line}: {done.stderr}"
 
 
 def test_ipvlan_is_there_or_refused_by_the_modules_name(bed: Bed) -> None:

@@ -155,6 +155,17 @@ def test_an_option_that_makes_no_sense_is_refused(driver: ParentedDriver, option
     assert caught.value.hint or "mtu" in options
 
 
+def test_only_what_is_free_when_it_is_down_is_left_to_its_namespace() -> None:
+    """ipvlan counts the addresses of links that are down (ipvlan_addr_busy), passthru its one link."""
+    for options, free in (({}, True), ({"macvlan_mode": "vepa"}, True), ({"macvlan_mode": "passthru"}, False)):
+        (child,) = MACVLAN.endpoint_plan(with_options(parent="eth0", **options), ENDPOINT, SANDBOX)
+        assert isinstance(child, Macvlan)
+        assert child.is_free_when_down is free
+    (other,) = IPVLAN.endpoint_plan(NETWORK, ENDPOINT, SANDBOX)
+    assert isinstance(other, Ipvlan)
+    assert not other.is_free_when_down
+
+
 def test_an_option_left_empty_is_the_default() -> None:
     network = with_options(parent="eth0", macvlan_mode="", **{"com.docker.network.driver.mtu": ""})
     MACVLAN.validate(network)
