@@ -47,13 +47,16 @@ def pair(
     A binding becomes one host port on one or several addresses.  The more a binding says, the sooner it chooses: one with a host
     port of its own before a range, a range before any port; one with an address before one without.
     """
-    left = list(ports)
+    left: dict[tuple[str, int, int], list[PublishedPort]] = {}
+    for port in ports:
+        left.setdefault((port.proto, port.container_port, port.proxy_protocol), []).append(port)
     found: dict[int, list[PublishedPort]] = {}
     for index in sorted(range(len(bindings)), key=lambda index: _freedom(bindings[index])):
         binding = bindings[index]
-        fitting = [port for port in left if _fits(binding, port)]
+        candidates = left.get((binding.proto, binding.container_port, binding.proxy_protocol), [])
+        fitting = [port for port in candidates if _fits(binding, port)]
         found[index] = [port for port in fitting if port.host_port == fitting[0].host_port]
-        left = [port for port in left if port not in found[index]]
+        candidates[:] = [port for port in candidates if port not in found[index]]
     return [(binding, found[index]) for index, binding in enumerate(bindings)]
 
 
@@ -62,15 +65,8 @@ def _freedom(binding: PortBinding) -> tuple[bool, int, bool]:
 
 
 def _fits(binding: PortBinding, port: PublishedPort) -> bool:
-    return (
-        (binding.proto, binding.container_port, binding.proxy_protocol)
-        == (port.proto, port.container_port, port.proxy_protocol)
-        and (binding.host_ip in ("", port.host_ip) or not port.host_port)
-        and (
-            binding.ephemeral
-            or not port.host_port
-            or binding.host_port_first <= port.host_port <= binding.host_port_last
-        )
+    return (binding.host_ip in ("", port.host_ip) or not port.host_port) and (
+        binding.ephemeral or not port.host_port or binding.host_port_first <= port.host_port <= binding.host_port_last
     )
 
 
@@ -170,11 +166,12 @@ class Ports:
                 stay, going, leaving = take(bindings, ports, selection)
                 if not going:
                     raise _not_published(container, word, bindings, ports)
-                asked = [binding for binding in asked if binding not in going]
-                asked += [binding for binding in stay if binding not in bindings]
+                before, away, left = set(bindings), set(going), set(leaving)  # a range may be thousands
+                asked = [binding for binding in asked if binding not in away]
+                asked += [binding for binding in stay if binding not in before]
                 bindings, gone = stay, [*gone, *going]
                 withdrawn += leaving
-                ports = [port for port in ports if port not in leaving]
+                ports = [port for port in ports if port not in left]
             self._record(container, bindings, asked)
             if sandbox is not None and withdrawn:
                 sandbox.unpublish(withdrawn)

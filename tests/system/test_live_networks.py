@@ -370,6 +370,25 @@ def test_files_follow_and_what_a_user_wrote_stays(daemon: Daemon) -> None:
     assert "192.0.2.77" not in hosts(daemon, "box")  # a start makes the files anew, as Docker's does
 
 
+def test_name_servers_and_names_of_a_container_stay_while_networks_come_and_go(daemon: Daemon) -> None:
+    networks(daemon)
+    options = ["--dns", "9.9.9.9", "--dns", "2001:db8::53", "--dns-search", "example.org", "--dns-option", "ndots:2"]
+    said(
+        daemon, "pynet", "run", "-d", "--name", "box", "--network", "a", *options,
+        "-h", "here", "--domainname", "example.net", "busybox", "sleep", "1000",
+    )  # fmt: skip
+    wanted = "nameserver 9.9.9.9\nnameserver 2001:db8::53\nsearch example.org\noptions ndots:2\n"
+    address = settings(daemon, "box")["a"]["IPAddress"]
+    assert inside(daemon, "box", "cat", "/etc/resolv.conf") == wanted
+    inside(daemon, "box", "sh", "-c", "echo '# mine' >> /etc/resolv.conf")
+    said(daemon, "pynet", "network", "connect", "b", "box")
+    said(daemon, "pynet", "network", "disconnect", "b", "box")
+    assert inside(daemon, "box", "cat", "/etc/resolv.conf") == f"{wanted}# mine\n"
+    assert inside(daemon, "box", "cat", "/etc/hostname") == inside(daemon, "box", "hostname") == "here\n"
+    assert inside(daemon, "box", "cat", "/proc/sys/kernel/domainname") == "example.net\n"
+    assert hosts(daemon, "box")[address][:2] == ["here.example.net", "here"]
+
+
 def test_a_renamed_container_gives_its_old_name_back_on_its_networks_too(daemon: Daemon) -> None:
     networks(daemon)
     said(daemon, "pynet", "run", "-d", "--name", "box", "--network", "a", "busybox", "sleep", "1000")

@@ -85,6 +85,12 @@ def test_what_is_not_published_now_is_known_by_its_host_port() -> None:
     assert withdrawn == []
 
 
+def test_what_is_open_on_a_routed_network_is_known_by_the_host_port_that_was_asked_for() -> None:
+    bindings, ports = bound("8080:80", "8081:81"), published("0.0.0.0:0:80", "0.0.0.0:0:81")
+    stay, gone, withdrawn = take(bindings, ports, parse_host_ports("8080"))
+    assert ([str(b) for b in stay], [str(b) for b in gone], withdrawn) == (["8081:81/tcp"], ["8080:80/tcp"], ports[:1])
+
+
 @pytest.mark.parametrize(
     "word", ["", "x", "0", "80-70", "8080/icmp", "8080/tcp+tcp", "nonsense:80", "8080:80:80", "70000"]
 )
