@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 from ...errors import NotSupported
 from ...ifname import check_ifname
 from ...kernel.libnftables import Nft, NftError
 from ...kernel.netlink import NetlinkError
-from ...kernel.nft_elements import AT_ONCE, ElementSocket
+from ...kernel.nft_elements import AT_ONCE, ElementSocket, SetElement
 from ..coexist import Coexistence
 from ..intents import NetworkRules, PortKey, PortRule, check_instance, check_network, check_port
 from ..mirror import Mirrored
@@ -217,7 +218,9 @@ class NftablesBackend(Mirrored):
         if len(elements) > AT_ONCE:
             self._run(render.text(self.table, changes))
         else:
-            packed = [(verb, [one for element in its for one in render.packed(element)]) for verb, its in changes]
+            packed: list[tuple[Literal["add", "delete"], list[SetElement]]] = [
+                (verb, [one for element in its for one in render.packed(element)]) for verb, its in changes
+            ]
             self._elements.change(self.table, packed)
 
     def _run(self, text: str) -> None:
