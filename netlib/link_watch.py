@@ -1,4 +1,5 @@
-"""Self-healing of links: a bridge or a container's host end that somebody deleted or set down, a bridge's address that went.
+"""Self-healing of links: a bridge or a container's host end that somebody deleted, set down or took from its bridge, and a
+bridge's address that went.
 
     rtnetlink's events  -->  of a name or address that a record asks for?  -->  is it missing in fact?  -->  repair
 
@@ -50,17 +51,21 @@ class LinkWatch(Watch):
 
     def mend(self, concerns: set[str]) -> bool:
         rtnl = self._core.tools.rtnl
-        links = concerns & self._links()  # of now: what was removed meanwhile is missed by nobody
-        missing = any((link := rtnl.link(name)) is None or not link.up for name in links)
+        ends, links = self._ends(), concerns & self._links()  # of now: what was removed meanwhile is missed by nobody
+        found = {name: rtnl.link(name) for name in links}
+        missing = any(link is None or not link.up or (name in ends and not link.master) for name, link in found.items())
         if not missing and (addresses := concerns & self._addresses()):
             missing = not addresses <= {info.address for info in rtnl.addresses()}
         return missing and bool(self._repair())
 
     def _links(self) -> set[str]:
-        core = self._core
-        with core.lock:
-            joined = {veth_name(e.id) for e in core.registry.endpoints.values() if e.sandbox}
-            return joined | {key[1] for key in core.claims() if key[0] == "link"}
+        with self._core.lock:
+            return self._ends() | {key[1] for key in self._core.claims() if key[0] == "link"}
+
+    def _ends(self) -> set[str]:
+        """Host ends of containers' interfaces; for a driver that makes none no event of the name comes."""
+        with self._core.lock:
+            return {veth_name(e.id) for e in self._core.registry.endpoints.values() if e.sandbox}
 
     def _addresses(self) -> set[str]:
         with self._core.lock:

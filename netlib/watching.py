@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from .errors import PynetError
 from .kernel.events import Event, EventSocket
 
 log = logging.getLogger("pynet.netlib")
@@ -160,7 +159,7 @@ class Watch:
         try:
             found = self.concerns(self._events.read()) if ready and self._events is not None else set[str]()
             return found | self.disturbed() if polled else found
-        except (PynetError, OSError) as error:
+        except Exception as error:  # whatever it is: who watches must not end by what it sees
             self._say("looked at", error)
             return set()
 
@@ -170,7 +169,7 @@ class Watch:
         self.looks += 1
         try:
             changed = self.mend(what)
-        except (PynetError, OSError) as error:
+        except Exception as error:
             self._say("put back", error)
             self._pace.repaired(time.monotonic())
             return False

@@ -54,6 +54,7 @@ def until(condition: Callable[[], bool], what: str) -> None:
         "ip link del {veth}",
         "ip link set {bridge} down",
         "ip link set {veth} down",
+        "ip link set {veth} nomaster",
         "ip addr flush dev {bridge}",
         "ip -6 addr del fd00:1::1/64 dev {bridge}",
     ],
