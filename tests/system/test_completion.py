@@ -109,6 +109,48 @@ def test_zsh(environment: dict[str, str], typed: str, shown: str) -> None:
         zsh.until(shown)
 
 
+def test_zsh_loads_the_installed_file_by_itself(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "_pynet").write_text(script("zsh"))
+    with typing([shell("zsh"), "-f", "-i"], {**environment, "PS1": "> "}) as zsh:
+        zsh.type(f"unsetopt zle_bracketed_paste; fpath=({tmp_path} $fpath)\n")
+        zsh.type("autoload -Uz compinit && compinit -u -D; echo rea''dy\n")
+        zsh.until("ready")
+        for typed, shown in (("pynet netw\t", "network "), ("\x15pynet stop webs\t", "webserver")):
+            zsh.type(typed)
+            zsh.until(shown)
+
+
+def test_bash_completion_loads_the_installed_file_by_itself(environment: dict[str, str], tmp_path: Path) -> None:
+    loader = Path("/usr/share/bash-completion/bash_completion")
+    if not loader.exists():
+        pytest.skip("bash-completion is not installed")
+    installed = tmp_path / "bash-completion/completions/pynet"
+    installed.parent.mkdir(parents=True)
+    installed.write_text(script("bash"))
+    more = {"PS1": "> ", "XDG_DATA_HOME": str(tmp_path)}
+    with typing([shell("bash"), "--norc", "--noprofile", "-i"], {**environment, **more}) as bash:
+        bash.type(f"bind 'set enable-bracketed-paste off'; source {loader}; echo rea''dy\n")
+        bash.until("ready")
+        for typed, shown in (("pynet netw\t", "network "), ("\x15pynet stop webs\t", "webserver")):
+            bash.type(typed)
+            bash.until(shown)
+
+
+def test_fish_loads_the_installed_file_by_itself(environment: dict[str, str], tmp_path: Path) -> None:
+    installed = tmp_path / "fish/vendor_completions.d/pynet.fish"
+    installed.parent.mkdir(parents=True)
+    installed.write_text(script("fish"))
+    done = subprocess.run(
+        [shell("fish"), "-c", "complete -C 'pynet stop webs'"],
+        env={**environment, "XDG_DATA_DIRS": f"{tmp_path}:/usr/share"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.startswith("webserver\t"), done
+
+
 @lines
 def test_fish(environment: dict[str, str], typed: str, shown: str) -> None:
     line = typed.rstrip("\t")
