@@ -77,10 +77,13 @@ def life(controller: Controller) -> None:
     )
     other = controller.create_network("other", subnet="10.2.0.0/24")
     sandbox = controller.create_sandbox("s")
-    first, second = web.create_endpoint("a"), other.create_endpoint("a", gw_priority=10)
+    first = web.create_endpoint("a", options={"rate_in": "10mbit"})
+    second = other.create_endpoint("a", gw_priority=10)
     first.join(sandbox)
     first.publish([*parse_publish("8080:80"), *parse_publish("5353:53/udp")])
     second.join(sandbox)  # takes the default route
+    second.limit(rate_in="1mbit", rate_out="1mbit")
+    second.limit(rate_in="0", rate_out="0")
     second.leave()
     for name in ("stray0", "stray1"):  # several at once are deleted in another way than one
         controller.tools.rtnl.add_bridge(name, group=controller.instance.link_group)
