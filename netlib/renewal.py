@@ -63,7 +63,7 @@ class Renewal:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """An exchange that is under way ends within its timeout."""
+        """An exchange that is under way ends within its timeout, a few seconds."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()

@@ -23,6 +23,8 @@ from . import message
 from .client import TIMEOUT, Client, Grant, Wire
 
 MOST_TIMEOUT = 120
+RENEWAL_TIMEOUT = 3.0
+"""Seconds that a renewal waits: there is time for more of them, and whoever ends the program waits for it."""
 RETRY = 60.0
 """Seconds until a server that did not answer is asked again (RFC 2131 4.4.5), or sooner where the lease is shorter."""
 
@@ -128,7 +130,7 @@ class DhcpIpam:
         Refused (the server took the address back, or gives another), Unavailable (the time is over and nobody answered).
         """
         asked, data, grant = self._now(), lease.data, _granted(lease)
-        client = self._client(network, data["link"], data["mac"], data.get("name", ""))
+        client = self._client(network, data["link"], data["mac"], data.get("name", ""), most=RENEWAL_TIMEOUT)
         ends = float(data["expires"])
         try:
             with self._open_wire(data["link"], data["mac"]) as wire:
@@ -145,8 +147,8 @@ class DhcpIpam:
             return replace(lease, data={**data, "due": repr(asked + min(max(left / 2, 1), max(left, 1), RETRY))})
         return _lease(grant, data["link"], data.get("name", ""), asked)
 
-    def _client(self, network: str, link: str, mac: str, name: str = "") -> Client:
-        return Client(link, mac, _hostname(name), self._timeouts.get(network, TIMEOUT))
+    def _client(self, network: str, link: str, mac: str, name: str = "", *, most: float = MOST_TIMEOUT) -> Client:
+        return Client(link, mac, _hostname(name), min(self._timeouts.get(network, TIMEOUT), most))
 
 
 def _lease(grant: Grant, link: str, name: str, asked: float) -> Lease:

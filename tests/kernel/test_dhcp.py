@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pynet.ipam.dhcp.driver import DhcpIpam
 from pynet.ipam.driver import Lease
 from pynet.netlib.controller import Controller
 from pynet.netlib.errors import Conflict, InvalidArgument, PynetError, Unavailable
@@ -167,6 +169,50 @@ def test_after_the_first_server_fell_silent_any_may_go_on(controller: Controller
         pass
     server.silent = set()
     renewed(server, endpoint)
+
+
+def test_a_lease_that_ended_meanwhile_is_asked_for_again(controller: Controller, lan: Lan, server: DhcpServer) -> None:
+    """Nobody was there to renew it: pynetd was down for longer."""
+    network = office(controller)
+    endpoint = network.create_endpoint("a")
+    endpoint.join(controller.create_sandbox("a"))
+    lease = Lease(endpoint.address, "", endpoint.record.lease)
+    later = DhcpIpam(controller.tools.wire, now=lambda: float(lease.data["expires"]) + 60)
+    server.next("discover")
+    renewed = later.renew(network.id, lease)
+    assert server.next("discover").requested == "192.0.2.100"
+    assert renewed.address == lease.address
+    assert float(renewed.data["due"]) > float(lease.data["expires"])
+    # somebody else has it now
+    lan.rtnl.add_address(lan.rtnl.index("eth0"), "192.0.2.100", 32)
+    with pytest.raises(Conflict, match=r"hands out addresses that are taken: 192\.0\.2\.100"):
+        later.renew(network.id, lease)
+
+
+def test_a_server_that_takes_an_address_back_is_told_of_and_the_container_goes_on(
+    controller: Controller, server: DhcpServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.seconds = 2
+    endpoint = office(controller).create_endpoint("a")
+    endpoint.join(controller.create_sandbox("a"))
+    server.next("request")
+    server.nak = True
+    with caplog.at_level(logging.ERROR, "pynet.netlib"):
+        server.next("request")
+        controller.core.renewal.close()
+    assert (
+        "can not renew 192.0.2.100 of endpoint a: the DHCP server on eth0 does not give 192.0.2.100: busy"
+        in caplog.text
+    )
+    assert endpoint.address == "192.0.2.100/24"
+    assert controller.check() == []
+
+
+def test_a_plan_leaves_no_lease(controller: Controller, server: DhcpServer) -> None:
+    network = office(controller)
+    controller.planned(network.create_endpoint, "a")
+    assert server.next("release").client == "192.0.2.100"
+    assert (network.endpoints(), server.lent) == ([], {})
 
 
 def test_close_ends_the_renewal(start_controller: Callable[..., Controller], server: DhcpServer) -> None:

@@ -111,6 +111,8 @@ def test_containers_and_the_lan_reach_one_another(controller: Controller, lan: L
     assert reach(connecting(controller, a), lan.listen, lan.address6) == a.record.ip6
     assert default_gateways(controller, path(controller, a)) == {lan.address, lan.address6}
     assert link_of(controller, a).mac == a.mac == "02:42:c0:00:02:80"
+    counted = a.statistics()
+    assert counted.rx_bytes > 0 and counted.tx_bytes > 0
     assert controller.check() == []
 
 
@@ -462,6 +464,28 @@ def test_a_parent_that_fails_later_fails_the_join_and_leaves_nothing(
     assert [str(difference) for difference in controller.check()] == ["missing parent eth0"]
     host.rtnl.set_link(parent, up=True)
     endpoint.join(sandbox)
+    assert controller.check() == []
+
+
+def test_a_network_whose_parent_went_is_removed_all_the_same(
+    start_controller: Callable[..., Controller], host: Host
+) -> None:
+    near, _ = host.rtnl.add_veth("card", "cable", netns_fd=-1)
+    host.rtnl.set_link(host.rtnl.index("cable"), up=True)
+    controller = start_controller()
+    options = {"parent": "card", "host_access": "true"}
+    network = controller.create_network("lan", driver="macvlan", subnet="10.7.0.0/24", options=options)
+    web = controller.create_network("web")
+    a = joined(controller, network, "a")
+    host.rtnl.delete_link(near)  # and the kernel takes along what stood on it
+    controller = start_controller()
+    controller.tools.rtnl.delete_link(web.bridge)
+    with pytest.raises(PynetError, match="parent interface card not found"):
+        controller.repair()
+    assert host.rtnl.link(web.bridge) is not None, "what can be repaired is"
+    endpoint = controller.endpoint(a.id)
+    endpoint.delete()
+    controller.network("lan").delete()
     assert controller.check() == []
 
 
