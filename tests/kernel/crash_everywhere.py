@@ -1,11 +1,12 @@
 """Kills a controller at every point of a life, and looks at what the next one makes of it.
 
-    crash_everywhere.py DIRECTORY nftables|iptables every|steps STRIDE
+    crash_everywhere.py DIRECTORY nftables|iptables every|steps STRIDE [macvlan]
 
 Run by test_controller_crashes.py in a namespace of its own.  This process stays without threads and forks twice a point:
 a child that lives until the point and vanishes there (os._exit: nothing is undone, as with kill -9), and one that starts a
 controller on the same root, repairs, and proves that store and kernel agree.  With "every" a point is before each single
-change that the kernel is asked for; with "steps" before each step of a plan.  STRIDE leaves points out.
+change that the kernel is asked for; with "steps" before each step of a plan.  STRIDE leaves points out.  The life is that of
+bridge networks, or of macvlan networks on the wire of a LAN.
 """
 
 from __future__ import annotations
@@ -18,20 +19,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pynet.drivers import bridge
+from pynet.drivers import bridge, macvlan
 from pynet.netlib import reconcile
 from pynet.netlib.applier import Applier
 from pynet.netlib.controller import Controller
 from pynet.netlib.firewall.iptables import backend as iptables
 from pynet.netlib.firewall.nftables import backend as nftables
+from pynet.netlib.instance import host_link_name, own_parent_name
 from pynet.netlib.kernel import netns, sysctl
 from pynet.netlib.kernel.libnftables import Nft
 from pynet.netlib.kernel.netlink import NetlinkSocket
+from pynet.netlib.kernel.rtnl_messages import RTPROT_KERNEL
 from pynet.netlib.model import EndpointRecord, IpamConfig
 from pynet.netlib.ports.portspec import parse_publish
 
 DIED, LIVED = 9, 0
-LOADED = iptables, nftables, reconcile, bridge
+PARENT = "eth0"
+LOADED = iptables, nftables, reconcile, bridge, macvlan
 """What the children would otherwise import again and again."""
 
 
@@ -100,6 +104,31 @@ def life(controller: Controller) -> None:
         network.delete()
 
 
+def macvlan_life(controller: Controller) -> None:
+    lan = controller.create_network(
+        "lan",
+        driver="macvlan",
+        ipam=[IpamConfig("10.1.0.0/24", gateway="10.1.0.254"), IpamConfig("fd00:1::/64", gateway="fd00:1::1")],
+        ipv6=True,
+        options={"parent": PARENT, "host_access": "true"},
+    )
+    alone = controller.create_network("alone", driver="macvlan", subnet="10.2.0.0/24")
+    sandbox = controller.create_sandbox("s")
+    first, second = lan.create_endpoint("a"), alone.create_endpoint("a")
+    second.join(sandbox)
+    first.join(sandbox)
+    first.leave()
+    first.join(sandbox)
+    sandbox.delete()
+    sandbox = controller.create_sandbox("t")
+    first.join(sandbox)
+    sandbox.delete()
+    for network in (lan, alone):
+        for endpoint in network.endpoints():
+            endpoint.delete()
+        network.delete()
+
+
 def endpoints(controller: Controller) -> list[EndpointRecord]:
     return list(controller.registry.endpoints.values())
 
@@ -147,7 +176,31 @@ def follow(controller: Controller) -> None:
     controller.tools.firewall.destroy()
 
 
-def main(directory: Path, firewall: str, points: str, stride: int) -> int:
+def macvlan_follow(controller: Controller) -> None:
+    controller.repair()
+    assert controller.check() == [], controller.check()
+    rtnl = controller.tools.rtnl
+    networks = {network.name: network for network in controller.networks()}
+    wanted = {host_link_name(networks["lan"].id)} if "lan" in networks else set[str]()
+    wanted |= {own_parent_name(networks["alone"].id)} if "alone" in networks else set()
+    links = [link for link in rtnl.links() if link.kind in ("bridge", "macvlan")]
+    assert {link.name for link in links} == wanted
+    assert {link.group for link in links} <= {controller.instance.link_group}
+    led = {e.ip for e in endpoints(controller) if e.sandbox and e.ip.startswith("10.1.")}
+    led |= {e.ip6 for e in endpoints(controller) if e.sandbox and e.ip6}
+    index = rtnl.index(host_link_name(networks["lan"].id)) if "lan" in networks else -1
+    routes = [route for version in (4, 6) for route in rtnl.routes(version) if route.device == index]
+    assert {r.destination.partition("/")[0] for r in routes if r.protocol != RTPROT_KERNEL} == led
+    for sandbox in controller.sandboxes():
+        with controller.tools.inside(sandbox.path) as inside:
+            assert {link.name for link in inside.rtnl.links()} == {"lo", *(e.ifname for e in sandbox.endpoints())}
+        sandbox.delete()
+    rtnl.delete_links([link.index for link in links])  # the next life has another root
+
+
+def main(directory: Path, firewall: str, points: str, stride: int, kind: str = "bridge") -> int:
+    live, mended = {"bridge": (life, follow), "macvlan": (macvlan_life, macvlan_follow)}[kind]
+
     def start(point: int) -> Controller:
         return Controller(directory / str(point), directory / "run", firewall=firewall)
 
@@ -157,11 +210,11 @@ def main(directory: Path, firewall: str, points: str, stride: int) -> int:
         with start(point) as controller:
             if points == "steps":
                 controller.core.applier = Mortal(controller.core.applier, Fuse(point))
-            life(controller)
+            live(controller)
 
     def mend(point: int) -> None:
         with start(point) as controller:
-            follow(controller)
+            mended(controller)
 
     for point in itertools.count(0, stride):
         ended = in_child(die, point)
@@ -175,4 +228,4 @@ def main(directory: Path, firewall: str, points: str, stride: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])))
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), *sys.argv[5:]))

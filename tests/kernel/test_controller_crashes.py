@@ -23,8 +23,17 @@ def test_a_crash_anywhere_is_mended(host: Host, tmp_path: Path, firewall: str, p
         select_backend(firewall).close()
     except NotSupported as error:
         pytest.skip(str(error))
+    live_and_die(tmp_path, firewall, points, stride, "bridge")
+
+
+@pytest.mark.usefixtures("lan")
+def test_a_crash_anywhere_in_a_macvlan_networks_life_is_mended(tmp_path: Path) -> None:
+    live_and_die(tmp_path, "nftables", "every", 3, "macvlan")
+
+
+def live_and_die(directory: Path, firewall: str, points: str, stride: int, kind: str) -> None:
     script = Path(__file__).with_name("crash_everywhere.py")
-    command = [sys.executable, str(script), str(tmp_path), firewall, points, "1" if THOROUGH else str(stride)]
+    command = [sys.executable, str(script), str(directory), firewall, points, "1" if THOROUGH else str(stride), kind]
     done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert int(done.stdout) >= 25, "so many points has this life"
