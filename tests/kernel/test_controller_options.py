@@ -12,7 +12,7 @@ import pytest
 
 from pynet.netlib.addressing import NoAddressLeft
 from pynet.netlib.controller import Controller
-from pynet.netlib.errors import InvalidArgument
+from pynet.netlib.errors import Forbidden, InvalidArgument
 from pynet.netlib.handles import Sandbox
 from pynet.netlib.kernel.rtnetlink import Rtnetlink
 from pynet.netlib.model import IpamConfig
@@ -118,6 +118,31 @@ def test_a_gateway_of_choice_is_the_bridges_address_and_the_next_hop(controller:
         assert answers(inside(controller, sandbox, socket.create_connection, ("10.1.0.254", 7000), 5), server) == (
             "10.1.0.200"
         )
+
+
+@pytest.mark.parametrize("inhibit", ["true", "false"])
+def test_the_next_hop_may_be_somebody_else_than_the_bridge(controller: Controller, inhibit: str) -> None:
+    """Per family; the address is kept for that one, and the bridge has its own, or none."""
+    network = controller.create_network(
+        "web",
+        ipv6=True,
+        ipam=[
+            IpamConfig("10.1.0.0/24", gateway="10.1.0.9", aux={"DefaultGatewayIPv4": "10.1.0.1"}),
+            IpamConfig("fd00:1::/64", aux={"DefaultGatewayIPv6": "fd00:1::fe"}),
+        ],
+        options={"inhibit_ipv4": inhibit},
+    )
+    sandbox, endpoint = controller.create_sandbox("a"), network.create_endpoint("a")
+    endpoint.join(sandbox)
+    assert endpoint.address == "10.1.0.2/24"
+    assert default_gateways(controller, sandbox.path) == {"10.1.0.1", "fd00:1::fe"}
+    bridge = controller.tools.rtnl.link(network.bridge)
+    assert bridge is not None
+    own = {a.address for a in controller.tools.rtnl.addresses(bridge.index) if not a.address.startswith("fe80")}
+    assert own == {"fd00:1::1"} | ({"10.1.0.9"} if inhibit == "false" else set())
+    with pytest.raises(Forbidden, match="Address already in use"):
+        network.create_endpoint("b", ip="10.1.0.1")
+    assert controller.check() == []
 
 
 @pytest.mark.parametrize("families", ["dual", "v6 only"])

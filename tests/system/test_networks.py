@@ -205,6 +205,27 @@ def test_the_engines_options_say_what_the_default_bridge_is_like(host: Host) -> 
         assert daemon.get("/pynet/check").body == []
 
 
+def test_the_default_bridge_may_be_one_that_is_there(host: Host) -> None:
+    """Its addresses say what the subnet is, and it is left as it was found."""
+    with Daemon.running("--bridge", "br9") as daemon:
+        assert names(daemon) == ["host", "none"]
+        assert any("device with non default name br9 must be created manually" in text for text in warnings(daemon))
+    for words in ("link add br9 type bridge", "addr add 10.7.0.1/24 dev br9", "link set br9 up"):
+        subprocess.run(["ip", *words.split()], check=True)
+    with Daemon.running("--bridge", "br9", "--mtu", "1400") as daemon:
+        daemon.bootstrap()
+        assert inspect(daemon, "bridge")["IPAM"]["Config"] == [{"Subnet": "10.7.0.0/24", "Gateway": "10.7.0.1"}]
+        assert "10.7.0.2/24" in daemon.docker("run", "--rm", "busybox", "ip", "addr").stdout
+        first = inspect(daemon, "bridge")["Id"]
+        daemon.terminate()
+        daemon.start()
+        assert inspect(daemon, "bridge")["Id"] == first
+        assert not any("network bridge" in text for text in warnings(daemon))
+    left = subprocess.run(["ip", "addr", "show", "br9"], capture_output=True, text=True, check=True).stdout
+    assert "10.7.0.1/24" in left
+    subprocess.run(["ip", "link", "del", "br9"], check=True)
+
+
 def test_without_a_default_bridge_containers_have_no_network(host: Host) -> None:
     with Daemon.running("--bridge", "none") as daemon:
         daemon.bootstrap()
