@@ -1,6 +1,9 @@
-"""What the thousandth network and the thousandth endpoint cost beside the first: ``python bench/bench_scale.py [--count N]``.
+"""What the thousandth network and the thousandth endpoint cost beside the first.
 
-Runs in a namespace that plays the host (root, or in ``unshare -Urnm``), by the library.  Printed are, in milliseconds,
+    python bench/bench_scale.py [--count N] [--firewall NAME] [--profile create|join|leave|remove]
+
+Runs in a namespace that plays the host (root, or in ``unshare -Urnm``), by the library.  JSON of all values on stdout; said
+are, in milliseconds,
 
     create          of networks: the median of the first and of the last tenth, and their ratio
     remove          of all of them, oldest first: each network's share; what the kernel does behind the answers beside it
@@ -15,13 +18,18 @@ from __future__ import annotations
 
 import argparse
 import cProfile
+import json
 import pstats
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from table import Row, Target
 
 from pynet.netlib.controller import Controller
 from pynet.netlib.kernel.rtnetlink import Rtnetlink
@@ -45,21 +53,26 @@ def profiled(wanted: bool) -> Iterator[None]:
     profile = cProfile.Profile()
     with profile:
         yield
-    pstats.Stats(profile).sort_stats("tottime").print_stats(25)
+    pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(25)
+
+
+def tenths(values: list[float]) -> tuple[list[float], list[float]]:
+    tenth = max(1, len(values) // 10)
+    return values[:tenth], values[-tenth:]
 
 
 def report(what: str, values: list[float]) -> None:
-    tenth = max(1, len(values) // 10)
-    first, last = statistics.median(values[:tenth]), statistics.median(values[-tenth:])
-    print(f"{what:32} first {first:8.3f}  last {last:8.3f}  ratio {last / first:5.2f}", flush=True)
+    first, last = (statistics.median(part) for part in tenths(values))
+    print(f"{what:32} first {first:8.3f}  last {last:8.3f}  ratio {last / first:5.2f}", file=sys.stderr, flush=True)
 
 
-def steps(what: str, actions: list[Callable[[], object]], profile: str) -> None:
+def steps(what: str, actions: list[Callable[[], object]], profile: str) -> list[float]:
     tenth = max(1, len(actions) // 10)
     values = [timed(action) for action in actions[:-tenth]]
     with profiled(profile == what):
         values += [timed(action) for action in actions[-tenth:]]
     report(what, values)
+    return values
 
 
 def kernel_alone(count: int) -> None:
@@ -77,9 +90,10 @@ def kernel_alone(count: int) -> None:
             rtnl.delete_link(link.index)
 
 
-def measure(controller: Controller, count: int, profile: str) -> None:
+def measure(controller: Controller, count: int, profile: str) -> dict[str, list[float]]:
     names = [f"n{number}" for number in range(count)]
-    steps("create", [lambda n=n: controller.create_network(n) for n in names], profile)  # type: ignore[misc]
+    found = {}
+    found["create"] = steps("create", [lambda n=n: controller.create_network(n) for n in names], profile)  # type: ignore[misc]
     networks = controller.networks()
     endpoints: list[Callable[[], object]] = []
     leaving: list[Callable[[], object]] = []
@@ -93,16 +107,33 @@ def measure(controller: Controller, count: int, profile: str) -> None:
 
         endpoints.append(join)
     sandboxes = [controller.create_sandbox(f"s{number}") for number in range(count)]
-    steps("join", endpoints, profile)
-    steps("leave", leaving, profile)
+    found["join"] = steps("join", endpoints, profile)
+    found["leave"] = steps("leave", leaving, profile)
     for sandbox in sandboxes:
         sandbox.delete()
     with profiled(profile == "remove"):
         total = timed(lambda: [network.delete() for network in networks])
     behind = timed(controller.tools.reaper.settle)
-    print(
-        f"{'remove':32} each  {total / count:8.3f}  the kernel's deletion behind it {behind / count:8.3f}", flush=True
+    each, later = total / count, behind / count
+    print(f"{'remove':32} each  {each:8.3f}  the kernel's deletion behind it {later:8.3f}", file=sys.stderr, flush=True)
+    return {**found, "remove": [each], "behind": [later]}
+
+
+def run(*, quick: bool) -> list[Row]:
+    """The rows of ``make bench``: the last tenth beside the first."""
+    command = [sys.executable, __file__, "--count", str(100 if quick else 1000)]
+    values: dict[str, list[float]] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    target = Target(1.3, 1.05)
+    count = len(values["create"])
+    rows = [
+        Row(f"{count} {what}: the last tenth", "ms", last, first, peer="the first", target=target)
+        for what, key in (("networks, create", "create"), ("endpoints, join", "join"))
+        for first, last in [tenths(values[key])]
+    ]
+    share = Row(
+        f"{count} networks removed: a network's share", "ms", values["remove"], [], target=Target(5, 1, absolute=True)
     )
+    return [*rows, share, Row("the kernel's deletion behind it, a bridge", "ms", values["behind"], [])]
 
 
 def main() -> None:
@@ -116,7 +147,7 @@ def main() -> None:
         with playing_host():
             kernel_alone(arguments.count)
             with Controller(directory / "root", directory / "run", firewall=arguments.firewall) as controller:
-                measure(controller, arguments.count, arguments.profile)
+                print(json.dumps(measure(controller, arguments.count, arguments.profile)))
                 controller.take_down()
     finally:
         remove_tree(directory, errors=[])

@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import bench_libraries
+import bench_scale
 import control
 import heal
 import join
@@ -40,6 +41,7 @@ GROUPS = (
     "join",
     "heal",
     "reach",
+    "thousand",
     "libraries",
     "proxy",
     "ps-client",
@@ -72,7 +74,7 @@ def proxy_rows(quick: bool) -> list[Row]:
 
 def measure(options: argparse.Namespace) -> Iterator[Row]:
     only, quick = options.only, options.quick
-    if only not in ("join", "heal", "reach", "libraries", "proxy"):
+    if only not in ("join", "heal", "reach", "thousand", "libraries", "proxy"):
         with ExitStack() as stack:
             peers: list[Peer] = [stack.enter_context(Pynet())]
             missing = Docker.missing()
@@ -92,6 +94,8 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
         yield heal.run(quick=quick)
     if only in ("", "reach"):
         yield reach.run(quick=quick)
+    if only in ("", "thousand"):
+        yield from bench_scale.run(quick=quick)
     if only in ("", "libraries"):
         yield from bench_libraries.measure(3 if quick else 15)
     if only in ("", "proxy"):
