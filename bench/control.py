@@ -88,7 +88,7 @@ CASES = (
     Case("rm", "rm -f of a running one with a port", _remove),
     Case("network-create", "network create", _network, Target(0.28, 0.2)),
     Case("network-both", "network create + rm", _network_both, Target(0.2, 0.12)),
-    Case("attach", "network connect + disconnect, running", _attachment, Target(0.4, 0.25), _sleeper_beside_a_network),
+    Case("attach", "network connect + disconnect, running", _attachment, Target(0.25, 0.1), _sleeper_beside_a_network),
     Case("exec", "exec true", _in_container("exec", "sleeper", "true"), Target(0.36, 0.3), _sleeper),
     Case("ps", "ps, one container", _in_container("ps"), setup=_sleeper),
     Case("version", "--version (no daemon)", _in_container("--version"), Target(1.0)),

@@ -1,4 +1,8 @@
-"""What others delete is found by name and repaired, with containers running and traffic going on."""
+"""What others delete is found by name and repaired, with containers running and traffic going on.
+
+pynetd watches some of it and mends it by itself (netlib/link_watch.py, the firewall's events): of that a check may find all, some
+or nothing, and nothing else.  What is inside sandboxes nobody watches: there the names are exact.
+"""
 
 from __future__ import annotations
 
@@ -111,10 +115,12 @@ def differences(daemon: Daemon) -> list[str]:
     return found
 
 
-def repaired(daemon: Daemon, found: list[str]) -> None:
+def repaired(daemon: Daemon, found: list[str], *, watched: bool = False) -> None:
+    """Repair says what check said, unless pynetd was faster, and then all is as it should be."""
     done = daemon.pynet("repair")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == [f"repaired: {line}" for line in found]
+    if not watched:
+        assert done.stdout.splitlines() == [f"repaired: {line}" for line in found]
     assert differences(daemon) == []
 
 
@@ -131,11 +137,13 @@ def test_nothing_is_different(playing: Playing) -> None:
 def test_a_bridge(playing: Playing) -> None:
     daemon, host, _ = playing
     with traffic(playing) as going:
-        host.rtnl.delete_link(host.rtnl.index("repaired0"))
+        index = host.rtnl.index("repaired0")
+        host.rtnl.delete_link(index)
         found = differences(daemon)
-        ends = [f"missing link {host_end(host, daemon, name)}" for name in ("peer", "web")]
-        assert {"missing link repaired0", *ends} <= set(found)
-        repaired(daemon, found)
+        known = {"repaired0", *(host_end(host, daemon, name) for name in ("peer", "web"))}
+        assert {line.removeprefix("missing link ") for line in found if "link" in line} <= known
+        repaired(daemon, found, watched=True)
+        assert host.rtnl.index("repaired0") not in (0, index)
         before = going.rounds
         daemon.eventually(lambda: going.rounds > before + 10 or going.lost)
         going.new()
@@ -148,11 +156,13 @@ def test_a_veth_pair(playing: Playing) -> None:
         going.done.set()  # its own way is cut: such a connection may be lost
         going.thread.join()
         end = host_end(host, daemon, "web")
-        host.rtnl.delete_link(host.rtnl.index(end))
+        index = host.rtnl.index(end)
+        host.rtnl.delete_link(index)
         key = daemon.get("/containers/web/json").body["NetworkSettings"]["SandboxKey"]
         found = differences(daemon)
-        assert found == [f"missing link {end}", f"missing route 10.91.0.1 in {key}"]
-        repaired(daemon, found)
+        assert set(found) <= {f"missing link {end}", f"missing route 10.91.0.1 in {key}"}
+        repaired(daemon, found, watched=True)
+        assert host.rtnl.index(end) not in (0, index)
         going.new()
 
 
@@ -202,11 +212,8 @@ def test_a_published_ports_rule_and_the_whole_table(playing: Playing) -> None:
         for destroy in ("".join(f"flush map inet {table} {name}\n" for name in maps), f"delete table inet {table}"):
             nft(host, lambda ruleset: ruleset.run(destroy))  # noqa: B023
             found = differences(daemon)
-            assert all(line.startswith("missing rule ") for line in found), (
-                found
-            )  # none where pynetd was faster (self-healing)
-            assert daemon.pynet("repair").returncode == 0
-            assert differences(daemon) == []
+            assert all(line.startswith("missing rule ") for line in found), found
+            repaired(daemon, found, watched=True)
             going.new()
     assert not going.lost
 
