@@ -21,7 +21,7 @@ COLUMNS = [("ID", "NETWORK ID"), ("Name", "NAME"), ("Driver", "DRIVER"), ("Scope
 
 
 def create(parser: Parser) -> Run:
-    parser.option("-d", "--driver", metavar="DRIVER", default="bridge", help="driver (bridge)")
+    parser.option("-d", "--driver", metavar="DRIVER", default="bridge", help="driver: bridge, macvlan, ipvlan (bridge)")
     parser.repeated("--subnet", metavar="CIDR", help="address range of the network")
     parser.repeated("--gateway", metavar="ADDRESS", help="gateway of a subnet")
     parser.repeated("--ip-range", metavar="CIDR", help="part of a subnet that addresses are taken from")

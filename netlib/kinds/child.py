@@ -119,8 +119,7 @@ class ChildKind(Kind[C]):
             raise
 
     def _configure(self, inside: Inside, resource: C, parent: LinkInfo) -> None:
-        if any(":" in address for address in resource.addresses):
-            inside.call(sysctl.write, ("net", "ipv6", "conf", resource.ifname, "disable_ipv6"), 0)
+        inside.call(_announced, resource)
         index = inside.rtnl.index(resource.ifname)
         present = {f"{a.address}/{a.prefix}" for a in inside.rtnl.addresses(index)}
         wanted = [split(address) for address in resource.addresses if address not in present]
@@ -180,6 +179,15 @@ class ChildKind(Kind[C]):
             for link in interior.links.values() if interior is not None else ():
                 if link.group == tools.instance.link_group and ("interface", sandbox.path, link.name) not in sight.keys:
                     yield sandbox.path, link
+
+
+def _announced(resource: Child) -> None:
+    """Have the kernel tell the wire whose its addresses are when the link comes up (ip-sysctl.rst: arp_notify, ndisc_notify):
+    neighbours that knew another MAC address for one would ask that for as long as they remember."""
+    sysctl.write(("net", "ipv4", "conf", resource.ifname, "arp_notify"), 1)
+    if any(":" in address for address in resource.addresses):
+        for parameter, value in (("disable_ipv6", 0), ("ndisc_notify", 1)):
+            sysctl.write(("net", "ipv6", "conf", resource.ifname, parameter), value)
 
 
 def _own(tools: Tools, inside: Inside, name: str) -> LinkInfo | None:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -29,6 +30,7 @@ from pynet.plugins.testhost import Host, Lan
 
 from support.netlib import Watched, call_in, default_gateways
 
+RTMGRP_NEIGH = 4  # rtnetlink(7), rtnetlink.h
 LAN4 = IpamConfig("192.0.2.0/24", ip_range="192.0.2.128/26", gateway="192.0.2.2")
 LAN6 = IpamConfig("2001:db8::/64", ip_range="2001:db8::100/120", gateway="2001:db8::2")
 
@@ -228,6 +230,34 @@ def test_a_mac_address_that_is_taken_on_the_parent_is_a_conflict(controller: Con
         endpoint.join(sandbox)
     with controller.tools.inside(sandbox.path) as inside:
         assert [link.name for link in inside.rtnl.links()] == ["lo"]
+
+
+def test_neighbours_learn_who_has_an_address_now(controller: Controller, lan: Lan) -> None:
+    network = lan_network(controller, ipv6=True)
+    for path_ in ("ipv4/neigh/eth0/locktime", "ipv6/neigh/eth0/locktime"):
+        lan.call(
+            Path(f"/proc/sys/net/{path_}").write_text, "0"
+        )  # else what was learnt just now is believed for a second
+
+    def known(address: str) -> str:
+        shown = lan.run(["ip", "neigh", "show", address, "dev", "eth0"]).stdout.split()
+        return shown[shown.index("lladdr") + 1] if "lladdr" in shown else ""
+
+    for mac in ("02:00:00:00:00:01", "02:00:00:00:00:02"):
+        endpoint = network.create_endpoint("a", ip="192.0.2.200", ip6="2001:db8::200", mac=mac)
+        with lan.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as events:
+            events.bind((0, RTMGRP_NEIGH))
+            events.settimeout(10)
+            endpoint.join(controller.create_sandbox("a"))
+            for address in (endpoint.record.ip, endpoint.record.ip6):
+                if mac.endswith("2"):  # nothing was sent to it, nor by it
+                    while known(address) != mac:
+                        events.recv(1 << 16)
+                    continue
+                reach(lan.connect, listening(controller, endpoint), address)
+                assert known(address) == mac
+        controller.sandbox("a").delete()
+        endpoint.delete()
 
 
 def test_ports_are_exposed_and_not_published(controller: Controller, lan: Lan) -> None:
