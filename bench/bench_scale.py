@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def timed(function: Callable[[], object]) -> float:
 
 
 @contextmanager
-def profiled(wanted: bool) -> Iterator[None]:
+def profiled(wanted: bool) -> Generator[None]:
     if not wanted:
         yield
         return

@@ -299,7 +299,8 @@ def test_dockers_clients_ask_for_all_of_it(daemon: Daemon, client: str) -> None:
         "mine", program=client,
     )  # fmt: skip
     shown = json.loads(daemon.docker("network", "inspect", "mine", program=client).stdout)[0]
-    shown["IPAM"]["Config"].sort(key=lambda config: config["Subnet"])  # Docker's client sends them in any order
+    by_subnet = {str(config["Subnet"]): config for config in shown["IPAM"]["Config"]}
+    shown["IPAM"]["Config"] = [by_subnet[subnet] for subnet in sorted(by_subnet)]  # Docker's client has no order
     assert shown["IPAM"] == {
         "Driver": "default",
         "Options": {"com.docker.network.ipam.serial": "true"},
