@@ -19,7 +19,9 @@ from ..ipam.prefix import Prefix
 from .model import IpamConfig
 
 RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE = 0x40, 0x400
-RTM_NEWROUTE, RTM_DELROUTE, RTN_UNICAST, RT_TABLE_LOCAL, RTA_DST = 24, 25, 1, 255, 1
+RTM_NEWROUTE, RTM_DELROUTE, RT_TABLE_LOCAL, RTA_DST = 24, 25, 255, 1
+RTN_LOCAL, RTN_MULTICAST = 2, 5
+"""Between them are broadcast and anycast: the kernel's own, which come with an address."""
 _ROUTE = struct.Struct("=IHHII8BI")
 """struct nlmsghdr and struct rtmsg (linux/netlink.h, linux/rtnetlink.h)."""
 
@@ -90,12 +92,17 @@ class HostUses:
 
 
 def _told(data: bytes) -> Iterator[Prefix]:
-    """Destinations of the unicast routes that these messages are about; default and link-local ones say nothing."""
+    """Destinations of the routes that these messages are about; default and link-local ones say nothing."""
     at = 0
     while at + _ROUTE.size <= len(data):
-        length, kind, family, bits, table, scope_type = _header(data, at)
+        length, kind, family, bits, table, route_type = _header(data, at)
         end = min(at + max(length, _ROUTE.size), len(data))
-        if kind in (RTM_NEWROUTE, RTM_DELROUTE) and scope_type == RTN_UNICAST and table != RT_TABLE_LOCAL and bits:
+        if (
+            kind in (RTM_NEWROUTE, RTM_DELROUTE)
+            and not RTN_LOCAL <= route_type <= RTN_MULTICAST
+            and table != RT_TABLE_LOCAL
+            and bits
+        ):
             version = 4 if family == socket.AF_INET else 6
             raw = _destination(data[at + _ROUTE.size : end])
             first = int.from_bytes(raw, "big")

@@ -65,6 +65,14 @@ def test_a_route_that_comes_and_goes_is_heeded(
     assert controller.create_network("c").record.ipam[0].subnet == "172.18.0.0/16"
 
 
+def test_an_unreachable_block_is_heeded(start_controller: Callable[..., Controller]) -> None:
+    controller = start_controller()
+    controller.create_network("a")
+    ip("route add unreachable 172.18.0.0/16")
+    assert controller.create_network("b").record.ipam[0].subnet == "172.19.0.0/16"
+    ip("route del unreachable 172.18.0.0/16")
+
+
 def test_a_route_into_a_network_that_went_is_heeded(start_controller: Callable[..., Controller], uplink: str) -> None:
     """While the network is there the route is in its own subnet, and tells nothing."""
     controller = start_controller()
