@@ -34,6 +34,7 @@ from table import Row, Target
 from pynet.netlib.controller import Controller
 from pynet.netlib.kernel.rtnetlink import Rtnetlink
 from pynet.netlib.kernel.tree import remove_tree
+from pynet.plugins.isolation import isolate
 from pynet.plugins.testhost import playing_host
 
 PER_BRIDGE = 50
@@ -142,7 +143,9 @@ def main() -> None:
     parser.add_argument("--profile", default="", choices=("create", "join", "leave", "remove"))
     parser.add_argument("--firewall", default="nftables")
     arguments = parser.parse_args()
-    directory = Path(tempfile.mkdtemp(prefix="pn"))
+    if reason := isolate():  # its pins as well: they go with this process, however that ends
+        raise SystemExit(reason)
+    directory = Path(tempfile.mkdtemp(prefix="pn", dir="/run"))
     try:
         with playing_host():
             kernel_alone(arguments.count)

@@ -37,14 +37,13 @@ def measure(rounds: int) -> list[float]:
     from pynet.netlib.controller import Controller
     from pynet.netlib.firewall.nftables.render import table_name
     from pynet.netlib.kernel.libnftables import Nft, NftError
-    from pynet.netlib.kernel.syscall import CLONE_NEWNET, unshare
     from pynet.netlib.ports.portspec import parse_publish
-    from pynet.plugins.isolation import loopback_up
+    from pynet.plugins.isolation import isolate
 
-    unshare(CLONE_NEWNET)
-    loopback_up()
+    if reason := isolate():
+        raise SystemExit(reason)
     found: list[float] = []
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(dir="/run") as directory:
         base = Path(directory)
         with Controller(base / "root", base / "run", firewall="nftables") as controller:
             sandbox = controller.create_sandbox("a")

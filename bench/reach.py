@@ -47,6 +47,7 @@ def run(*, quick: bool) -> Row:
 def measure(rounds: int) -> dict[int, list[float]]:
     from pynet.netlib.controller import Controller
     from pynet.netlib.ports.portspec import PortBinding
+    from pynet.plugins.isolation import isolate
     from pynet.plugins.testhost import Lan, playing_host, playing_lan
 
     resource.setrlimit(resource.RLIMIT_NOFILE, (MANY + 1000, MANY + 1000))  # a socket for each port
@@ -55,8 +56,10 @@ def measure(rounds: int) -> dict[int, list[float]]:
     def bindings(first: int, last: int) -> list[PortBinding]:
         return [PortBinding("tcp", Lan.host_address, FIRST + n, FIRST + n, 80) for n in range(first, last)]
 
+    if reason := isolate():
+        raise SystemExit(reason)
     with (
-        tempfile.TemporaryDirectory() as directory,
+        tempfile.TemporaryDirectory(dir="/run") as directory,
         playing_host() as host,
         playing_lan(host) as lan,
         Controller(Path(directory) / "root", Path(directory) / "run", firewall="nftables") as controller,
