@@ -65,7 +65,21 @@ class NetnsKind(Kind[Netns]):
 
     def remove(self, tools: Tools, sight: Sight, names: Sequence[str]) -> None:
         for name in names:
+            if sight.pins.get(name):
+                _empty(tools, sight, name)
+            tools.leave(name)
             delete_netns(name)
+
+
+def _empty(tools: Tools, sight: Sight, path: str) -> None:
+    """Delete what stands on a parent interface: the namespace may live on for a while, and that would hold its MAC address."""
+    interior = sight.inside(path)
+    children = [link for link in interior.links.values() if link.kind in ("macvlan", "ipvlan")] if interior else []
+    if children:
+        with tools.inside(path) as inside:
+            for link in children:
+                if link.group == tools.instance.link_group:
+                    inside.rtnl.delete_link(link.index)
 
 
 def _prepare() -> Rtnetlink:

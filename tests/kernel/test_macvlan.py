@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -219,6 +219,20 @@ def test_a_container_that_starts_again_has_its_addresses_again(controller: Contr
             again = controller.create_sandbox("b")
             endpoint.join(again)
             again.delete()
+    assert controller.check() == []
+
+
+@pytest.mark.usefixtures("lan")
+def test_a_sandbox_that_a_crash_left_holds_no_mac_address(controller: Controller) -> None:
+    """Gone from the store, and not yet from the kernel; somebody keeps its namespace when a repair takes the pin."""
+    endpoint = lan_network(controller).create_endpoint("a")
+    sandbox = controller.create_sandbox("a")
+    endpoint.join(sandbox)
+    record, joined_record = sandbox.record, endpoint.record
+    with open(sandbox.path):
+        controller.core.registry.save(replace(joined_record, sandbox="", ifname=""), forget=[record])
+        assert [str(one) for one in controller.repair()] == [f"stray netns {record.path}"]
+        endpoint.join(controller.create_sandbox("b"))
     assert controller.check() == []
 
 
