@@ -4,7 +4,8 @@ A pin is a name for a namespace: somebody may unmount or unlink it while process
 namespace in its place and move the interface there would cut them off.  So before that, the network namespaces of all
 processes are looked at for the other end of an interface that the sandbox has: the two ends of a veth pair name each other's
 index (IFLA_LINK, rtnetlink(7)), and the inner one has the endpoint's name and MAC.  An interface without a host end (macvlan)
-is known by its mark, its name and its MAC.
+is known by its mark, its name and its MAC.  Either says which namespace its other end or its parent is in: another pynet's
+containers, behind another host namespace on this machine, may be alike in all the rest.
 """
 
 from __future__ import annotations
@@ -22,11 +23,17 @@ from .model import EndpointRecord
 
 
 def pin_again(
-    netns: NetnsThread, path: str, endpoints: Collection[EndpointRecord], links: Mapping[str, LinkInfo], group: int
+    netns: NetnsThread,
+    path: str,
+    endpoints: Collection[EndpointRecord],
+    links: Mapping[str, LinkInfo],
+    *,
+    home: int,
+    group: int,
 ) -> bool:
     """Pin at *path* the namespace in which *endpoints* have interfaces, if a process is in one; whether it is pinned.
 
-    *links* are the host's, by name; *group* is the instance's link group.
+    *home* is a descriptor of the host's namespace, *links* are those in there, by name; *group* is the instance's link group.
     """
     ends = {
         (links[veth_name(e.id)].peer, links[veth_name(e.id)].index, e.ifname, e.mac)
@@ -39,10 +46,13 @@ def pin_again(
     for fd in _inhabited():
         try:
             with Rtnetlink(netns.socket(fd, socket.AF_NETLINK, socket.SOCK_RAW)) as inside:
-                if any(
-                    (link.index, link.peer, link.name, link.mac) in ends or (link.group, link.name, link.mac) in alone
+                found = [
+                    link.peer_netns
                     for link in inside.links()
-                ):
+                    if (link.index, link.peer, link.name, link.mac) in ends
+                    or (link.group, link.name, link.mac) in alone
+                ]
+                if found and inside.netns_id(home) in found:
                     _pin(fd, path)
                     return True
         finally:

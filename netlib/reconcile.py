@@ -142,7 +142,14 @@ def _pin_again(core: Core) -> list[Difference]:
     return [
         Difference("missing", "netns", room.path)
         for room in lost
-        if pin_again(tools.netns, room.path, registry.endpoints_of_sandbox(room.id), links, tools.instance.link_group)
+        if pin_again(
+            tools.netns,
+            room.path,
+            registry.endpoints_of_sandbox(room.id),
+            links,
+            home=tools.home,
+            group=tools.instance.link_group,
+        )
     ]
 
 

@@ -94,11 +94,12 @@ class Tools:
         self._fresh_lock = threading.Lock()
         self.rtnl = Rtnetlink()
         self.netns = NetnsThread()
-        self._home = open_netns("/proc/thread-self/ns/net")
-        home = os.fstat(self._home)
+        self.home = open_netns("/proc/thread-self/ns/net")
+        """The host's namespace, in which the controller was made."""
+        home = os.fstat(self.home)
         self._home_identity = home.st_dev, home.st_ino
         self.conntrack = Conntrack(
-            lambda: self.netns.socket(self._home, socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+            lambda: self.netns.socket(self.home, socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
         )
         self._deleting = Rtnetlink()
         self.reaper = Reaper(self.rtnl, instance, self._deleting)
@@ -112,7 +113,7 @@ class Tools:
         for path in list(self._fresh):
             self._close_fresh(path)
         self.netns.close()
-        os.close(self._home)
+        os.close(self.home)
         self.rtnl.close()
         self.ports.close()
 
@@ -121,7 +122,7 @@ class Tools:
         index = self.rtnl.index(link)
         if not index:
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), link)
-        sock = self.netns.socket(self._home, socket.AF_PACKET, socket.SOCK_RAW, 0)
+        sock = self.netns.socket(self.home, socket.AF_PACKET, socket.SOCK_RAW, 0)
         return PacketSocket(sock, link, index, mac)
 
     def at_home(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -129,7 +130,7 @@ class Tools:
         here = os.stat("/proc/thread-self/ns/net")
         if (here.st_dev, here.st_ino) == self._home_identity:
             return function(*args, **kwargs)
-        return self.netns.call(self._home, function, *args, **kwargs)
+        return self.netns.call(self.home, function, *args, **kwargs)
 
     # -- sandboxes -------------------------------------------------------------------------------------------
 
@@ -250,7 +251,7 @@ class Tools:
         from .firewall.watch import FirewallWatch
 
         try:
-            events = self.netns.socket(self._home, socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+            events = self.netns.socket(self.home, socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
         except OSError as error:
             if error.errno not in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):
                 raise
@@ -264,7 +265,7 @@ class Tools:
 
     def route_socket(self) -> socket.socket:
         """A new rtnetlink socket of the host's namespace, to listen to."""
-        return self.netns.socket(self._home, socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        return self.netns.socket(self.home, socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
 
     def diagnose(self) -> list[str]:
         """What on this host stands in the way of the rules that are there, a sentence each; nothing without a firewall."""

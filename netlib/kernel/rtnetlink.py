@@ -197,6 +197,11 @@ class Rtnetlink:
         found = [messages.read_link(answer.body) for answer in self._netlink.dump(messages.get_link())]
         return [link for link in found if group is None or link.group == group]
 
+    def netns_id(self, fd: int) -> int | None:
+        """By which number this namespace knows the one that *fd* is of; negative or None: by none (ip-netns(8), list-id)."""
+        (answer,) = self._netlink.transact([messages.get_netns_id(fd)])
+        return messages.read_netns_id(answer.body)
+
     def operstate(self, index: int) -> int:
         """The RFC 2863 state as if.h numbers it: 2 down, 3 lower layer down, 6 up, 0 unknown."""
         answers = self._netlink.transact([messages.get_link(index)])

@@ -19,9 +19,11 @@ from .netlink import u32 as _u32
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
-RTM_GETRULE = 34
+RTM_GETRULE, RTM_GETNSID = 34, 90
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_QDISC, IFLA_MASTER = 1, 3, 4, 5, 6, 10
 IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_GROUP, IFLA_NET_NS_FD, IFLA_EXT_MASK = 16, 18, 20, 27, 28, 29
+IFLA_LINK_NETNSID = 37
+NETNSA_NSID, NETNSA_FD = 1, 3  # linux/net_namespace.h
 IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 31, 32
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
@@ -60,6 +62,8 @@ class LinkInfo:
     """Of a bridge's port: the bridge passes nothing between it and other isolated ones."""
     qdisc: str = ""
     """Kind of its root queue."""
+    peer_netns: int | None = None
+    """In which namespace its peer is, as ``netns_id`` numbers it; None when it is in this one."""
 
     @property
     def up(self) -> bool:
@@ -134,6 +138,10 @@ def _unpack_address(data: bytes) -> str:
 
 def _number(data: bytes | None) -> int:
     return int.from_bytes(data, "little" if struct.pack("=H", 1)[0] else "big") if data else 0
+
+
+def _signed(data: bytes | None) -> int | None:
+    return struct.unpack("=i", data)[0] if data else None
 
 
 def _text(data: bytes | None) -> str:
@@ -267,11 +275,21 @@ def read_link(body: bytes) -> LinkInfo:
         alias=_text(found.get(IFLA_IFALIAS)),
         isolated=any(attributes(info.get(IFLA_INFO_SLAVE_DATA, b"")).get(IFLA_BRPORT_ISOLATED, b"")),
         qdisc=_text(found.get(IFLA_QDISC)),
+        peer_netns=_signed(found.get(IFLA_LINK_NETNSID)),
     )
 
 
 def read_operstate(body: bytes) -> int:
     return _number(attributes(body, _IFINFO.size).get(IFLA_OPERSTATE))
+
+
+def get_netns_id(fd: int) -> Message:
+    """By which number the asked namespace knows the one that *fd* is of."""
+    return Message("look up a namespace's number", RTM_GETNSID, 0, bytes(4) + _u32(NETNSA_FD, fd))
+
+
+def read_netns_id(body: bytes) -> int | None:
+    return _signed(attributes(body, 4).get(NETNSA_NSID))
 
 
 # -- addresses ------------------------------------------------------------------------------------------------------

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from pynet.netlib.controller import Controller
-from pynet.netlib.handles import Sandbox
+from pynet.netlib.instance import veth_name
+
+from support.netlib import call_in
 
 
 @pytest.fixture
@@ -53,15 +55,11 @@ def test_a_bridge_takes_no_router_advertisements_from_its_containers(
     assert Path(f"/proc/sys/net/ipv6/conf/{network.bridge}/accept_ra").read_text() == "0\n"
 
 
-def inhabitant(controller: Controller, sandbox: Sandbox) -> subprocess.Popen[bytes]:
-    """A process that lives in the sandbox until its input ends."""
-    fd = os.open(sandbox.path, os.O_RDONLY)
-    try:
-        process = controller.tools.netns.call(
-            fd, subprocess.Popen, ["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-    finally:
-        os.close(fd)
+def inhabitant(controller: Controller, path: str) -> subprocess.Popen[bytes]:
+    """A process that lives in the namespace that is pinned at *path* until its input ends."""
+    process: subprocess.Popen[bytes] = call_in(
+        controller, path, lambda: subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    )
     return process
 
 
@@ -75,7 +73,7 @@ def test_a_living_container_whose_pin_is_lost_is_pinned_again_and_not_cut_off(
     endpoint.join(sandbox)
     neighbour = controller.create_sandbox("b")
     network.create_endpoint("b").join(neighbour)
-    with inhabitant(controller, sandbox), inhabitant(controller, neighbour):
+    with inhabitant(controller, sandbox.path), inhabitant(controller, neighbour.path):
         before = os.stat(sandbox.path).st_ino
         subprocess.run(["umount", sandbox.path], check=True)
         if unlinked:
@@ -85,3 +83,28 @@ def test_a_living_container_whose_pin_is_lost_is_pinned_again_and_not_cut_off(
         assert [str(d) for d in controller.repair()] == [f"missing netns {sandbox.path}"]
         assert os.stat(sandbox.path).st_ino == before
         assert controller.check() == []
+
+
+def test_another_hosts_container_that_looks_alike_is_not_taken_for_ours(
+    start: Callable[[], Controller], tmp_path: Path
+) -> None:
+    """Two pynets behind two host namespaces of one machine: names, addresses and even indices may be equal."""
+    controller = start()
+    endpoint = controller.create_network("web", subnet="10.1.0.0/24").create_endpoint("a")
+    sandbox = controller.create_sandbox("a")
+    endpoint.join(sandbox)
+    host_end = controller.tools.rtnl.link(veth_name(endpoint.id))
+    assert host_end is not None
+    other_host, theirs = str(tmp_path / "host"), str(tmp_path / "theirs")
+    for path in (other_host, theirs):
+        os.close(controller.tools.netns.create(path))
+    with inhabitant(controller, theirs) as stranger, inhabitant(controller, sandbox.path):
+        command = f"link add {host_end.name} index {host_end.index} type veth peer name {endpoint.ifname}"
+        command += f" index {host_end.peer} address {endpoint.mac} netns {stranger.pid}"
+        call_in(controller, other_host, lambda: subprocess.run(["ip", *command.split()], check=True))
+        before = os.stat(sandbox.path).st_ino
+        subprocess.run(["umount", sandbox.path], check=True)
+        controller.repair()
+        assert os.stat(sandbox.path).st_ino == before
+    for path in (other_host, theirs):
+        controller.tools.netns.delete(path)
