@@ -11,9 +11,39 @@ loopback alone, so the two sockets say by themselves which sandbox asks.
 from __future__ import annotations
 
 import socket
+from dataclasses import dataclass
 from typing import Protocol
 
 ADDRESS = "127.0.0.11"
+
+
+@dataclass(frozen=True)
+class View:
+    """What one sandbox may resolve, and how."""
+
+    sandbox: str
+    networks: tuple[str, ...] = ()
+    """Ids, in order of preference: the first that knows a name answers."""
+    hosts: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """(name, addresses): --add-host, links, its own name; before networks."""
+    upstreams: tuple[str, ...] = ()
+    """Servers that its user named (--dns), asked from inside the sandbox; () for the host's own, asked from there."""
+    search: tuple[str, ...] = ()
+    ndots: int | None = None
+    """None: its user set none."""
+    outside: bool = True
+    """Whether the host's upstreams may be asked: not where only internal networks are."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of one endpoint on its network."""
+
+    endpoint: str
+    network: str
+    network_name: str
+    names: tuple[str, ...]
+    addresses: tuple[str, ...]
 
 
 class NameServer(Protocol):

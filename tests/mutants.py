@@ -52,6 +52,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
                "kernel/test_docs*", "system/test_engine_api*"),
     "drivers": ("unit/test_bridge*", "kernel/test_controller*", "system/test_engine_api*"),
     "proxy": ("unit/test_proxy*", "kernel/test_proxy*", "system/test_proxy*", "system/test_port_stats*"),
+    "names": ("unit/test_names*", "kernel/test_names*", "system/test_names*"),
     "runtime": ("unit/test_runtime*", "unit/test_image*", "kernel/test_runtime*", "kernel/test_image*",
                 "system/test_runtime*", "system/test_engine_api*", "system/test_docker_client*"),
     "engine": ("unit/test_engine*", "system/test_engine*", "system/test_docker_client*", "system/test_survival*"),

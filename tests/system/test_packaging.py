@@ -20,7 +20,7 @@ from pynet.cli.completion import script
 from pynet.cli.manual import pages
 
 TOP = Path(__file__).parents[2]
-ROOMS = ("cli", "drivers", "engine", "ipam", "netlib", "plugins", "proxy", "runtime")
+ROOMS = ("cli", "drivers", "engine", "ipam", "names", "netlib", "plugins", "proxy", "runtime")
 MODULES = {
     "pynet/__init__.py",
     "pynet/__main__.py",

@@ -24,7 +24,21 @@ MADE = {"bench/results"}
 HISTORY = {"CHANGELOG.md"}
 """Speaks of what was."""
 FOLDERS = (
-    *("bench", "cli", "docs", "drivers", "engine", "ipam", "netlib", "packaging", "plugins", "proxy", "runtime", "src"),
+    *(
+        "bench",
+        "cli",
+        "docs",
+        "drivers",
+        "engine",
+        "ipam",
+        "names",
+        "netlib",
+        "packaging",
+        "plugins",
+        "proxy",
+        "runtime",
+        "src",
+    ),
     *("tests", r"\.ci"),
 )
 NAMED = re.compile(rf"(?<![\w/.:$-])((?:{'|'.join(FOLDERS)})/[\w./*-]*[\w*])")

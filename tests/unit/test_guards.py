@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).parents[2]
-ROOMS = ("cli", "drivers", "engine", "ipam", "netlib", "plugins", "proxy", "runtime")
+ROOMS = ("cli", "drivers", "engine", "ipam", "names", "netlib", "plugins", "proxy", "runtime")
 
 
 def modules(*rooms: str) -> list[Path]:

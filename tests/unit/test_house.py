@@ -15,7 +15,7 @@ import pytest
 from support.imports import circle, imports, only, path_between
 
 TOP = Path(__file__).parents[2]
-ROOMS = ("cli", "drivers", "engine", "ipam", "netlib", "plugins", "proxy", "runtime")
+ROOMS = ("cli", "drivers", "engine", "ipam", "names", "netlib", "plugins", "proxy", "runtime")
 FOUNDATION = {
     "engine.grammar",
     "netlib.durations",
@@ -24,19 +24,23 @@ FOUNDATION = {
     "netlib.ipc",
     "netlib.kernel.syscall",
     "netlib.kernel.tree",
+    "netlib.naming",
     "netlib.ports.bind",
     "netlib.ports.told",
     "netlib.ports.portspec",
     "netlib.timestamps",
     "netlib.version",
+    "proxy.dataplane.lane",
+    "proxy.start",
 }
 MAY_IMPORT: dict[str, set[str]] = {
     "ipam": set(),
     "netlib": {"ipam"},
     "drivers": {"netlib", "ipam"},
+    "names": set(),
     "proxy": set(),
     "runtime": set(),
-    "engine": {"netlib", "drivers", "ipam", "runtime", "proxy"},
+    "engine": {"netlib", "drivers", "ipam", "runtime", "proxy", "names"},
     "plugins": {"netlib", "drivers", "ipam"},
     "cli": set(),
 }
