@@ -84,8 +84,8 @@ class Parser:
 
     # -- declaring ---------------------------------------------------------------------------------------------
 
-    def flag(self, *names: str, default: bool = False, help: str = "") -> None:
-        """A switch; ``--name=false`` turns it off."""
+    def flag(self, *names: str, default: bool | None = False, help: str = "") -> None:
+        """A switch; ``--name=false`` turns it off.  None says that nobody set it."""
         self._declare(Option(names, "flag", default=default, help=help))
 
     def option(

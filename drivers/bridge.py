@@ -160,6 +160,7 @@ class BridgeDriver:
     ipam = "default"
     singleton = False
     shapes = frozenset({"in", "out"})
+    short_names = _SHORT
     own_mac = True
 
     def validate(self, network: NetworkRecord) -> None:

@@ -85,6 +85,7 @@ class ParentedDriver:
     singleton = False
     own_mac = True
     shapes = frozenset({"out"})
+    short_names: Mapping[str, str] = {"mtu": MTU}
 
     def parent(self, network: NetworkRecord) -> str:
         """The host's interface that its endpoints stand on."""

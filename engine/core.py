@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..netlib.controller import Controller
@@ -27,6 +28,8 @@ class Core:
     """What ``info`` tells about this engine's start; added to while it starts."""
     default_network: str = "bridge"
     """Of containers that name none; "none" where the engine's options leave the network bridge out."""
+    network_opts: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
+    """Driver to the options of its new networks that name no other value for them."""
     limit_controllers: frozenset[str] = frozenset()
     """cgroup controllers that containers can be limited by, as the supervisor found them."""
 

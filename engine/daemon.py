@@ -32,9 +32,10 @@ from typing import Any
 
 from ..netlib.errors import InternalError, InvalidArgument, NotSupported, PynetError, RootBusy, Unavailable
 from ..netlib.instance import Instance
+from . import config_file
 from .container.record import RUNNING
-from .default_bridge import address_pools, default_bridge, unmet
-from .grammar import network_options
+from .daemon_options import Asked, own_command, parse_arguments
+from .default_bridge import unmet
 
 log = logging.getLogger("pynetd")
 
@@ -42,39 +43,6 @@ SOCKET_GROUPS = ("pynet", "docker")
 """The first of these groups that exists may use the socket."""
 SUN_PATH_MAX = 107
 """unix(7): 108 bytes with the final NUL."""
-
-
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="pynetd", description="The engine behind pynet and Docker's clients.")
-    parser.add_argument("--root", help="persistent state (PYNET_ROOT, /var/lib/pynet)")
-    parser.add_argument("--run", help="run-time state (PYNET_RUN, /run/pynet)")
-    parser.add_argument("--host", help="where to listen (unix://RUN/pynet.sock)")
-    parser.add_argument("--firewall", default="auto", choices=("auto", "nftables", "iptables"))
-    parser.add_argument(
-        "--publish-policy",
-        choices=("nat", "host-input"),
-        help="host-input: published ports honour the host's INPUT rules, by way of the proxy alone (nat)",
-    )
-    parser.add_argument("--proxy-workers", type=int, help="processes that accept on published tcp ports (1)")
-    parser.add_argument(
-        "--proxy-drain", type=float, help="seconds that proxied connections have when their container ends (10)"
-    )
-    parser.add_argument("--metrics-addr", help="IP:PORT where Prometheus is told what the proxy carries (nowhere)")
-    for name, metavar, text in network_options.OPTIONS:
-        parser.add_argument(name, metavar=metavar, help=text)
-    for name, text in network_options.SWITCHES:
-        parser.add_argument(name, metavar="true|false", nargs="?", const="true", help=text)
-    parser.add_argument(
-        network_options.POOL,
-        metavar=network_options.POOL_VALUE,
-        action="append",
-        default=[],
-        help=network_options.POOL_HELP,
-    )
-    parser.add_argument("--again", action="store_true", help="started by the other processes, not by a user")
-    parser.add_argument("--log", help="write messages to this file, not to standard error")
-    parser.add_argument("--ready-fd", type=int, help="descriptor that gets 1 and a newline when the socket is served")
-    return parser.parse_args(argv)
 
 
 # -- pieces of the start -----------------------------------------------------------------------------------------
@@ -178,44 +146,21 @@ def refuse_orphans(root: Path, supervised: list[dict[str, Any]]) -> None:
         )
 
 
-def own_command(arguments: argparse.Namespace, instance: Instance) -> list[str]:
-    """How the others start us again."""
-    argv = [sys.executable, "-I", "-m", "pynet.engine.daemon", "--root", str(instance.root), "--run", str(instance.run)]
-    argv += ["--firewall", arguments.firewall, "--log", str(instance.run / "pynetd.log")]
-    names = (
-        "--host",
-        "--publish-policy",
-        "--proxy-workers",
-        "--proxy-drain",
-        "--metrics-addr",
-        *network_options.names(),
-    )
-    for name in names:
-        value = getattr(arguments, name.lstrip("-").replace("-", "_"))
-        for one in value if isinstance(value, list) else [value]:
-            if one is not None:
-                argv.append(f"{name}={one}")
-    return [*argv, "--again"]
-
-
 class Daemon:
     """The process, from its lock to its end."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        from .helpers import Helpers, ProxySettings, ensure_directories
+        from .helpers import Helpers, ensure_directories
 
         self.arguments = arguments
         self.instance = Instance.at(arguments.root, arguments.run)
-        self._bridge = default_bridge(arguments)
-        self._pools = address_pools(arguments.default_address_pool)
-        proxy = ProxySettings.of(
-            arguments.proxy_workers, arguments.proxy_drain, arguments.metrics_addr, strict=not arguments.again
-        )
+        self._asked = asked = Asked.of(arguments, self.instance)
+        self._bridge = asked.bridge
+        self._path = socket_path(arguments.host, self.instance.run)
         ensure_directories(self.instance.root, self.instance.run)
         self._lock = take_lock(self.instance.run, again=arguments.again)
-        self._path = socket_path(arguments.host, self.instance.run)
         self._sock = bind(self._path)
-        self._helpers = Helpers(self.instance, own_command(arguments, self.instance), proxy)
+        self._helpers = Helpers(self.instance, own_command(arguments, self.instance), asked.proxy)
         self._everything = False
         try:
             self._start()
@@ -253,8 +198,8 @@ class Daemon:
                 self.instance.root,
                 self.instance.run,
                 proxy=self._helpers.forwarder,
-                firewall=self.arguments.firewall,
-                default_pools=self._pools,
+                firewall=self.arguments.firewall or "auto",
+                default_pools=self._asked.pools,
                 publish_policy=self.arguments.publish_policy or "nat",
             )
             reserve.make()
@@ -275,6 +220,7 @@ class Daemon:
                 reserve,
                 warnings=warnings,
                 default_network="bridge" if self._bridge is not None else "none",
+                network_opts=self._asked.network_opts,
                 limit_controllers=frozenset(about.get("cgroups", ())),
             )
         )
@@ -406,6 +352,15 @@ def fail(arguments: argparse.Namespace, error: PynetError | OSError | sqlite3.Er
     return 1
 
 
+def validate(arguments: argparse.Namespace) -> int:
+    """Say that the options and the configuration file make sense (PynetError when not); nothing is started or made."""
+    instance = Instance.at(arguments.root, arguments.run)
+    Asked.of(arguments, instance)
+    socket_path(arguments.host, instance.run)
+    print("configuration OK", file=sys.stderr)
+    return 0
+
+
 def require_aiohttp() -> None:
     """The library does without an HTTP server; who installed it alone is told so before anything is locked or made."""
     try:
@@ -440,6 +395,9 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.ready_fd is not None:
         os.set_inheritable(arguments.ready_fd, False)
     try:
+        config_file.settle(arguments)
+        if arguments.validate:
+            return validate(arguments)
         require_aiohttp()
         daemon = Daemon(arguments)
     except (PynetError, OSError, sqlite3.Error) as error:

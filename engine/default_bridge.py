@@ -1,7 +1,8 @@
-"""What the engine's options say of networks: the default bridge's request, and the default address pools.  Pure.
+"""What the engine's options say of networks: the default bridge's request, default address pools and options.  Pure.
 
     --bip 10.5.0.1/24 --fixed-cidr 10.5.0.128/25 --mtu 1400     ->  DefaultBridge, a request like that of any network
     --default-address-pool base=10.50.0.0/16,size=24            ->  ("10.50.0.0/16", 24)
+    --default-network-opt bridge=mtu=1400                       ->  {"bridge": {"mtu": "1400"}}
 
 Names, values and what excludes what are Docker's (moby, daemon/config); a wrong one keeps the engine from starting.
 """
@@ -12,10 +13,14 @@ from argparse import Namespace
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_interface, ip_network
 
+from ..drivers.bridge import parse_options
 from ..ipam.request import check_request
-from ..netlib.errors import InvalidArgument
-from ..netlib.model import IpamConfig
+from ..netlib import shaping
+from ..netlib.driver import directions, load_driver
+from ..netlib.errors import InvalidArgument, PynetError
+from ..netlib.model import IpamConfig, NetworkRecord
 from ..netlib.predefined import DefaultBridge
+from .network_shapes import families
 
 NO_BRIDGE = "none"
 GATEWAYS = {4: "DefaultGatewayIPv4", 6: "DefaultGatewayIPv6"}
@@ -33,6 +38,35 @@ def address_pools(texts: Iterable[str]) -> tuple[tuple[str, int], ...]:
             )
         pools.append((fields["base"], int(fields["size"])))
     return tuple(pools)
+
+
+def network_opts(texts: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Driver to option to value, of each ``DRIVER=OPTION=VALUE``; InvalidArgument when the driver would refuse them."""
+    found: dict[str, dict[str, str]] = {}
+    for text in texts:
+        driver, _, option = text.partition("=")
+        name, equals, value = option.partition("=")
+        if not (driver and name and equals):
+            raise InvalidArgument(
+                f"invalid argument {text!r} for --default-network-opt",
+                hint="write bridge=com.docker.network.driver.mtu=1400",
+            )
+        found.setdefault(driver, {})[name] = value
+    for driver, options in found.items():
+        try:
+            _check_options(driver, options)
+        except PynetError as error:
+            raise InvalidArgument(f"--default-network-opt for {driver}: {error}", hint=error.hint) from None
+    return found
+
+
+def _check_options(name: str, options: dict[str, str]) -> None:
+    """As the network with the fewest contradictions would be judged: an internal one, where each gateway mode is possible."""
+    driver = load_driver(name)
+    record = NetworkRecord(id="0" * 64, name="default", driver=name, created=0.0, internal=True, options=options)
+    driver.validate(record)
+    shaping.check(record, {}, directions(driver))
+    families(options)
 
 
 def default_bridge(options: Namespace) -> DefaultBridge | None:
@@ -60,6 +94,7 @@ def default_bridge(options: Namespace) -> DefaultBridge | None:
         options={key: text for key, text in texts.items() if text},
     )
     check_request(bridge.ipam)
+    parse_options(bridge.options)
     return bridge
 
 

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from ..drivers.options import boolean
+from ..netlib import shaping
+from ..netlib.driver import load_driver, short_names
 from ..netlib.errors import Forbidden, InvalidArgument
 from ..netlib.kernel.traffic import LinkCounters
 from ..netlib.model import EndpointRecord, IpamConfig, NetworkRecord
@@ -13,6 +16,8 @@ from ..netlib.shaping import Limits
 from .fields import Fields
 from .times import rfc3339
 from .versions import Version
+
+NO_DEFAULTS: Mapping[str, Mapping[str, str]] = {}
 
 
 def network_shape(record: NetworkRecord) -> dict[str, Any]:
@@ -107,8 +112,26 @@ def ipam_configs(ipam: Fields) -> list[IpamConfig]:
     ]
 
 
-def create_arguments(body: Mapping[str, Any], version: Version) -> tuple[str, dict[str, Any]]:
-    """The name and the keyword arguments of ``Controller.create_network``."""
+FAMILIES = {4: "com.docker.network.enable_ipv4", 6: "com.docker.network.enable_ipv6"}
+
+
+def families(options: Mapping[str, str]) -> dict[int, bool]:
+    """The IP versions that a network's options switch on or off, where they say so."""
+    found: dict[int, bool] = {}
+    for version, name in FAMILIES.items():
+        if name in options:
+            try:
+                found[version] = boolean(options[name])
+            except ValueError:
+                raise InvalidArgument(f'driver-opt "{name}" is not a valid bool', hint="true or false") from None
+    return found
+
+
+def create_arguments(
+    body: Mapping[str, Any], version: Version, defaults: Mapping[str, Mapping[str, str]] = NO_DEFAULTS
+) -> tuple[str, dict[str, Any]]:
+    """The name and the keyword arguments of ``Controller.create_network``; *defaults* are options by driver, for networks that
+    name no other value and have no configuration of another network."""
     fields = Fields(body)
     name = fields.text("Name")
     if not name.strip():
@@ -121,20 +144,33 @@ def create_arguments(body: Mapping[str, Any], version: Version) -> tuple[str, di
         )
     if scope not in ("", "local"):
         raise Forbidden(f"cannot create a {scope} scoped network when swarm is not active")
+    driver = fields.text("Driver") or "bridge"
+    config_from = fields.object("ConfigFrom").text("Network")
+    options = fields.string_map("Options")
+    if driver in defaults and not config_from:
+        options = _completed(driver, options, defaults[driver])
+    on = {4: True, 6: False} | families(options)
     # API < 1.48 knows no EnableIPv4
-    ipv4 = fields.boolean("EnableIPv4", True) if version >= (1, 48) else True
+    ipv4 = fields.boolean("EnableIPv4", on[4]) if version >= (1, 48) else on[4]
     ipam = fields.object("IPAM")
     return name, {
-        "driver": fields.text("Driver") or "bridge",
+        "driver": driver,
         "ipam": ipam_configs(ipam),
         "ipam_driver": ipam.text("Driver"),
         "ipam_options": ipam.string_map("Options"),
         "ipv4": ipv4,
-        "ipv6": fields.boolean("EnableIPv6"),
+        "ipv6": fields.boolean("EnableIPv6", on[6]),
         "internal": fields.boolean("Internal"),
         "attachable": fields.boolean("Attachable"),
-        "options": fields.string_map("Options"),
+        "options": options,
         "labels": fields.string_map("Labels"),
         "config_only": fields.boolean("ConfigOnly"),
-        "config_from": fields.object("ConfigFrom").text("Network"),
+        "config_from": config_from,
     }
+
+
+def _completed(driver: str, options: Mapping[str, str], defaults: Mapping[str, str]) -> dict[str, str]:
+    """The options, and the defaults of those that they name by neither of their two names."""
+    long = {short: name for name, short in shaping.OPTIONS.items()} | short_names(load_driver(driver))
+    given = {long.get(name, name) for name in options}
+    return {**{name: text for name, text in defaults.items() if long.get(name, name) not in given}, **options}

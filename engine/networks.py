@@ -30,10 +30,12 @@ UNSEEN = frozenset({"default"}) | PREDEFINED
 """Names that nobody may give to a network."""
 
 
-def _create_request(body: Mapping[str, Any], version: Version) -> tuple[list[str], str, dict[str, Any]]:
+def _create_request(
+    body: Mapping[str, Any], version: Version, defaults: Mapping[str, Mapping[str, str]]
+) -> tuple[list[str], str, dict[str, Any]]:
     """Warnings, name and arguments of a create request."""
     warnings = judge(Fields(body), "Network")
-    name, arguments = create_arguments(body, version)
+    name, arguments = create_arguments(body, version, defaults)
     if name in UNSEEN:
         raise Forbidden(
             f"operation is not permitted on predefined {name} network",
@@ -114,7 +116,7 @@ class Networks:
     # -- changing --------------------------------------------------------------------------------------------
 
     def create(self, body: Mapping[str, Any], version: Version) -> dict[str, str]:
-        warnings, name, arguments = _create_request(body, version)
+        warnings, name, arguments = _create_request(body, version, self._core.network_opts)
         network = self._controller.create_network(name, **arguments)
         if any(config.subnet for config in arguments["ipam"]):
             warnings += self._controller.routes_in_the_way(network)
@@ -123,7 +125,7 @@ class Networks:
 
     def planned_create(self, body: Mapping[str, Any], version: Version) -> dict[str, Any]:
         """What ``create`` would do, or its error."""
-        warnings, name, arguments = _create_request(body, version)
+        warnings, name, arguments = _create_request(body, version, self._core.network_opts)
         steps = self._controller.planned(self._controller.create_network, name, **arguments)
         return {"Plan": plan_shape(steps), "Warning": "; ".join(warnings)}
 

@@ -133,6 +133,11 @@ def directions(driver: Driver) -> frozenset[str]:
     return frozenset(getattr(driver, "shapes", ()))
 
 
+def short_names(driver: Driver) -> dict[str, str]:
+    """Short names of the driver's options to their long ones: its ``short_names``, if it has them."""
+    return dict(getattr(driver, "short_names", {}))
+
+
 def driver_names() -> list[str]:
     """The drivers that can be had here, the built-in ones and those of other packages."""
     from importlib.metadata import entry_points

@@ -302,6 +302,7 @@ def environment(directory: str, lan: str) -> dict[str, str]:
         INSIDE_VARIABLE: directory,
         "PYNET_ROOT": os.path.join(directory, "root"),
         "PYNET_RUN": run,
+        "PYNET_CONFIG_FILE": os.devnull,  # the machine's names things of the machine's network
         LAN_VARIABLE: lan,
         "DOCKER_HOST": f"unix://{run}/pynet.sock",
     }

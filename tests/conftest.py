@@ -6,6 +6,7 @@ Tests below kernel/ and system/ are marked so, and skipped by name where namespa
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     isolate(config)
     mark()
+    os.environ["PYNET_CONFIG_FILE"] = os.devnull  # this machine's is not meant for the engines of tests
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

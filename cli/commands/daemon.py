@@ -24,6 +24,7 @@ PID_NAME = "pynetd.pid"
 STOP_TIMEOUT = 30.0
 """Seconds; requests under way are finished first."""
 _OPTIONS = (
+    ("--config-file", "FILE", "settings of the engine (PYNET_CONFIG_FILE, /etc/pynet/daemon.json)"),
     ("--firewall", "NAME", "auto, nftables or iptables (auto)"),
     ("--publish-policy", "NAME", "nat, or host-input: published ports honour the host's INPUT rules (nat)"),
     ("--proxy-workers", "N", "processes that accept on published tcp ports (1)"),
@@ -42,8 +43,10 @@ def daemon(parser: Parser) -> Run:
     for name, metavar, text in network_options.OPTIONS:
         parser.option(name, metavar=metavar, help=text)
     for name, text in network_options.SWITCHES:
-        parser.flag(name, default=name != "--ipv6", help=text)
-    parser.repeated(network_options.POOL, metavar=network_options.POOL_VALUE, help=network_options.POOL_HELP)
+        parser.flag(name, default=None, help=text)
+    for name, metavar, text in network_options.REPEATED:
+        parser.repeated(name, metavar=metavar, help=text)
+    parser.flag("--validate", help="judge the options and the configuration file, and start nothing")
     parser.argument("action", count="?", metavar="start|stop|status", help="nothing: run it here, in the foreground")
     return run
 
@@ -58,6 +61,11 @@ def run(args: Arguments) -> int:
             hint="unset PYNET_HOST and DOCKER_HOST; name a --run directory",
         )
     options = _engine_options(args)
+    if args.validate:
+        if args.action is not None:
+            raise UsageError(f"--validate has no use for {args.action}")
+        argv = engine_argv(settings, [*options, "--validate"])
+        os.execv(argv[0], argv)
     if options and args.action not in (None, "start"):
         raise UsageError(f"{options[0]} is for an engine that is started")
     if args.action is None:
@@ -84,12 +92,13 @@ def _engine_options(args: Arguments) -> list[str]:
     words: list[str] = []
     for name, _, _ in (*_OPTIONS, *network_options.OPTIONS):
         value = getattr(args, _field(name))
-        words += [] if value is None else [name, value]
+        words += [] if value is None else [f"{name}={value}"]
     for name, _ in network_options.SWITCHES:
         on = getattr(args, _field(name))
-        words += [] if on == (name != "--ipv6") else [f"{name}={'true' if on else 'false'}"]
-    for value in getattr(args, _field(network_options.POOL)):
-        words += [network_options.POOL, value]
+        words += [] if on is None else [f"{name}={'true' if on else 'false'}"]
+    for name, _, _ in network_options.REPEATED:
+        for value in getattr(args, _field(name)):
+            words.append(f"{name}={value}")
     return words
 
 

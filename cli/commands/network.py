@@ -28,8 +28,8 @@ def create(parser: Parser) -> Run:
     parser.repeated("--aux-address", metavar="NAME=ADDRESS", help="address that is not given to containers")
     parser.flag("--internal", help="no way out of the network")
     parser.flag("--attachable", help="accepted; every network is")
-    parser.flag("--ipv6", help="also IPv6")
-    parser.flag("--ipv4", default=True, help="IPv4 (--ipv4=false: none)")
+    parser.flag("--ipv6", default=None, help="also IPv6")
+    parser.flag("--ipv4", default=None, help="IPv4 (--ipv4=false: none)")
     parser.repeated("-o", "--opt", metavar="NAME=VALUE", help="option of the driver")
     parser.repeated("--label", metavar="NAME[=VALUE]", help="label")
     parser.option("--ipam-driver", metavar="DRIVER", default="default", help="address manager (default)")
@@ -67,8 +67,6 @@ def network_config(args: Arguments) -> dict[str, Any]:
         "Driver": args.driver,
         "Internal": args.internal,
         "Attachable": args.attachable,
-        "EnableIPv6": args.ipv6,
-        "EnableIPv4": args.ipv4,
         "ConfigOnly": args.config_only,
         "Options": dict(_pair(word) for word in args.opt),
         "Labels": dict(_pair(word) for word in args.label),
@@ -78,6 +76,9 @@ def network_config(args: Arguments) -> dict[str, Any]:
             "Config": ipam_config(args.subnet, args.ip_range, args.gateway, dict(map(_pair, args.aux_address))),
         },
     }
+    for name, on in (("EnableIPv4", args.ipv4), ("EnableIPv6", args.ipv6)):
+        if on is not None:  # else the engine's options, and this network's, may say
+            body[name] = on
     if args.scope:
         body["Scope"] = args.scope
     if args.config_from:

@@ -27,7 +27,12 @@ POOL = "--default-address-pool"
 """base=CIDR,size=BITS, repeated: where subnets of networks that name none are cut from."""
 POOL_HELP = "subnets for networks that name none: blocks of SIZE bits of BASE"
 POOL_VALUE = "base=CIDR,size=BITS"
+NETWORK_OPT = "--default-network-opt"
+"""DRIVER=OPTION=VALUE, repeated: options of a driver's networks that are made without them."""
+NETWORK_OPT_HELP = "option of every new network of the driver that names no other value for it"
+NETWORK_OPT_VALUE = "DRIVER=OPTION=VALUE"
+REPEATED = ((POOL, POOL_VALUE, POOL_HELP), (NETWORK_OPT, NETWORK_OPT_VALUE, NETWORK_OPT_HELP))
 
 
 def names() -> tuple[str, ...]:
-    return (*(name for name, _, _ in OPTIONS), *(name for name, _ in SWITCHES), POOL)
+    return (*(name for name, _, _ in OPTIONS), *(name for name, _ in SWITCHES), POOL, NETWORK_OPT)

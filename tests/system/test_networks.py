@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -608,3 +610,64 @@ def test_a_network_that_somebody_is_on_is_not_removed_and_what_was_kept_stays(da
     daemon.post("/containers/one/stop", t=0)
     assert daemon.delete("/networks/mine").status == 403
     assert box(daemon, "three", "mine", IPv4Address="10.99.0.2")[0] == 403
+
+
+# -- the configuration file ------------------------------------------------------------------------------------------
+
+
+def test_an_engine_is_as_its_configuration_file_says_and_comes_back_so_from_a_crash(host: Host, tmp_path: Path) -> None:
+    file = tmp_path / "daemon.json"
+    opts = {"bridge": {"com.docker.network.driver.mtu": "1300", "com.docker.network.enable_ipv6": "true"}}
+    file.write_text(json.dumps({"bip": "10.5.0.1/24", "icc": False, "default-network-opts": opts}))
+    with Daemon.running("--config-file", str(file)) as daemon:
+        daemon.bootstrap()
+        assert inspect(daemon, "bridge")["IPAM"]["Config"] == [{"Subnet": "10.5.0.0/24", "Gateway": "10.5.0.1"}]
+        assert inspect(daemon, "bridge")["Options"]["com.docker.network.bridge.enable_icc"] == "false"
+        assert "com.docker.network.driver.mtu" not in inspect(daemon, "bridge")["Options"]
+        create(daemon, "plain")
+        create(daemon, "own", Options={"mtu": "1400"}, EnableIPv6=False)
+        assert "mtu 1300" in daemon.docker("run", "--rm", "--network", "plain", "busybox", "ip", "addr").stdout
+        assert "mtu 1400" in daemon.docker("run", "--rm", "--network", "own", "busybox", "ip", "addr").stdout
+        assert inspect(daemon, "plain")["Options"] == opts["bridge"]
+        assert inspect(daemon, "plain")["EnableIPv6"] is True
+        assert inspect(daemon, "own")["EnableIPv6"] is False
+
+        file.write_text('{"bip": ')  # it is being edited
+        daemon.wait_back(daemon.kill())
+        assert inspect(daemon, "bridge")["IPAM"]["Config"] == [{"Subnet": "10.5.0.0/24", "Gateway": "10.5.0.1"}]
+        create(daemon, "later")
+        assert inspect(daemon, "later")["Options"] == opts["bridge"]
+
+        daemon.terminate()
+        said = daemon.start()
+        assert said.startswith(f"unable to configure the engine with file {file}: it is not JSON: ")
+        daemon.arguments = ("--config-file", str(file), "--bip", "10.6.0.1/24")
+        file.write_text('{"bip": "10.5.0.1/24"}')
+        assert "bip: (from flag: 10.6.0.1/24, from file: 10.5.0.1/24)" in daemon.start()
+        daemon.arguments = ("--config-file", str(file))
+        assert daemon.start() == "1"
+
+
+def test_the_file_in_etc_is_read_when_it_is_there_and_judged_without_a_start(host: Host, tmp_path: Path) -> None:
+    """In a mount namespace with a layer over /etc."""
+    script = """
+        set -e
+        mount -t tmpfs none "$1"; mkdir "$1/up" "$1/work"
+        mount -t overlay overlay -o "lowerdir=/etc,upperdir=$1/up,workdir=$1/work" /etc
+        validate() { echo "$("$2" -I -m pynet.cli.main --root "$1/r" --run "$1/u" daemon --validate 2>&1 | head -1)"; }
+        validate "$@"
+        rm -rf /etc/pynet; mkdir /etc/pynet
+        echo '{"icc": false}' > /etc/pynet/daemon.json; validate "$@"
+        echo '{"icc": "no"}' > /etc/pynet/daemon.json; validate "$@"
+        PYNET_CONFIG_FILE=/dev/null validate "$@"
+        ls "$1"
+    """
+    environ = {
+        name: text for name, text in os.environ.items() if not name.startswith("PYNET_") and name != "DOCKER_HOST"
+    }
+    said = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, "sh", str(tmp_path), sys.executable],
+        env=environ, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    wrong = "pynetd: unable to configure the engine with file /etc/pynet/daemon.json: icc must be true or false, which no is not"
+    assert said.stdout.splitlines() == [*["configuration OK"] * 2, wrong, "configuration OK", "up", "work"]
