@@ -151,7 +151,8 @@ def test_a_networks_own_options_outrank_the_default_ones_under_either_name() -> 
     defaults = network_opts(["bridge=com.docker.network.driver.mtu=9000", "bridge=icc=false", "bridge=rate_in=1mbit"])
 
     def options(**body: Any) -> dict[str, str]:
-        return create_arguments({"Name": "n", **body}, (1, 51), defaults)[1]["options"]
+        found: dict[str, str] = create_arguments({"Name": "n", **body}, (1, 51), defaults)[1]["options"]
+        return found
 
     assert options() == defaults["bridge"]
     own = {"mtu": "1400", "com.docker.network.bridge.enable_icc": "true", "com.docker.network.endpoint.rate_in": "0"}

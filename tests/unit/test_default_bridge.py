@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pynet.engine.daemon import own_command, parse_arguments
+from pynet.engine.daemon_options import own_command, parse_arguments
 from pynet.engine.default_bridge import address_pools, default_bridge
 from pynet.ipam.defaults import replaced_pools
 from pynet.ipam.errors import InvalidPool
