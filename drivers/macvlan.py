@@ -93,6 +93,7 @@ class MacvlanDriver(ParentedDriver):
             mode=options.mode,
             addresses=endpoint.addresses,
             mac=endpoint.mac,
+            withdrawn=(endpoint.lapsed,) if endpoint.lapsed else (),
         )
         if options.host_access:
             for address in filter(None, (endpoint.ip, endpoint.ip6)):

@@ -112,8 +112,8 @@ class ParentedDriver:
             raise Forbidden(f"a sandbox in the host's namespace can not join a {self.name} network")
         if network.internal or not network.options.get("parent"):
             return Joined()
-        gateway = _hop(network, endpoint.address) or endpoint.lease.get(GATEWAY, "")
-        return Joined(gateway=gateway, gateway6=_hop(network, endpoint.address6))
+        leased = endpoint.lease.get(GATEWAY, "") if endpoint.address else ""
+        return Joined(gateway=_hop(network, endpoint.address) or leased, gateway6=_hop(network, endpoint.address6))
 
     def publishing(self, network: NetworkRecord, endpoint: EndpointRecord) -> Publishing | None:
         return None

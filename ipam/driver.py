@@ -46,11 +46,17 @@ class Lease:
     address: str = ""
     address6: str = ""
     data: Mapping[str, str] = field(default_factory=dict[str, str])
+    lapsed: bool = False
+    """Whether its time is over, and nobody uses its addresses any more."""
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """Without prefix lengths."""
         return tuple(text.partition("/")[0] for text in (self.address, self.address6) if text)
+
+
+def _nobody(address: str) -> str:
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,8 @@ class Wanted:
     """The endpoint's."""
     link: str = ""
     """The host's interface on whose wire the network is; "" where there is none that others are on too."""
+    holder: Callable[[str], str] = _nobody
+    """Who has an address of that wire, as far as this host knows; "" for nobody."""
 
 
 class IpamDriver(Protocol):

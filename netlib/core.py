@@ -23,6 +23,7 @@ from . import change as changes
 from .addressing import Addressing
 from .applier import Applier
 from .change import AddressLease, Change, HostPortLease, Lease, PoolLease, Step
+from .decisions import decide_leased
 from .driver import Driver, load_driver
 from .errors import Forbidden, InvalidArgument, PynetError
 from .firewall.intents import is_loopback
@@ -56,6 +57,8 @@ class Core:
         self.applier = Applier(tools)
         self.addressing = Addressing(pools, tools.wire)
         self.renewal = Renewal(self._leases, self._ipam_of, self._renewed)
+        self.address_changed: Callable[[EndpointRecord], object] = lambda endpoint: None
+        """Who wants to know that an endpoint's address went with its lease, or came back; told in the endpoint's turn."""
         self.plans = Plans(
             self.driver, has_proxy=tools.proxy is not None, host_input=host_input, has_names=tools.names is not None
         )
@@ -94,11 +97,34 @@ class Core:
             return None  # it is away
 
     def _renewed(self, endpoint: EndpointRecord, lease: ipam.Lease) -> None:
+        """What a lease gives now, in the place of what the endpoint had, if that is so still."""
         with self.turns.of(endpoint_key(endpoint.id)):
             with self.lock:
                 known = self.registry.endpoints.get(endpoint.id)
-            if known is not None and known.lease == endpoint.lease:
-                self.registry.save(replace(known, lease=dict(lease.data)))
+            if known is None or (known.lease, known.lapsed) != (endpoint.lease, endpoint.lapsed):
+                return
+            address, lapsed = ("", lease.address) if lease.lapsed else (lease.address, "")
+            record = replace(known, address=address, lapsed=lapsed, lease=dict(lease.data))
+            if not known.sandbox:
+                self.registry.save(record)
+                return
+            try:
+                with self.turns.of(sandbox_key(known.sandbox)):
+                    self._follow_lease(known, record, removal=lease.lapsed)
+            finally:
+                if self.registry.endpoints[record.id].address != known.address:
+                    self.address_changed(record)
+
+    def _follow_lease(self, known: EndpointRecord, record: EndpointRecord, *, removal: bool) -> None:
+        """The sandbox follows: the kernel takes no default route before the address, and drops it with the address."""
+        room = self.registry.room(known.sandbox)
+        network = self.registry.networks[record.network]
+        joined = self.driver(network.driver).join(network, record, room.sandbox)
+        if record.address != known.address:
+            after = decide_leased(room, replace(record, gateway=""))
+            self.carry_out(self.plans.change(room, after, removal=removal))
+            room = after
+        self.carry_out(self.plans.change(room, decide_leased(room, replace(record, gateway=joined.gateway))))
 
     def driver(self, name: str) -> Driver:
         driver = self._drivers.get(name)

@@ -124,6 +124,12 @@ def decide_leave(room: Room, endpoint_id: str) -> Room:
     return _with_gateways(Room(room.sandbox, tuple(m for m in room.members if m.endpoint.id != endpoint_id)))
 
 
+def decide_leased(room: Room, endpoint: EndpointRecord) -> Room:
+    """The room with this endpoint as its lease has it now; default routes follow."""
+    members = tuple(replace(m, endpoint=endpoint) if m.endpoint.id == endpoint.id else m for m in room.members)
+    return _with_gateways(Room(room.sandbox, members))
+
+
 def _with_gateways(room: Room) -> Room:
     gateway, gateway6 = choose(
         Candidate(m.endpoint.id, m.network.name, m.endpoint.gw_priority, m.endpoint.gateway, m.endpoint.gateway6)

@@ -168,6 +168,8 @@ class EndpointRecord(_Record):
     """CIDRs of link-local addresses (RFC 3927, RFC 4291) beside the others; leased from nobody."""
     sysctls: dict[str, str] = field(default_factory=dict)
     """Kernel parameters of its interface, "net.ipv4.conf.IFNAME.rp_filter" to a value; IFNAME stands for the name."""
+    lapsed: str = ""
+    """The IPv4 address, as CIDR, of a lease whose time is over: it is not the endpoint's until it is leased again."""
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> EndpointRecord:

@@ -39,7 +39,7 @@ class Difference:
 
     state: Literal["missing", "stray"]
     kind: str
-    """link, netns, route, rule, port, sysctl, driver; or what a kind of another package calls itself"""
+    """link, netns, route, rule, port, sysctl, driver, lease; or what a kind of another package calls itself"""
     name: str
 
     def __str__(self) -> str:
@@ -86,7 +86,7 @@ class _Survey:
 
 def check(core: Core) -> list[Difference]:
     with step("read", "the kernel's state"):
-        return _Survey(core).differences + lost_sockets(core)
+        return _Survey(core).differences + lost_sockets(core) + lapsed_leases(core)
 
 
 def repair(core: Core, lost_ports: Sequence[PublishedPort]) -> list[Difference]:
@@ -151,6 +151,13 @@ def _pin_again(core: Core) -> list[Difference]:
             group=tools.instance.link_group,
         )
     ]
+
+
+def lapsed_leases(core: Core) -> list[Difference]:
+    """Addresses that nobody leases to their endpoints any more; the renewal asks for them again, and nothing else helps."""
+    with core.lock:
+        endpoints = [e for e in core.registry.endpoints.values() if e.lapsed]
+    return [Difference("missing", "lease", f"{e.lapsed} of endpoint {e.name}") for e in endpoints]
 
 
 def lost_sockets(core: Core) -> list[Difference]:

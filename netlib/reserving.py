@@ -16,7 +16,7 @@ from . import shaping
 from .core import Core
 from .decisions import decide_link_local, decide_mac, decide_sysctls, stable_mac
 from .driver import directions, segment
-from .errors import Forbidden, InvalidArgument, PortInUse
+from .errors import Forbidden, InvalidArgument, PortInUse, PynetError
 from .model import EndpointRecord, NetworkRecord, PublishedPort, Room
 from .ports.holders import holder_of
 from .ports.portspec import PortBinding
@@ -62,7 +62,16 @@ def reserve_endpoint(
     )
     core.registry.check_name(record)
     known = stable_mac(network.id, name) if core.addressing.needs_wire(network) else ""
-    wanted = Wanted(record.id, ip, ip6, decide_mac(mac, "") if mac else known, name, segment(driver, network))
+    link = segment(driver, network)
+    wanted = Wanted(
+        record.id,
+        ip,
+        ip6,
+        decide_mac(mac, "") if mac else known,
+        name,
+        link,
+        lambda address: _on_wire(core, link, address),
+    )
     try:
         lease = core.addressing.lease(network, wanted)
     except AddressInUse as error:
@@ -72,6 +81,29 @@ def reserve_endpoint(
     if record.addresses and driver.own_mac:
         record = replace(record, mac=wanted.mac or decide_mac("", record.address))
     return record
+
+
+def _on_wire(core: Core, link: str, address: str) -> str:
+    """Who on this host has an address of an interface's wire; "" for nobody."""
+    if core.tools.rtnl.local([address]):
+        return "this host"
+    with core.lock:
+        for network in core.registry.networks.values():
+            if _link(core, network) != link:
+                continue
+            if address in (aux for config in network.ipam for aux in config.aux.values()):
+                return f"network {network.name}"
+            for endpoint in core.registry.endpoints_of_network(network.id):
+                if address == endpoint.ip:
+                    return f"endpoint {endpoint.name} of network {network.name}"
+    return ""
+
+
+def _link(core: Core, network: NetworkRecord) -> str:
+    try:
+        return segment(core.driver(network.driver), network)
+    except PynetError:
+        return ""  # its driver is away
 
 
 def _name_address_holder(core: Core, network: NetworkRecord, error: AddressInUse) -> None:

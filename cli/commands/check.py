@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from ..parser import Arguments, Parser, Run
 
+UNREPAIRABLE = frozenset({"driver", "lease"})
+"""Kinds of differences that are others' to mend: the package of a driver, a DHCP server."""
+
 
 def check(parser: Parser) -> Run:
     parser.flag("--json", help="print the differences as JSON, one a line")
@@ -35,9 +38,13 @@ def _show(args: Arguments, answer: list[Any] | None, *, repair: bool) -> int:
         print("nothing to repair" if repair else "all is as it should be")
     else:
         print("".join(f"{'repaired: ' if repair else ''}{text(one)}\n" for one in differences), end="")
-        if not repair:
+        if not repair and any(kind(one) not in UNREPAIRABLE for one in differences):
             print("`pynet repair` brings the kernel in line")
     return 1 if differences and not repair else 0
+
+
+def kind(difference: Any) -> str:
+    return str(difference.get("kind", "")) if isinstance(difference, dict) else ""
 
 
 def text(difference: Any) -> str:

@@ -35,6 +35,7 @@ class HostFiles:
         self._asking = threading.Lock()
         """Guards what was asked for and not begun; held for a moment only."""
         self._asked: set[str] = set()
+        core.controller.core.address_changed = self._address_changed
 
     def names_on(self, container: Container, network: str) -> list[str]:
         """The names that others on a user's network know a container by; none on the predefined ones."""
@@ -75,6 +76,10 @@ class HostFiles:
         ids = {entry["network_id"] for name, entry in container.networks.items() if name not in PREDEFINED}
         self.follow_networks(ids - {""}, also=container if starting or container.running else None)
         self.follow_links(container)
+
+    def _address_changed(self, endpoint: EndpointRecord) -> None:
+        """An address that came or went by itself, with its lease."""
+        self.follow_networks({endpoint.network}, also=self._registry.find_id(endpoint.sandbox))
 
     def follow_links(self, container: Container) -> None:
         """Rewrite the hosts files of those who have a link to a container over the default bridge."""

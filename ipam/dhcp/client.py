@@ -64,7 +64,7 @@ class AddressTaken(Conflict):
     hint = "look at the server's pool: somebody has an address of it that the server does not know of"
 
     def __init__(self, link: str, taken: list[tuple[str, str]]) -> None:
-        said = ", ".join(f"{address} ({mac} has it)" for address, mac in taken)
+        said = ", ".join(f"{address} ({holder} has it)" for address, holder in taken)
         super().__init__(f"the DHCP server on {link} hands out addresses that are taken: {said}")
         self.taken = tuple(taken)
 
@@ -81,10 +81,10 @@ class Grant:
     server: str
     server_mac: str
     """Of the server, or of the relay or router that leads to it."""
-    time: int
+    time: float
     """Seconds, from when it was asked for."""
-    renew_after: int
-    rebind_after: int
+    renew_after: float
+    rebind_after: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +98,19 @@ class Client:
 
     # -- the exchanges ---------------------------------------------------------------------------------------
 
-    def acquire(self, wire: Wire, wanted: str = "") -> Grant:
-        """An address, *wanted* or any; NoServer, Refused, AddressTaken."""
+    def acquire(self, wire: Wire, wanted: str = "", holder: Callable[[str], str] = lambda address: "") -> Grant:
+        """An address, *wanted* or any; NoServer, Refused, AddressTaken.
+
+        *holder* knows who on this machine has an address: what stands on the same interface does not hear the probes.
+        """
         deadline = self.clock() + self.timeout
         taken: list[tuple[str, str]] = []
         while len(taken) < TRIES:
             grant = self._ask(wire, wanted, deadline)
-            holder = self._probe(wire, grant.address)
-            if not holder:
+            found = holder(grant.address) or self._probe(wire, grant.address)
+            if not found:
                 return grant
-            taken.append((grant.address, holder))
+            taken.append((grant.address, found))
             self._say(
                 wire,
                 message.DECLINE,
@@ -271,8 +274,8 @@ def _grant(answer: Message, sender_mac: str) -> Grant | None:
     router = answer.address(message.ROUTER)
     usable = router and ipaddress.IPv4Address(router) in subnet and router != answer.yours
     # RFC 2131 4.4.5: half and seven eighths of it, where the server says nothing, or nothing that makes sense
-    renew = _within(answer.seconds(message.RENEWAL_TIME), lent // 2, lent)
-    rebind = _within(answer.seconds(message.REBINDING_TIME), lent * 7 // 8, lent)
+    renew = _within(answer.seconds(message.RENEWAL_TIME), lent / 2, lent)
+    rebind = _within(answer.seconds(message.REBINDING_TIME), lent * 7 / 8, lent)
     return Grant(
         answer.mac,
         answer.yours,
@@ -286,8 +289,8 @@ def _grant(answer: Message, sender_mac: str) -> Grant | None:
     )
 
 
-def _within(said: int | None, otherwise: int, end: int) -> int:
-    return max(said if said is not None and 0 < said < end else otherwise, 1)
+def _within(said: int | None, otherwise: float, end: int) -> float:
+    return said if said is not None and 0 < said < end else otherwise
 
 
 def _packed(address: str) -> bytes:

@@ -101,7 +101,7 @@ class DhcpIpam:
         client = self._client(network, wanted.link, wanted.mac, wanted.name)
         asked = self._now()
         with self._open_wire(wanted.link, wanted.mac) as wire:
-            grant = client.acquire(wire, wanted.address)
+            grant = client.acquire(wire, wanted.address, wanted.holder)
             subnets = self._subnets[network]
             if subnets and not any(_contains(subnet, grant.address) for subnet in subnets):
                 client.release(wire, grant)
@@ -124,8 +124,14 @@ class DhcpIpam:
         text = lease.data.get("due", "")
         return float(text) if text else None
 
+    def ends(self, lease: Lease) -> float | None:
+        """When its time is over (Unix time); None for one that lasts."""
+        text = lease.data.get("expires", "")
+        return float(text) if text else None
+
     def renew(self, network: str, lease: Lease) -> Lease:
-        """The same for longer.  A server that is not there is told by the lease: it is due again later.
+        """The same for longer.  A server that is not there is told by the lease: it is due again later.  One that has lapsed
+        is asked for anew.
 
         Refused (the server took the address back, or gives another), Unavailable (the time is over and nobody answered).
         """
@@ -134,17 +140,16 @@ class DhcpIpam:
         ends = float(data["expires"])
         try:
             with self._open_wire(data["link"], data["mac"]) as wire:
-                if asked < ends:
+                if asked < ends and not lease.lapsed:
                     grant = client.renew(wire, grant, rebind=asked >= float(data["rebind"]))
                 else:
                     grant = client.acquire(wire, grant.address)
         except (Unavailable, OSError):
-            if asked >= ends:
+            if asked >= ends or lease.lapsed:
                 raise
             # RFC 2131 4.4.5: half of what is left until the next deadline, and at least a minute where there is one
             deadline = float(data["rebind"]) if asked < float(data["rebind"]) else ends
-            left = max(deadline - asked, 0)
-            return replace(lease, data={**data, "due": repr(asked + min(max(left / 2, 1), max(left, 1), RETRY))})
+            return replace(lease, data={**data, "due": repr(asked + min(max((deadline - asked) / 2, 1), RETRY))})
         return _lease(grant, data["link"], data.get("name", ""), asked)
 
     def _client(self, network: str, link: str, mac: str, name: str = "", *, most: float = MOST_TIMEOUT) -> Client:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from ..errors import Conflict
@@ -41,6 +41,8 @@ class Child(Resource):
     mode: str
     addresses: tuple[str, ...]
     """CIDRs."""
+    withdrawn: tuple[str, ...] = field(default=(), kw_only=True)
+    """CIDRs that it must not have: leases that are over.  What else there is may be the container's own doing."""
 
     @property
     def kind(self) -> str:
@@ -122,6 +124,8 @@ class ChildKind(Kind[C]):
         inside.call(_announced, resource)
         index = inside.rtnl.index(resource.ifname)
         present = {f"{a.address}/{a.prefix}" for a in inside.rtnl.addresses(index)}
+        for address in present.intersection(resource.withdrawn):
+            inside.rtnl.delete_address(index, *split(address))
         wanted = [split(address) for address in resource.addresses if address not in present]
         try:
             # in passthru mode the kernel has given it the parent's address, and gives the parent its own back at the end
@@ -138,6 +142,14 @@ class ChildKind(Kind[C]):
             raise
         if parent.operstate == OPERSTATE_UP:  # a cable may be unplugged: that is nobody's failure
             inside.rtnl.wait_up(index, unknown=True)
+
+    def alter(self, tools: Tools, old: C, new: C) -> None:
+        """Addresses come and go in place: the interface's other connections live on."""
+        if replace(old, addresses=new.addresses, withdrawn=new.withdrawn) != new:
+            super().alter(tools, old, new)
+            return
+        gone = tuple(address for address in old.addresses if address not in new.addresses)
+        self.make(tools, replace(new, withdrawn=(*new.withdrawn, *gone)))
 
     def unmake(self, tools: Tools, resource: C) -> None:
         try:
@@ -210,7 +222,8 @@ def _whole(sight: Sight, resource: Child) -> bool:
     link = interior.links.get(resource.ifname) if interior is not None else None
     if parent is None or interior is None or link is None or not link.up or not _stands(link, resource, parent):
         return False
-    return all((link.index, address) in interior.addresses for address in resource.addresses)
+    there = {address for index, address in interior.addresses if index == link.index}
+    return there.issuperset(resource.addresses) and there.isdisjoint(resource.withdrawn)
 
 
 def _name(path: str, link: LinkInfo) -> str:

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import logging
+import queue
 import shutil
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from pynet.ipam.dhcp.driver import DhcpIpam
 from pynet.ipam.driver import Lease
+from pynet.netlib import renewal
 from pynet.netlib.controller import Controller
 from pynet.netlib.errors import Conflict, InvalidArgument, PynetError, Unavailable
 from pynet.netlib.handles import Endpoint, Network
-from pynet.netlib.model import IpamConfig
+from pynet.netlib.model import EndpointRecord, IpamConfig, Record
 from pynet.netlib.renewal import Renewing
 from pynet.plugins.testhost import Host, Lan
 
-from support.dhcp import DhcpServer
+from support.dhcp import DhcpServer, as_tlv
 from support.netlib import call_in, default_gateways
 
 POOL = [f"192.0.2.{n}" for n in range(100, 110)]
@@ -159,8 +162,9 @@ def test_a_lease_is_renewed_by_the_server_that_gave_it(
 
 
 def test_after_the_first_server_fell_silent_any_may_go_on(controller: Controller, server: DhcpServer) -> None:
-    server.seconds = 4
-    endpoint = office(controller, timeout=1).create_endpoint("a")
+    server.seconds = 60
+    server.options = as_tlv(58, (1).to_bytes(4, "big")) + as_tlv(59, (3).to_bytes(4, "big"))
+    endpoint = office(controller, timeout=3).create_endpoint("a")
     endpoint.join(controller.create_sandbox("a"))
     server.next("request")
     server.silent = {"request"}
@@ -189,23 +193,136 @@ def test_a_lease_that_ended_meanwhile_is_asked_for_again(controller: Controller,
         later.renew(network.id, lease)
 
 
-def test_a_server_that_takes_an_address_back_is_told_of_and_the_container_goes_on(
-    controller: Controller, server: DhcpServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    server.seconds = 2
-    endpoint = office(controller).create_endpoint("a")
+@dataclass
+class Lapsing:
+    """An endpoint whose server is about to let its lease end: what is seen of it, as it is saved."""
+
+    controller: Controller
+    endpoint: Endpoint
+    seen: queue.Queue[EndpointRecord]
+
+    def until(self, lapsed: bool) -> EndpointRecord:
+        """The first record that says so."""
+        while True:
+            record = self.seen.get(timeout=20)
+            if bool(record.lapsed) == lapsed:
+                return record
+
+
+@pytest.fixture
+def lapsing(controller: Controller, server: DhcpServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lapsing]:
+    """Asked for again every half second, and not every minute."""
+    monkeypatch.setattr(renewal, "AGAIN", 0.5)
+    server.seconds = 4
+    endpoint = office(controller, timeout=1).create_endpoint("a")
     endpoint.join(controller.create_sandbox("a"))
-    server.next("request")
-    server.nak = True
+    lapsing = Lapsing(controller, endpoint, queue.Queue())
+    save = controller.registry.save
+
+    def watched(*records: Record, forget: tuple[Record, ...] = ()) -> None:
+        save(*records, forget=forget)
+        for record in records:
+            if isinstance(record, EndpointRecord):
+                lapsing.seen.put(record)
+
+    monkeypatch.setattr(controller.registry, "save", watched)
+    yield lapsing
+    controller.core.renewal.close()
+
+
+def addresses_in(controller: Controller, endpoint: Endpoint) -> set[str]:
+    with controller.tools.inside(controller.sandbox("a").path) as inside:
+        index = inside.rtnl.index("eth0")
+        return {f"{a.address}/{a.prefix}" for a in inside.rtnl.addresses(index) if ":" not in a.address}
+
+
+@pytest.mark.parametrize("how", ["silent", "nak"])
+def test_an_address_whose_lease_is_over_leaves_the_interface_and_comes_back_when_it_is_leased_again(
+    lan: Lan, server: DhcpServer, lapsing: Lapsing, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    controller, endpoint = lapsing.controller, lapsing.endpoint
+    sandbox = controller.sandbox("a")
+    assert default_gateways(controller, sandbox.path) == {lan.address}
+    server.nak = how == "nak"
+    server.silent = {"request", "discover"} if how == "silent" else set()
     with caplog.at_level(logging.ERROR, "pynet.netlib"):
-        server.next("request")
-        controller.core.renewal.close()
-    assert (
-        "can not renew 192.0.2.100 of endpoint a: the DHCP server on eth0 does not give 192.0.2.100: busy"
-        in caplog.text
-    )
-    assert endpoint.address == "192.0.2.100/24"
-    assert controller.check() == []
+        assert lapsing.until(lapsed=True).lapsed == "192.0.2.100/24"
+        with controller.turns.alone():
+            assert (endpoint.address, endpoint.gateway, endpoint.record.addresses) == ("", "", ())
+            assert addresses_in(controller, endpoint) == set()
+            assert default_gateways(controller, sandbox.path) == set()
+            assert [str(d) for d in controller.check()] == ["missing lease 192.0.2.100/24 of endpoint a"]
+    why = "does not give 192.0.2.100: busy" if how == "nak" else "nobody renewed it in time"
+    assert "the lease of 192.0.2.100 is over, and endpoint a has it no more: " in caplog.text and why in caplog.text
+    server.nak, server.silent, server.seconds = False, set(), 3600
+    while not lapsing.until(lapsed=False).gateway:
+        pass
+    with controller.turns.alone():
+        assert endpoint.address == "192.0.2.100/24"
+        assert default_gateways(controller, sandbox.path) == {lan.address}
+        assert controller.check() == []
+    assert met(controller, sandbox.path, lan.connect) == lan.address
+
+
+def test_an_address_that_a_killed_process_left_on_the_interface_is_a_difference(
+    start_controller: Callable[..., Controller], server: DhcpServer
+) -> None:
+    """The store is ahead: the lease has lapsed there, and nobody took the address away."""
+    controller = start_controller()
+    network = office(controller)
+    endpoint = network.create_endpoint("a")
+    endpoint.join(controller.create_sandbox("a"))
+    server.silent = {"request", "discover"}
+    record = endpoint.record
+    controller.registry.save(replace(record, address="", lapsed=record.address, gateway=""))
+    controller = start_controller()
+    assert "missing link eth0 in " in "".join(map(str, controller.check()))
+    controller.repair()
+    assert addresses_in(controller, endpoint) == set()
+    controller.sandbox("a").delete()
+    controller.endpoint(endpoint.id).delete()
+    assert list(server.lent.values()) == ["192.0.2.100"], "what is not ours is not given back"
+
+
+def test_an_endpoint_without_its_lease_joins_without_an_address(controller: Controller, server: DhcpServer) -> None:
+    endpoint = office(controller).create_endpoint("a")
+    record = endpoint.record
+    controller.registry.save(replace(record, address="", lapsed=record.address))
+    endpoint.join(controller.create_sandbox("a"))
+    assert (endpoint.gateway, addresses_in(controller, endpoint)) == ("", set())
+
+
+def test_a_renewal_that_brings_another_prefix_or_router_is_followed(
+    controller: Controller, lan: Lan, server: DhcpServer, lapsing: Lapsing
+) -> None:
+    lan.rtnl.add_address(lan.rtnl.index("eth0"), "192.0.2.3", 24)
+    server.router, server.mask = "192.0.2.3", 25
+    while lapsing.seen.get(timeout=20).gateway != "192.0.2.3":
+        pass
+    with controller.turns.alone():
+        assert addresses_in(controller, lapsing.endpoint) == {"192.0.2.100/25"}
+        assert default_gateways(controller, controller.sandbox("a").path) == {"192.0.2.3"}
+        assert controller.check() == []
+
+
+def test_a_server_that_hands_out_what_this_host_has_is_declined(
+    controller: Controller, host: Host, server: DhcpServer
+) -> None:
+    """Who stands on the same interface does not hear the probes: the host itself, and our own containers."""
+    network = office(controller)
+    network.create_endpoint("a", ip="192.0.2.101").join(controller.create_sandbox("a"))
+    server.lent.clear()
+    host.rtnl.add_address(host.rtnl.index("eth0"), "192.0.2.100", 32)
+    endpoint = network.create_endpoint("b")
+    assert [server.next("decline").requested for _ in range(2)] == ["192.0.2.100", "192.0.2.101"]
+    assert endpoint.address == "192.0.2.102/24"
+
+
+def test_a_lease_of_a_second_is_renewed_before_it_ends(controller: Controller, server: DhcpServer) -> None:
+    server.seconds = 1
+    endpoint = office(controller).create_endpoint("a")
+    lease = endpoint.record.lease
+    assert float(lease["due"]) < float(lease["expires"])
 
 
 def test_a_plan_leaves_no_lease(controller: Controller, server: DhcpServer) -> None:

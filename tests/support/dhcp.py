@@ -42,6 +42,7 @@ class DhcpServer:
     addresses: list[str]
     server: str = "192.0.2.2"
     router: str = "192.0.2.2"
+    mask: int = 24
     seconds: int = 3600
     options: bytes = b""
     """Further options of every answer, as they go over the wire."""
@@ -139,7 +140,8 @@ class DhcpServer:
         if kind == 6:
             options += bytes([56, 4]) + b"busy"
         else:
-            options += bytes([1, 4, 255, 255, 255, 0, 51, 4]) + struct.pack("!I", self.seconds)
+            mask = 0xFFFFFFFF << (32 - self.mask) & 0xFFFFFFFF
+            options += bytes([1, 4]) + struct.pack("!I", mask) + bytes([51, 4]) + struct.pack("!I", self.seconds)
             if self.router:
                 options += bytes([3, 4]) + ipaddress.IPv4Address(self.router).packed
         message = self.mangle(head + b"\x63\x82\x53\x63" + options + self.options + b"\xff")

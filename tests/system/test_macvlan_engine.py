@@ -219,6 +219,34 @@ def test_containers_have_the_addresses_that_the_lans_server_gives(bed: Bed) -> N
     assert inspect(daemon, "office")["Containers"] == {}
 
 
+def test_an_address_that_its_server_does_not_renew_is_seen_to_be_gone(bed: Bed) -> None:
+    daemon = bed.daemon
+    with DhcpServer(bed.lan, ["192.0.2.100", "192.0.2.101"]) as server:
+        made = daemon.pynet(
+            "network", "create", "-d", "macvlan", "-o", "parent=eth0", "--ipam-driver", "dhcp", "office"
+        )
+        assert made.returncode == 0, made.stderr
+        daemon.pynet("run", "-d", "--network", "office", "--name", "peer", "busybox", "sleep", "1000")
+        server.seconds = 6
+        daemon.pynet("run", "-d", "--network", "office", "--name", "web", "busybox", "sleep", "1000")
+
+        def hosts(name: str) -> str:
+            return daemon.pynet("exec", name, "cat", "/etc/hosts").stdout
+
+        def address() -> str:
+            return str(daemon.get("/containers/web/json").body["NetworkSettings"]["Networks"]["office"]["IPAddress"])
+
+        assert address() == "192.0.2.101"
+        assert "192.0.2.101" in hosts("peer")
+        server.silent = {"request", "discover"}
+        daemon.eventually(lambda: address() == "")
+        daemon.eventually(lambda: "192.0.2.101" not in hosts("peer") + hosts("web"))
+        checked = daemon.pynet("check")
+        assert (checked.returncode, checked.stdout) == (1, "missing lease 192.0.2.101/24 of endpoint web\n")
+        daemon.pynet("rm", "-f", "web", "peer")
+    daemon.pynet("network", "rm", "office")
+
+
 @pytest.mark.parametrize(("name", "least"), [("macvlan.md", 6), ("ipam.md", 2)])
 def test_the_pages_commands_do_what_they_say(bed: Bed, name: str, least: int) -> None:
     daemon = bed.daemon
