@@ -10,7 +10,7 @@ gone all the same, the error at the end says what stayed in the kernel, and ``re
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -37,7 +37,7 @@ from .model import EndpointRecord, Member, NetworkRecord, PublishedPort, Room, S
 from .ports.paths import PortPath
 from .ports.portspec import PortBinding
 from .registry import NetworkNotFound
-from .reserving import reserve_endpoint, reserve_ports
+from .reserving import lease_back, reserve_endpoint, reserve_ports
 from .statistics import Meter
 
 __all__ = ["ActiveEndpoints", "Endpoint", "Network", "Sandbox"]
@@ -104,19 +104,21 @@ class Network:
         gw_priority: int = 0,
         options: Mapping[str, str] | None = None,
         id: str | None = None,
+        over: Collection[str] = (),
     ) -> Endpoint:
         """Reserve a name and addresses on the network; nothing is made in the kernel before ``join``.
 
         *link_local* addresses are given beside the leased ones; *sysctls* are set on the interface, with IFNAME in the place
-        of its name ("net.ipv4.conf.IFNAME.log_martians"); *options* limit its rates (shaping.py).
+        of its name ("net.ipv4.conf.IFNAME.log_martians"); *options* limit its rates (shaping.py).  Endpoints with one of the ids
+        *over* that have an address which is asked for by value, and are joined to nothing, make way: they are gone then.
 
         Raises InvalidArgument (an address outside the network, an option), Forbidden (an address or name that is taken),
         Conflict (no address is left).
         """
         core = self.core
-        with core.turns.of(network_key(self.id)):
+        with core.turns.of(network_key(self.id), *map(endpoint_key, over)):
             network = self.record
-            record = reserve_endpoint(
+            record, displaced = reserve_endpoint(
                 core,
                 network,
                 name,
@@ -129,15 +131,21 @@ class Network:
                 gw_priority=gw_priority,
                 options=options or {},
                 id=id or "",
+                over=over,
             )
             chosen = ("" if ip else record.ip, "" if ip6 else record.ip6)
             last = tuple(new or old for new, old in zip(chosen, network.last or ("", "")))
-            core.carry_out(
-                Change(
-                    save=(record, *([replace(network, last=last)] if any(chosen) else [])),
-                    taken=(AddressLease(network, record),),
+            try:
+                core.carry_out(
+                    Change(
+                        save=(record, *([replace(network, last=last)] if any(chosen) else [])),
+                        forget=displaced,
+                        taken=(AddressLease(network, record),),
+                    )
                 )
-            )
+            except BaseException:
+                lease_back(core, network, displaced)
+                raise
         if record.lease:
             core.renewal.expect()
         return Endpoint(core, record.id)

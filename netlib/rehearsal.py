@@ -7,16 +7,16 @@ plans is what would be done (plans.py), and everything that was reserved for it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .change import AddressLease, HostPortLease, Lease, Step
 from .core import Core, network_key, sandbox_key
 from .decisions import decide_join, decide_publish, decide_sandbox
 from .handles import Network
-from .model import Member, Room
+from .model import EndpointRecord, Member, NetworkRecord, Room
 from .ports.portspec import PortBinding
-from .reserving import reserve_endpoint, reserve_ports
+from .reserving import lease_back, reserve_endpoint, reserve_ports
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ class Attachment:
     gw_priority: int = 0
     options: Mapping[str, str] = field(default_factory=dict[str, str])
     ifname: str = ""
+    over: Collection[str] = ()
 
 
 def rehearse(
@@ -41,13 +42,14 @@ def rehearse(
 ) -> tuple[Step, ...]:
     """The steps, or the error of the first verb that would fail.  A *sandbox* that is not there is one to be made at *path*."""
     leases: list[Lease] = []
+    displaced: list[tuple[NetworkRecord, Sequence[EndpointRecord]]] = []
     with core.turns.of(sandbox_key(sandbox), *{network_key(one.network.id) for one in attachments}):
         known = sandbox in core.registry.sandboxes
         before = core.registry.room(sandbox) if known else None
         room = before if before is not None else Room(decide_sandbox(sandbox, path))
         try:
             for one in attachments:
-                room = _joined(core, room, one, leases)
+                room = _joined(core, room, one, leases, displaced)
             if bindings and (ports := reserve_ports(core, room, bindings, bound=False)):
                 leases.append(HostPortLease(sandbox, ports))
                 room = decide_publish(room, ports)
@@ -55,11 +57,19 @@ def rehearse(
         finally:
             for lease in reversed(leases):
                 core.give_back(lease, shown=True)
+            for network, endpoints in displaced:
+                lease_back(core, network, endpoints)
 
 
-def _joined(core: Core, room: Room, one: Attachment, leases: list[Lease]) -> Room:
+def _joined(
+    core: Core,
+    room: Room,
+    one: Attachment,
+    leases: list[Lease],
+    displaced: list[tuple[NetworkRecord, Sequence[EndpointRecord]]],
+) -> Room:
     network = one.network.record
-    record = reserve_endpoint(
+    record, over = reserve_endpoint(
         core,
         network,
         one.name,
@@ -71,7 +81,9 @@ def _joined(core: Core, room: Room, one: Attachment, leases: list[Lease]) -> Roo
         aliases=one.aliases,
         gw_priority=one.gw_priority,
         options=one.options,
+        over=one.over,
     )
+    displaced.append((network, over))
     leases.append(AddressLease(network, record))
     joined = core.driver(network.driver).join(network, record, room.sandbox)
     return decide_join(room, Member(record, network), joined, one.ifname)

@@ -7,10 +7,10 @@ the network's or the sandbox's turn.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from ..ipam.driver import Wanted
+from ..ipam.driver import Lease, Wanted
 from ..ipam.errors import AddressInUse
 from . import shaping
 from .core import Core
@@ -36,8 +36,10 @@ def reserve_endpoint(
     gw_priority: int = 0,
     options: Mapping[str, str],
     id: str = "",
-) -> EndpointRecord:
-    """The record of a new endpoint, with its leased addresses; the errors are those of ``Network.create_endpoint``."""
+    over: Collection[str] = (),
+) -> tuple[EndpointRecord, tuple[EndpointRecord, ...]]:
+    """The record of a new endpoint, with its leased addresses, and those of *over* that gave theirs; the errors are those
+    of ``Network.create_endpoint``."""
     if not name.strip():
         raise InvalidArgument("invalid endpoint name: name is empty")
     if network.config_only:
@@ -72,15 +74,37 @@ def reserve_endpoint(
         link,
         lambda address: _on_wire(core, link, address),
     )
-    try:
-        lease = core.addressing.lease(network, wanted)
-    except AddressInUse as error:
-        _name_address_holder(core, network, error)
-        raise
+    lease, displaced = _lease(core, network, wanted, over)
     record = replace(record, address=lease.address, address6=lease.address6, lease=dict(lease.data))
     if record.addresses and driver.own_mac:
         record = replace(record, mac=wanted.mac or decide_mac("", record.address))
-    return record
+    return record, displaced
+
+
+def _lease(
+    core: Core, network: NetworkRecord, wanted: Wanted, over: Collection[str]
+) -> tuple[Lease, tuple[EndpointRecord, ...]]:
+    displaced: list[EndpointRecord] = []
+    try:
+        while True:
+            try:
+                return core.addressing.lease(network, wanted), tuple(displaced)
+            except AddressInUse as error:
+                holder = _address_holder(core, network, error.address)
+                if holder is None or holder.id not in over or holder.sandbox:
+                    _name_address_holder(error, holder)
+                    raise
+                core.addressing.release(network, holder)
+                displaced.append(holder)
+    except BaseException:
+        lease_back(core, network, displaced)
+        raise
+
+
+def lease_back(core: Core, network: NetworkRecord, displaced: Iterable[EndpointRecord]) -> None:
+    """What endpoints gave up is theirs again: nothing came of it.  In the network's turn, so nobody had it meanwhile."""
+    for one in displaced:
+        core.addressing.lease(network, Wanted(one.id, one.ip, one.ip6, one.mac, one.name))
 
 
 def _on_wire(core: Core, link: str, address: str) -> str:
@@ -106,12 +130,15 @@ def _link(core: Core, network: NetworkRecord) -> str:
         return ""  # its driver is away
 
 
-def _name_address_holder(core: Core, network: NetworkRecord, error: AddressInUse) -> None:
-    for endpoint in core.registry.endpoints_of_network(network.id):
-        if error.address in (endpoint.ip, endpoint.ip6):
-            resting = "" if endpoint.sandbox else ", and keeps it while it is stopped"
-            error.hint = f"{endpoint.name} has it{resting}; choose another address, or give none"
-            return
+def _address_holder(core: Core, network: NetworkRecord, address: str) -> EndpointRecord | None:
+    known = core.registry.endpoints_of_network(network.id)
+    return next((endpoint for endpoint in known if address in (endpoint.ip, endpoint.ip6)), None)
+
+
+def _name_address_holder(error: AddressInUse, holder: EndpointRecord | None) -> None:
+    if holder is not None:
+        resting = "" if holder.sandbox else ", and keeps it while it is stopped"
+        error.hint = f"{holder.name} has it{resting}; choose another address, or give none"
 
 
 def reserve_ports(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...netlib import shaping
@@ -72,6 +73,21 @@ def _attachment(name: str, network: Network, settings: Mapping[str, Any]) -> Att
         gw_priority=settings.get("GwPriority") or 0,
         options={option: text for option, text in options.items() if shaping.is_option(option)},
         ifname=options.get(IFNAME, ""),
+    )
+
+
+def _create(wanted: Attachment) -> Endpoint:
+    return wanted.network.create_endpoint(
+        wanted.name,
+        ip=wanted.ip,
+        ip6=wanted.ip6,
+        mac=wanted.mac,
+        link_local=wanted.link_local,
+        sysctls=wanted.sysctls,
+        aliases=wanted.aliases,
+        gw_priority=wanted.gw_priority,
+        options=wanted.options,
+        over=wanted.over,
     )
 
 
@@ -146,6 +162,7 @@ class ContainerNetworks:
         name = network.name
         container.networks[name] = {"settings": settings, "network_id": network.id, "endpoint_id": ""}
         if not container.running:
+            self._keep(container, name)
             return
         try:
             sandbox = self.controller.sandbox(container.id)
@@ -162,7 +179,9 @@ class ContainerNetworks:
         if not container.running:
             return ()
         waiting = [] if self.controller.sandbox(container.id).ports else container.bindings
-        return self.controller.rehearsed(container.id, [_attachment(container.name, network, settings)], waiting)
+        return self.controller.rehearsed(
+            container.id, [self._making_way(_attachment(container.name, network, settings))], waiting
+        )
 
     def planned_start(
         self, id: str, name: str, mode: str, networks: Mapping[str, dict[str, Any]], bindings: Sequence[PortBinding]
@@ -174,7 +193,7 @@ class ContainerNetworks:
         for ref, settings in networks.items():
             network = self.controller.network(ref)
             check_settings(network.name, settings, network.record)
-            wanted.append(_attachment(name, network, settings))
+            wanted.append(self._making_way(_attachment(name, network, settings)))
         return self.controller.rehearsed(id, wanted, bindings, host=mode == "host")
 
     @staticmethod
@@ -239,19 +258,45 @@ class ContainerNetworks:
         entry = container.networks[name]
         network = self._resolve(name, entry)
         wanted = _attachment(container.name, network, entry["settings"])
-        endpoint = self._take_kept(entry, network, wanted) or network.create_endpoint(
-            wanted.name,
-            ip=wanted.ip,
-            ip6=wanted.ip6,
-            mac=wanted.mac,
-            link_local=wanted.link_local,
-            sysctls=wanted.sysctls,
-            aliases=wanted.aliases,
-            gw_priority=wanted.gw_priority,
-            options=wanted.options,
-        )
-        entry["network_id"], entry["endpoint_id"] = network.id, endpoint.id
-        endpoint.join(sandbox, ifname=wanted.ifname)
+        for request in (self._making_way(wanted), wanted):
+            endpoint = self._take_kept(entry, network, request) or _create(request)
+            entry["network_id"], entry["endpoint_id"] = network.id, endpoint.id
+            try:
+                endpoint.join(sandbox, ifname=wanted.ifname)
+                return
+            except NotFound:
+                if endpoint.id in self.controller.registry.endpoints or request is wanted:
+                    raise
+                # it made way for a container that starts just now: the second time, nobody has to make way for this one
+
+    # -- addresses of containers that do not run ---------------------------------------------------------------
+
+    def keep(self, container: Container) -> None:
+        """Lease the addresses that a new container asks for by value, so that no other one is given them before it starts."""
+        for name in container.networks:
+            self._keep(container, name)
+
+    def _keep(self, container: Container, name: str) -> None:
+        """For one network; what is in the way of it may be gone at the start, which is told then."""
+        entry = container.networks[name]
+        try:
+            network = self._resolve(name, entry)
+        except PynetError:
+            return
+        wanted = _attachment(container.name, network, entry["settings"])
+        if not (wanted.ip or wanted.ip6) or network.record.ipam_driver != "default":
+            return
+        try:
+            entry["kept_id"] = _create(wanted).id
+        except PynetError:
+            return
+        entry["network_id"] = network.id
+
+    def _making_way(self, wanted: Attachment) -> Attachment:
+        """The same, and containers that do not run keep its addresses no longer (Docker's way: the one that runs has them)."""
+        asked = {address for address in (wanted.ip, wanted.ip6) if address}
+        endpoints = self.controller.registry.endpoints_of_network(wanted.network.id) if asked else []
+        return replace(wanted, over=tuple(e.id for e in endpoints if asked.intersection(e.static) and not e.sandbox))
 
     def _take_kept(self, entry: dict[str, Any], network: Network, wanted: Attachment) -> Endpoint | None:
         """The endpoint that was kept while the container was stopped, if it is as it would be made now."""

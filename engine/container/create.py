@@ -141,7 +141,12 @@ class Create:
                 bindings=design.bindings,
                 confinement=design.host.confinement,
             )
-            self._registry.add(container)
+            self._networks.keep(container)
+            try:
+                self._registry.add(container)
+            except BaseException:
+                self._networks.forget(container, list(container.networks))
+                raise
         except BaseException:
             self._remove.discard(design.id)
             self._registry.drop_name(name, design.id)

@@ -248,6 +248,26 @@ def test_a_network_that_can_not_be_is_refused_and_leaves_nothing(
     assert controller.check() == []
 
 
+def test_an_endpoint_makes_way_for_one_that_says_so(controller: Controller) -> None:
+    web = controller.create_network("web", subnet="10.1.0.0/24")
+    idle = web.create_endpoint("idle", ip="10.1.0.9")
+    with pytest.raises(Forbidden, match="Address already in use") as refused:
+        web.create_endpoint("b", ip="10.1.0.9")
+    assert str(refused.value.hint).startswith("idle has it, and keeps it while it is stopped")
+    controller.planned(web.create_endpoint, "b", ip="10.1.0.9", over=[idle.id])
+    with pytest.raises(InvalidArgument):  # the second address can not be had: the first is given back
+        web.create_endpoint("b", ip="10.1.0.9", ip6="fd00::1", over=[idle.id])
+    with pytest.raises(Forbidden, match="Address already in use"):
+        web.create_endpoint("b", ip="10.1.0.9")
+    assert idle.address == "10.1.0.9/24"
+    endpoint = web.create_endpoint("b", ip="10.1.0.9", over=[idle.id])
+    assert [one.id for one in web.endpoints()] == [endpoint.id]
+    endpoint.join(controller.create_sandbox("a"))
+    with pytest.raises(Forbidden, match="Address already in use") as refused:
+        web.create_endpoint("c", ip="10.1.0.9", over=[endpoint.id])
+    assert str(refused.value.hint).startswith("b has it; ")
+
+
 def test_endpoints_and_joins_that_can_not_be(controller: Controller) -> None:
     web = controller.create_network("web", subnet="10.1.0.0/24")
     sandbox, endpoint = joined(controller, web, "a")

@@ -573,18 +573,57 @@ def test_a_stopped_container_keeps_the_address_that_it_was_given(daemon: Daemon)
     assert names(daemon, dangling=["true"]) == ["mine"]
     assert box(daemon, "two", "mine") == (204, "10.99.0.3"), "not the first free one"
     assert "one" not in daemon.docker("exec", "two", "cat", "/etc/hosts").stdout.split()
-    status, message = box(daemon, "three", "mine", IPv4Address="10.99.0.2")
-    assert (status, message.rpartition(": ")[2]) == (403, "Address already in use")
-    assert "one has it" in daemon.post("/containers/three/start").body["hint"]
 
     daemon.terminate()
     daemon.start()
-    assert daemon.post("/containers/three/start").status == 403, "also after a restart of the engine"
+    assert box(daemon, "three", "mine") == (204, "10.99.0.4"), "also after a restart of the engine"
     assert daemon.post("/containers/one/rename", name="eins").status == 204
     assert daemon.post("/containers/eins/start").status == 204
     again = daemon.get("/containers/eins/json").body["NetworkSettings"]["Networks"]["mine"]
     assert again["IPAddress"] == "10.99.0.2"
     daemon.docker("exec", "two", "ping", "-c", "1", "-W", "2", "eins")
+
+
+def test_an_address_is_kept_from_the_create_on(daemon: Daemon) -> None:
+    create(daemon, "mine", IPAM={"Config": [{"Subnet": "10.99.0.0/24"}]})
+    settings = {"EndpointsConfig": {"mine": {"IPAMConfig": {"IPv4Address": "10.99.0.2"}}}}
+    body = {"Image": "busybox", "HostConfig": {"NetworkMode": "mine"}, "NetworkingConfig": settings}
+    assert daemon.post("/containers/create", {**body, "Cmd": ["sleep", "1000"]}, name="one").status == 201
+    assert daemon.post("/containers/create", {"Image": "busybox", "Cmd": ["sleep", "1000"]}, name="late").status == 201
+    late = {"Container": "late", "EndpointConfig": {"IPAMConfig": {"IPv4Address": "10.99.0.3"}}}
+    assert daemon.post("/networks/mine/connect", late).status == 200
+    assert inspect(daemon, "mine")["Containers"] == {}
+    daemon.terminate()
+    daemon.start()
+    assert box(daemon, "two", "mine") == (204, "10.99.0.4")
+    for name, address in (("one", "10.99.0.2"), ("late", "10.99.0.3")):
+        assert daemon.post(f"/containers/{name}/start").status == 204
+        assert (
+            daemon.get(f"/containers/{name}/json").body["NetworkSettings"]["Networks"]["mine"]["IPAddress"] == address
+        )
+    assert daemon.delete("/containers/late", force=1).status == 204
+    assert daemon.delete("/containers/one", force=1).status == 204
+    assert daemon.post("/containers/create", body, name="never").status == 201
+    assert daemon.delete("/containers/two", force=1).status == 204
+    assert daemon.delete("/networks/mine").status == 204, "a container that never ran holds nothing up"
+
+
+def test_who_runs_has_the_address_that_two_ask_for(daemon: Daemon) -> None:
+    """As with Docker: a stopped container makes way, and is told by whom when it comes back."""
+    create(daemon, "mine", IPAM={"Config": [{"Subnet": "10.99.0.0/24"}]})
+    box(daemon, "one", "mine", IPv4Address="10.99.0.2")
+    assert daemon.post("/containers/one/stop", t=0).status == 204
+    shown = daemon.pynet("run", "--dry-run", "--network", "name=mine,ip=10.99.0.2", "busybox", "true")
+    assert shown.returncode == 0, shown.stderr
+    assert box(daemon, "four", "mine") == (204, "10.99.0.3"), "what was only shown took nothing"
+    assert box(daemon, "two", "mine", IPv4Address="10.99.0.2") == (204, "10.99.0.2")
+    refused = daemon.post("/containers/one/start")
+    assert (refused.status, refused.body["message"].rpartition(": ")[2]) == (403, "Address already in use")
+    assert refused.body["hint"].startswith("two has it")
+    assert daemon.post("/containers/two/stop", t=0).status == 204
+    assert daemon.post("/containers/one/start").status == 204
+    assert daemon.get("/containers/one/json").body["NetworkSettings"]["Networks"]["mine"]["IPAddress"] == "10.99.0.2"
+    assert daemon.pynet("check").returncode == 0
 
 
 @pytest.mark.parametrize("way", ["rm", "disconnect", "network rm"])
@@ -609,7 +648,7 @@ def test_a_network_that_somebody_is_on_is_not_removed_and_what_was_kept_stays(da
     box(daemon, "two", "mine")
     daemon.post("/containers/one/stop", t=0)
     assert daemon.delete("/networks/mine").status == 403
-    assert box(daemon, "three", "mine", IPv4Address="10.99.0.2")[0] == 403
+    assert box(daemon, "three", "mine") == (204, "10.99.0.4")
 
 
 # -- the configuration file ------------------------------------------------------------------------------------------
