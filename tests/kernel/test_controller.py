@@ -31,6 +31,7 @@ from pynet.netlib.ports.portspec import parse_publish
 from pynet.plugins.testhost import Host, Lan
 
 from support.netlib import Watched
+from support.waiting import PATIENCE
 
 
 @pytest.fixture(params=["nftables", "iptables"])
@@ -70,7 +71,7 @@ def serve(controller: Controller, sandbox: Sandbox, port: int) -> socket.socket:
 
 
 def dial(address: str, port: int) -> socket.socket:
-    return socket.create_connection((address, port), timeout=3)
+    return socket.create_connection((address, port), timeout=PATIENCE)
 
 
 def exchange(client: socket.socket, server: socket.socket) -> tuple[str, int]:

@@ -17,8 +17,8 @@ from pynet.plugins.testhost import Host, Lan
 
 from support.netlib import call_in, inside_of
 from support.ping import ping
+from support.waiting import PATIENCE, SILENCE
 
-SILENCE = 0.25
 OPTION = "com.docker.network.bridge.gateway_mode_ipv{}"
 
 
@@ -49,8 +49,8 @@ def serve(controller: Controller, sandbox: Sandbox, port: int = 80) -> socket.so
     return server
 
 
-def is_reached(lan: Lan, server: socket.socket, address: str, port: int = 80, *, timeout: float = 5.0) -> bool:
-    server.settimeout(5)
+def is_reached(lan: Lan, server: socket.socket, address: str, port: int = 80, *, timeout: float = PATIENCE) -> bool:
+    server.settimeout(PATIENCE)
     try:
         client = lan.connect((address, port), timeout)
     except OSError:
@@ -99,7 +99,7 @@ def test_a_udp_flow_to_a_routed_port_ends_with_it(controller: Controller, lan: L
             ):
                 for server, port in ((first, 80), (second, 81)):
                     server.bind((server_address, port))
-                    server.settimeout(5)
+                    server.settimeout(PATIENCE)
                     client.sendto(b"one", (server_address, port))
                     _, peer = server.recvfrom(16)
                     server.sendto(b"answer", peer)
@@ -199,9 +199,9 @@ def test_a_networks_own_source_address_is_what_the_lan_sees(controller: Controll
     for address, seen in ((lan.address, "192.0.2.9"), (lan.address6, "2001:db8::9")):
         with (
             lan.listen((address, 7000)) as server,
-            call_in(controller, sandbox.path, socket.create_connection, (address, 7000), 5),
+            call_in(controller, sandbox.path, socket.create_connection, (address, 7000), PATIENCE),
         ):
-            server.settimeout(5)
+            server.settimeout(PATIENCE)
             accepted, client = server.accept()
             accepted.close()
             assert client[0] == seen
@@ -225,9 +225,9 @@ def test_an_inhibited_bridge_has_no_ipv4_address_and_its_containers_another_gate
         inside.rtnl.add_address(1, "198.51.100.7", 32)
     with (
         serve(controller, router, 7000) as server,
-        call_in(controller, client.path, socket.create_connection, ("198.51.100.7", 7000), 5),
+        call_in(controller, client.path, socket.create_connection, ("198.51.100.7", 7000), PATIENCE),
     ):
-        server.settimeout(5)
+        server.settimeout(PATIENCE)
         server.accept()[0].close()
     with pytest.raises(OSError):
         socket.create_connection(("10.1.0.2", 7000), SILENCE)  # the host has no way there
@@ -250,7 +250,7 @@ def test_an_isolated_network_has_its_containers_and_nobody_else(controller: Cont
     assert list(controller.tools.rtnl.addresses(bridge.index)) == []
     with serve(controller, second) as server:
         for address in ("10.1.0.2", "fd00:1::2"):  # the first of each subnet is no gateway's
-            with call_in(controller, first.path, socket.create_connection, (address, 80), 5), server.accept()[0]:
+            with call_in(controller, first.path, socket.create_connection, (address, 80), PATIENCE), server.accept()[0]:
                 pass
         with pytest.raises(OSError):
             socket.create_connection(("10.1.0.2", 80), SILENCE)

@@ -20,6 +20,7 @@ from pynet.netlib.ports.portspec import parse_publish
 from pynet.plugins.testhost import Lan
 
 from support.netlib import default_gateways
+from support.waiting import PATIENCE
 
 
 @pytest.fixture(params=["nftables", "iptables"])
@@ -45,7 +46,7 @@ def serve6(controller: Controller, sandbox: Sandbox) -> socket.socket:
 
 def answers(client: socket.socket, server: socket.socket) -> str:
     """Both ways through the connection; the client's address as the server sees it."""
-    server.settimeout(5)
+    server.settimeout(PATIENCE)
     with client, server.accept()[0] as accepted:
         accepted.sendall(b"pong")
         assert client.recv(4) == b"pong"

@@ -22,6 +22,7 @@ from pynet.netlib.reaper import put_away
 from pynet.plugins.testhost import Lan
 
 from support.netlib import call_in
+from support.waiting import PATIENCE
 
 
 @pytest.fixture(params=["nftables", "iptables"])
@@ -36,7 +37,7 @@ def serve(controller: Controller, sandbox: Sandbox) -> socket.socket:
 
 def reaches(lan: Lan, server: socket.socket) -> str:
     """The address at which a client of the LAN reached the server through the port."""
-    server.settimeout(5)
+    server.settimeout(PATIENCE)
     with lan.connect((lan.host_address, 8080)), server.accept()[0] as accepted:
         return str(accepted.getsockname()[0])
 
@@ -207,7 +208,7 @@ def test_sockets_that_a_proxy_kept_and_nobody_needs_are_closed(start_controller:
     controller = start_controller(proxy=Old())
     assert len(controller.sandbox(sandbox.id).ports) == 1
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(address, timeout=5)
+        socket.create_connection(address, timeout=PATIENCE)
 
 
 def test_a_rule_that_can_not_be_finished_leaves_nothing(
@@ -237,7 +238,7 @@ def test_an_address_does_not_inherit_the_connections_of_its_last_owner(controlle
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("10.1.0.1", 7777))
-        server.settimeout(5)
+        server.settimeout(PATIENCE)
         call_in(controller, sandbox.path, talk)
         assert server.recv(1) == b"x"
     assert [flow.source for flow in controller.tools.conntrack.flows() if flow.destination_port == 7777] == ["10.1.0.2"]

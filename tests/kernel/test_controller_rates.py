@@ -22,6 +22,7 @@ from pynet.netlib.ports.portspec import parse_publish
 from pynet.plugins.testhost import Lan
 
 from support.netlib import call_in
+from support.waiting import PATIENCE
 
 FLOOD = bytes(4 << 20)
 """What is sent; without a limit, a veth takes it in some milliseconds."""
@@ -46,7 +47,7 @@ def joined(controller: Controller, **options: str) -> tuple[Network, Sandbox, En
 def passed(controller: Controller, sandbox: Sandbox, *, inward: bool) -> tuple[int, float]:
     """Bytes that came through in a window, and its length in seconds; all of FLOOD ends it early."""
     server = call_in(controller, sandbox.path, socket.create_server, ("", 0))
-    with server, socket.create_connection(("10.1.0.2", server.getsockname()[1]), timeout=5) as client:
+    with server, socket.create_connection(("10.1.0.2", server.getsockname()[1]), timeout=PATIENCE) as client:
         accepted, _ = server.accept()
         with accepted:
             sender, receiver = (client, accepted) if inward else (accepted, client)

@@ -23,6 +23,7 @@ from pynet.netlib.tools import FRESH
 
 from support.leaks import lost_leases
 from support.netlib import call_in, default_gateways
+from support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_a_connection_outlives_the_repair_of_its_interface(controller: Controlle
     _, sandbox, endpoint = joined(controller)
     with (
         call_in(controller, sandbox.path, socket.create_server, ("", 80)) as server,
-        socket.create_connection(("10.1.0.2", 80), timeout=5) as client,
+        socket.create_connection(("10.1.0.2", 80), timeout=PATIENCE) as client,
         server.accept()[0] as accepted,
     ):
         host = controller.tools.rtnl.link(veth_name(endpoint.id))

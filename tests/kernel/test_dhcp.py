@@ -27,6 +27,7 @@ from pynet.plugins.testhost import Host, Lan
 
 from support.dhcp import DhcpServer, as_tlv
 from support.netlib import call_in, default_gateways
+from support.waiting import PATIENCE
 
 POOL = [f"192.0.2.{n}" for n in range(100, 110)]
 
@@ -56,7 +57,7 @@ def office(controller: Controller, *, timeout: int = 5, subnet: str = "", **opti
 def met(controller: Controller, path: str, connect: Callable[[tuple[str, int]], socket.socket]) -> str:
     """Who connects to a container that listens at 192.0.2.100, as the container sees it."""
     with call_in(controller, path, socket.create_server, ("192.0.2.100", 80)) as listener:
-        listener.settimeout(5)
+        listener.settimeout(PATIENCE)
         with connect(("192.0.2.100", 80)):
             accepted, (peer, _) = listener.accept()
             accepted.close()

@@ -32,9 +32,8 @@ from pynet.plugins.testhost import Host, Lan, Namespace
 
 from support.answering import Servers
 from support.ping import ping
+from support.waiting import PATIENCE, SILENCE
 
-SILENCE = 0.25
-"""Seconds after which an answer counts as not coming; an answer that comes takes a millisecond."""
 SERVED = 80
 NUMBERS = {"a": 1, "b": 2}
 HOST = {4: Lan.host_address, 6: Lan.host_address6}
@@ -60,7 +59,7 @@ class World:
         """What the server at *address* answers to *who*; "" if nothing.  *silent* expects just that, and waits less."""
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with who.socket(family, socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM) as sock:
-            sock.settimeout(SILENCE if silent else 3.0)
+            sock.settimeout(SILENCE if silent else PATIENCE)
             try:
                 sock.connect((address, port))
                 if proto == "udp":

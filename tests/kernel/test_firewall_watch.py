@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import select
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -16,9 +14,7 @@ from pynet.plugins.testhost import Lan
 
 from support.answering import Servers
 from support.netlib import inside_of
-
-SOON = 5.0
-"""Seconds that a busy machine may take for what takes a moment."""
+from support.waiting import until
 
 
 @pytest.fixture(params=["nftables", "iptables"])
@@ -38,15 +34,6 @@ def watch(controller: Controller) -> Iterator[FirewallWatch]:
 
 def run(command: str) -> None:
     subprocess.run(command.split(), check=True, capture_output=True)
-
-
-def wait(condition: Callable[[], bool], what: str, seconds: float = SOON) -> float:
-    """Until *condition*; how long it took."""
-    begun = time.monotonic()
-    while not condition():
-        assert time.monotonic() - begun < seconds, what
-        select.select([], [], [], 0.002)
-    return time.monotonic() - begun
 
 
 def is_whole(controller: Controller) -> bool:
@@ -72,9 +59,8 @@ def test_what_is_taken_comes_back_within_a_moment(
         servers.serve("a", inside, 80)
         for number, command in enumerate(TAKING[name][:4], 1):
             run(command.format(table))
-            taken = wait(lambda number=number: watch.repairs == number, f"{command} was not noticed")  # type: ignore[misc]
+            until(lambda number=number: watch.repairs == number, f"{command} was not noticed")  # type: ignore[misc]
             assert is_whole(controller), command
-            assert taken < SOON
             with lan.connect((lan.host_address, 8080)) as client:
                 assert client.recv(64) == f"a {lan.address}".encode()
     assert controller.check() == []
@@ -92,7 +78,7 @@ def test_what_we_do_ourselves_is_passed_over(controller: Controller, watch: Fire
         network.delete()
     controller.tools.firewall.replace(*controller.tools.firewall_state(needed=True))
     run("nft add table inet mine")  # the watch reads in order: when this one was looked at, the others were passed over
-    wait(lambda: watch.looks > 0, "another's change was not looked at")
+    until(lambda: watch.looks > 0, "another's change was not looked at")
     assert watch.looks <= 2, "one for the table, and one look at the legacy tables at most"
     assert watch.repairs == 0
     run("nft delete table inet mine")
@@ -104,7 +90,7 @@ def test_the_users_own_chain_is_the_users(controller: Controller, watch: Firewal
     else:
         run(f"nft add rule inet pynet-{controller.instance.suffix} pynet_user iifname eth0 drop")
     run("nft add table inet mine")
-    wait(lambda: watch.looks > 0, "another's change was not looked at")
+    until(lambda: watch.looks > 0, "another's change was not looked at")
     assert watch.repairs == 0
     run("nft delete table inet mine")
 
@@ -125,9 +111,9 @@ def test_accepts_in_the_chains_of_others_come_back_and_new_policies_are_met(
 
     run("nft add table ip own")
     run("nft add chain ip own f { type filter hook forward priority 9 ; policy drop ; }")
-    wait(lambda: accepts() == 2, "the new policy was not noticed")
+    until(lambda: accepts() == 2, "the new policy was not noticed")
     run("nft flush chain ip own f")
-    wait(lambda: accepts() == 2, "our ACCEPTs did not come back")
+    until(lambda: accepts() == 2, "our ACCEPTs did not come back")
     run("nft delete table ip own")
     assert is_whole(controller)
 
@@ -140,7 +126,7 @@ def test_a_program_that_goes_on_rewriting_is_named_and_not_followed(
     table = f"pynet-{controller.instance.suffix}" if controller.instance.suffix else "pynet"
     for number in range(1, 6):
         run(f"nft delete table inet {table}")
-        wait(lambda number=number: watch.repairs == number, "it was not put back")  # type: ignore[misc]
+        until(lambda number=number: watch.repairs == number, "it was not put back")  # type: ignore[misc]
     run(f"nft delete table inet {table}")
     (said,) = controller.warnings()
     assert said.startswith("The program nft keeps taking the firewall's rules away (5 times)")

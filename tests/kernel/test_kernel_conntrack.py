@@ -15,6 +15,8 @@ from pynet.netlib.kernel.netlink import NetlinkSocket, nested
 from pynet.netlib.kernel.rtnetlink import RouteInfo
 from pynet.plugins.testhost import Host, Lan
 
+from support.waiting import PATIENCE
+
 RULES = """
 table inet test {
   chain input { type filter hook input priority 0; ct state established accept; }
@@ -27,7 +29,7 @@ FOREIGN = {4: "198.51.100.7", 6: "2001:db8:7::7"}
 
 def _udp(address: str, port: int = 0) -> socket.socket:
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
-    sock.settimeout(5)
+    sock.settimeout(PATIENCE)
     sock.bind((address, port))
     return sock
 
@@ -119,7 +121,7 @@ def test_nothing_is_left_of_an_address(tracked: Conntrack, lan: Lan) -> None:
     for server_ip, client_ip in both:
         family, proto = (socket.AF_INET6, 58) if ":" in server_ip else (socket.AF_INET, 1)
         with socket.socket(family, socket.SOCK_RAW, proto) as ping:
-            ping.settimeout(5)
+            ping.settimeout(PATIENCE)
             kind = 128 if proto == 58 else 8
             checksum = 0 if proto == 58 else 0xFFFF - (kind << 8) - 1
             ping.sendto(bytes([kind, 0]) + checksum.to_bytes(2) + b"\0\0\0\1", (client_ip, 0))

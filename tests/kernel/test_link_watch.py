@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -19,6 +17,7 @@ from pynet.plugins.testhost import Lan
 
 from support.answering import Servers
 from support.netlib import inside_of
+from support.waiting import until
 
 
 @pytest.fixture
@@ -38,13 +37,6 @@ def watch(controller: Controller) -> Iterator[LinkWatch]:
 
 def run(command: str) -> None:
     subprocess.run(command.split(), check=True, capture_output=True)
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < end, what
-        select.select([], [], [], 0.002)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from pynet.netlib.tools import Tools
 from pynet.plugins.testhost import Host, Lan
 
 from support.netlib import Watched, call_in, default_gateways
+from support.waiting import PATIENCE, SILENCE
 
 RTMGRP_NEIGH = 4  # rtnetlink(7), rtnetlink.h
 LAN4 = IpamConfig("192.0.2.0/24", ip_range="192.0.2.128/26", gateway="192.0.2.2")
@@ -63,19 +64,21 @@ def reach(
 ) -> str:
     """Connect and be answered; the address that the client had at the server."""
     with server((address, port)) as listener:
-        listener.settimeout(5)
+        listener.settimeout(PATIENCE)
         with client((address, port)) as near:
             far, peer = listener.accept()
             with far:
                 far.sendall(b"hello")
-                near.settimeout(5)
+                near.settimeout(PATIENCE)
                 assert near.recv(5) == b"hello"
     return str(peer[0])
 
 
 def connecting(controller: Controller, endpoint: Endpoint) -> Callable[[tuple[str, int]], socket.socket]:
     def connect(address: tuple[str, int]) -> socket.socket:
-        made: socket.socket = call_in(controller, path(controller, endpoint), socket.create_connection, address, 5)
+        made: socket.socket = call_in(
+            controller, path(controller, endpoint), socket.create_connection, address, PATIENCE
+        )
         return made
 
     return connect
@@ -122,7 +125,7 @@ def test_without_host_access_the_host_is_kept_from_its_containers(controller: Co
     """The kernel's rule, that host_access is for."""
     a = joined(controller, lan_network(controller), "a")
     with listening(controller, a)((a.record.ip, 8000)), pytest.raises(OSError):
-        socket.create_connection((a.record.ip, 8000), 0.3)
+        socket.create_connection((a.record.ip, 8000), SILENCE)
 
 
 @pytest.mark.parametrize("ipv6", [False, True], ids=["ipv4", "dual"])
@@ -174,7 +177,7 @@ def test_the_mode_says_who_meets_whom(controller: Controller, lan: Lan, mode: st
         reach(connecting(controller, a), listening(controller, b), b.record.ip)
         return
     with listening(controller, b)((b.record.ip, 8000)), pytest.raises(OSError):
-        call_in(controller, path(controller, a), socket.create_connection, (b.record.ip, 8000), 0.3)
+        call_in(controller, path(controller, a), socket.create_connection, (b.record.ip, 8000), SILENCE)
 
 
 def test_passthru_takes_the_parent_over_and_gives_it_back_as_it_was(
@@ -261,7 +264,7 @@ def test_neighbours_learn_who_has_an_address_now(controller: Controller, lan: La
         endpoint = network.create_endpoint("a", ip="192.0.2.200", ip6="2001:db8::200", mac=mac)
         with lan.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as events:
             events.bind((0, RTMGRP_NEIGH))
-            events.settimeout(10)
+            events.settimeout(PATIENCE)
             endpoint.join(controller.create_sandbox("a"))
             for address in (endpoint.record.ip, endpoint.record.ip6):
                 if mac.endswith("2"):  # nothing was sent to it, nor by it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import selectors
 import socket
 import threading
+from contextlib import suppress
 
 from pynet.plugins.testhost import Namespace
 
@@ -53,7 +54,7 @@ class Servers:
             sock.sendto(self._text(name, peer), peer)
         else:
             connection, peer = sock.accept()
-            with connection:
+            with connection, suppress(ConnectionError):  # who asked may have given up
                 connection.send(self._text(name, peer))
 
     @staticmethod

@@ -7,12 +7,10 @@ a port of its own and for PORT, which is somebody else's, and says what FORWARD'
 from __future__ import annotations
 
 import json
-import select
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from pynet.plugins.testhost import Host, Lan, Namespace, playing_lan
 
 from support.answering import Servers
 from support.netlib import inside_of
+from support.waiting import PATIENCE, SILENCE
 
 PORT = 8080
 
@@ -37,7 +36,7 @@ class Beside:
 
     def asks(self, who: Namespace, address: str, port: int, *, silent: bool = False) -> str:
         try:
-            with who.connect((address, port), 0.3 if silent else 5.0) as client:
+            with who.connect((address, port), SILENCE if silent else PATIENCE) as client:
                 return client.recv(64).decode().partition(" ")[0]
         except OSError:
             return ""
@@ -60,13 +59,6 @@ def beside(controller: Controller, host: Namespace, lan: Lan) -> Generator[Besid
         for port in (7000, 7001):
             servers.serve("host", host, port, Lan.host_address)
         yield Beside(controller, lan, inside, servers)
-
-
-def until(condition: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, what
-        select.select([], [], [], 0.01)
 
 
 def forward_policy(program: str = "iptables") -> str:

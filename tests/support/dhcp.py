@@ -17,6 +17,8 @@ from typing import Any, Self
 
 from pynet.plugins.testhost import Namespace
 
+from support.waiting import PATIENCE
+
 KINDS = {1: "discover", 3: "request", 4: "decline", 7: "release"}
 _SO_BINDTODEVICE = 25
 
@@ -69,7 +71,7 @@ class DhcpServer:
         self._thread.join()
         self._sock.close()
 
-    def next(self, kind: str, timeout: float = 10.0) -> Heard:
+    def next(self, kind: str, timeout: float = PATIENCE) -> Heard:
         """The next message of this kind; what comes before it is passed over."""
         while True:
             heard = self.heard.get(timeout=timeout)

@@ -18,7 +18,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,8 +26,7 @@ from urllib.parse import urlencode
 
 from pynet.netlib.kernel.tree import remove_tree
 
-PATIENCE = 20.0
-"""Seconds until something that should have happened counts as a failure."""
+from support.waiting import PATIENCE, until
 
 
 class Reply(NamedTuple):
@@ -164,10 +162,7 @@ class Daemon:
 
     def eventually(self, condition: Any, message: str = "it did not happen") -> None:
         """Wait, within PATIENCE, for something that has no event to wait for."""
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < deadline, f"{message}\n{self.log()}"
-            time.sleep(0.01)
+        until(condition, lambda: f"{message}\n{self.log()}")
 
     def terminate(self) -> None:
         """End pynetd alone, in the orderly way."""

@@ -9,10 +9,12 @@ import time
 
 from pynet.plugins.testhost import Namespace
 
+from support.waiting import PATIENCE
+
 REQUEST, REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
 
 
-def ping(who: Namespace, address: str, timeout: float = 3.0) -> bool:
+def ping(who: Namespace, address: str, timeout: float = PATIENCE) -> bool:
     """Whether *address* answers an echo request of *who* within *timeout* seconds."""
     version = 6 if ":" in address else 4
     family = socket.AF_INET6 if version == 6 else socket.AF_INET

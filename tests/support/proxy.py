@@ -12,13 +12,14 @@ import os
 import select
 import socket
 import threading
-import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 
 from pynet.netlib.ports.told import PortStats
 from pynet.proxy.process.client import ForwarderClient, Listen
 from pynet.proxy.process.launch import spawn
+
+from support.waiting import PATIENCE, until
 
 HOST = "127.0.0.1"
 
@@ -48,10 +49,7 @@ class Proxy:
 
     def wait(self, condition: Callable[[], bool], what: str) -> None:
         """Until *condition*, which asks the forwarder; bounded."""
-        end = time.monotonic() + 20
-        while not condition():
-            assert time.monotonic() < end, f"{what}: {self.client.stats()}"
-            select.select([], [], [], 0.005)
+        until(condition, lambda: f"{what}: {self.client.stats()}")
 
     def close(self) -> None:
         self.client.shutdown()
@@ -109,7 +107,7 @@ def echoing() -> Generator[tuple[str, int]]:
 
 
 def connect(port: int, host: str = HOST) -> socket.socket:
-    return socket.create_connection((host, port), timeout=20)
+    return socket.create_connection((host, port), timeout=PATIENCE)
 
 
 def pair(proxy: Proxy, server: socket.socket) -> tuple[socket.socket, socket.socket]:
@@ -117,7 +115,7 @@ def pair(proxy: Proxy, server: socket.socket) -> tuple[socket.socket, socket.soc
     _, port = proxy.publish(server.getsockname()[:2])
     client = connect(port)
     peer, _ = server.accept()
-    peer.settimeout(20)
+    peer.settimeout(PATIENCE)
     return client, peer
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 20.0
+from support.waiting import PATIENCE
 
 
 @dataclass

@@ -21,7 +21,8 @@ from pynet.netlib.kernel.rtnetlink import Rtnetlink
 from pynet.netlib.kernel.rtnl_messages import RouteInfo
 from pynet.plugins.testhost import Host, Lan, playing_host, playing_lan
 
-from support.engine import PATIENCE, Daemon, warm_up
+from support.engine import Daemon, warm_up
+from support.waiting import PATIENCE
 
 Playing = tuple[Daemon, Host, Lan]
 

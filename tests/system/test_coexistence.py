@@ -22,8 +22,9 @@ from pynet.netlib.controller import Controller
 from pynet.plugins.isolation import maps_every_uid
 from pynet.plugins.testhost import Host, Lan
 
-from support.beside import Beside, beside, forward_policy, until
+from support.beside import Beside, beside, forward_policy
 from support.proxy import Proxy
+from support.waiting import until
 
 TESTS = Path(__file__).parents[1]
 needs_root = pytest.mark.skipif(not maps_every_uid(), reason="needs root with every uid")
@@ -138,7 +139,7 @@ def firewall_cmd(tmp_path: Path, host: Host, others_rules_go: None) -> Iterator[
             state = subprocess.run([client, "--state"], check=False, capture_output=True, text=True, timeout=60)
             return state.stdout.strip() == "running"
 
-        until(is_up, (tmp_path / "log").read_text() or "firewalld does not come up", 30.0)
+        until(is_up, (tmp_path / "log").read_text() or "firewalld does not come up")
         yield lambda *words: own.run(client, *words)
     finally:
         for program in reversed(programs):

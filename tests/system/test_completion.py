@@ -17,7 +17,8 @@ import pytest
 
 from pynet.cli.completion import script
 
-from support.engine import PATIENCE, Daemon
+from support.engine import Daemon
+from support.waiting import PATIENCE
 
 SCRIPTS = str(Path(sys.executable).parent)
 

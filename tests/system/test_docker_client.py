@@ -18,7 +18,8 @@ import pytest
 
 from pynet.plugins.testhost import playing_host
 
-from support.engine import PATIENCE, Daemon, warm_up
+from support.engine import Daemon, warm_up
+from support.waiting import PATIENCE
 
 pytestmark = pytest.mark.skipif(shutil.which("docker") is None, reason="the docker client is not installed")
 
@@ -47,7 +48,7 @@ def inspect(daemon: Daemon, name: str) -> dict[str, Any]:
 
 
 def page(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=5) as response:
+    with urllib.request.urlopen(url, timeout=PATIENCE) as response:
         return str(response.read().decode())
 
 

@@ -16,7 +16,8 @@ import pytest
 from pynet.engine.api.call import MAX_JSON
 from pynet.plugins.testhost import playing_host
 
-from support.engine import PATIENCE, Daemon, Reply, warm_up
+from support.engine import Daemon, Reply, warm_up
+from support.waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,8 @@ from pynet.plugins.testhost import Host
 from pynet.runtime.client import SupervisorClient
 from pynet.runtime.spec import ContainerSpec
 
-from support.engine import PATIENCE, Daemon
+from support.engine import Daemon
+from support.waiting import PATIENCE
 
 COUNTER = "i=0; while [ $i -lt 200 ]; do echo line $i; i=$((i+1)); usleep 5000; done; exit 42"
 SERVER = "while true; do echo answer | nc -l -p 80; done"
@@ -49,8 +50,8 @@ def state(daemon: Daemon, name: str) -> dict[str, object]:
 
 
 def fetch(port: int) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), 5) as sock:
-        sock.settimeout(5)
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
+        sock.settimeout(PATIENCE)
         return sock.makefile("rb").readline()
 
 

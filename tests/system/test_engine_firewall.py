@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import subprocess
-import time
-from collections.abc import Callable
 from typing import Any
 
 from pynet.plugins.testhost import Host, Lan
 
 from support.engine import Daemon
+from support.waiting import PATIENCE, SILENCE, until
 
 MODE = "com.docker.network.bridge.gateway_mode_ipv{}"
 SERVE = ("sh", "-c", "echo hello > /tmp/index.html; exec httpd -f -p 80 -h /tmp")
 
 
-def until(condition: Callable[[], bool], what: str, seconds: float = 10.0) -> float:
-    begun = time.monotonic()
-    while not condition():
-        assert time.monotonic() - begun < seconds, what
-        select.select([], [], [], 0.005)
-    return time.monotonic() - begun
-
-
-def answers(lan: Lan, address: str, port: int) -> bool:
+def answers(lan: Lan, address: str, port: int, timeout: float = 1.0) -> bool:
     try:
-        with lan.connect((address, port), 0.3) as client:
+        with lan.connect((address, port), timeout) as client:
             client.sendall(b"GET /index.html HTTP/1.0\r\n\r\n")
             data = b""
             while piece := client.recv(4096):
@@ -71,7 +61,7 @@ def test_gateway_modes_of_the_api(daemon: Daemon, lan: Lan) -> None:
     assert listed["Ports"] == [{"IP": "0.0.0.0", "PrivatePort": 80, "Type": "tcp"}]
     address = settings["Networks"]["n"]["IPAddress"]
     until(lambda: answers(lan, address, 80), "the routed port is not reached")
-    assert not answers(lan, lan.host_address, 8080)
+    assert not answers(lan, lan.host_address, 8080, SILENCE)
     with socket.create_server(("0.0.0.0", 8080)):
         pass  # no host port was taken
 
@@ -87,8 +77,8 @@ def test_the_engine_puts_back_what_is_flushed(daemon: Daemon, lan: Lan, host: Ho
     assert rules()
     subprocess.run(["nft", "flush", "ruleset"], check=True)
     until(rules, "the rules did not come back")
-    assert answers(lan, lan.host_address, 8080)
-    assert "put back in" in (daemon.run / "pynetd.log").read_text()
+    assert answers(lan, lan.host_address, 8080, PATIENCE)
+    until(lambda: "put back in" in daemon.log(), "it is not told")
 
 
 def test_the_hosts_input_rules_judge_published_ports(host: Host, lan: Lan) -> None:
@@ -102,8 +92,8 @@ def test_the_hosts_input_rules_judge_published_ports(host: Host, lan: Lan) -> No
             "nft add rule inet own in iifname eth0 tcp dport 8080 drop",
         ):
             subprocess.run(command.split(), check=True)
-        assert not answers(lan, lan.host_address, 8080)
+        assert not answers(lan, lan.host_address, 8080, SILENCE)
         daemon.wait_back(daemon.kill())
-        assert not answers(lan, lan.host_address, 8080), "the others start it with its options"
+        assert not answers(lan, lan.host_address, 8080, SILENCE), "the others start it with its options"
         subprocess.run(["nft", "delete", "table", "inet", "own"], check=True)
-        assert answers(lan, lan.host_address, 8080)
+        assert answers(lan, lan.host_address, 8080, PATIENCE)

@@ -16,7 +16,8 @@ import pytest
 
 from pynet.plugins.testhost import playing_host
 
-from support.engine import PATIENCE, Daemon, warm_up
+from support.engine import Daemon, warm_up
+from support.waiting import PATIENCE
 
 BOUND = 2.0
 """Seconds in which a call that has nothing to wait for must answer, on a machine that others keep busy."""

@@ -15,7 +15,8 @@ import pytest
 from pynet.netlib.kernel import sysctl
 from pynet.plugins.testhost import Lan, playing_host, playing_lan
 
-from support.engine import PATIENCE, Daemon, warm_up
+from support.engine import Daemon, warm_up
+from support.waiting import PATIENCE
 
 CLIENTS = ["pynet", pytest.param("docker", marks=pytest.mark.skipif(not shutil.which("docker"), reason="no docker"))]
 

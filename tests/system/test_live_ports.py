@@ -14,7 +14,8 @@ import pytest
 
 from pynet.plugins.testhost import Host, Lan, playing_host, playing_lan
 
-from support.engine import PATIENCE, Daemon, warm_up
+from support.engine import Daemon, warm_up
+from support.waiting import PATIENCE
 
 PAGE = "mkdir -p /www; echo a page > /www/index.html; exec httpd -f -p 80 -h /www"
 

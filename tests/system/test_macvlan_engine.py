@@ -16,7 +16,8 @@ import pytest
 from pynet.plugins.testhost import Host, Lan, playing_host, playing_lan
 
 from support.dhcp import DhcpServer
-from support.engine import PATIENCE, Daemon, warm_up
+from support.engine import Daemon, warm_up
+from support.waiting import PATIENCE
 
 PAGE = "mkdir -p /www; echo a page > /www/index.html; exec httpd -f -p 80 -h /www"
 LAN_OPTIONS = (
@@ -51,7 +52,7 @@ def page(host: Host | Lan, address: str) -> str:
     """What is served there, seen from a machine."""
 
     def fetch() -> str:
-        with urllib.request.urlopen(f"http://{address}/", timeout=5) as response:
+        with urllib.request.urlopen(f"http://{address}/", timeout=PATIENCE) as response:
             return str(response.read().decode())
 
     return host.call(fetch)

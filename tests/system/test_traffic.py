@@ -20,7 +20,8 @@ import pytest
 from pynet.engine.captures import MOST
 
 from support import pcap
-from support.engine import PATIENCE, Daemon
+from support.engine import Daemon
+from support.waiting import PATIENCE
 
 PAGE = Path(__file__).parents[2] / "docs/traffic.md"
 

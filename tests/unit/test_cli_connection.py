@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from support.scripted import PATIENCE, Answer, ScriptedEngine
+from support.scripted import Answer, ScriptedEngine
+from support.waiting import PATIENCE
 
 PYNET = [sys.executable, "-I", "-m", "pynet"]
 

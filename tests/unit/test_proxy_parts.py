@@ -21,6 +21,8 @@ from pynet.proxy.dataplane.udp import Clients
 from pynet.proxy.process.guard import Guard, start_time
 from pynet.proxy.process.options import Options, parser
 
+from support.waiting import PATIENCE
+
 
 @pytest.fixture
 def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
@@ -173,7 +175,7 @@ def test_datagrams_travel_in_batches_and_keep_their_lengths() -> None:
         slots.aim(1, lengths[1:4])
         sender.to(records[:16])
         assert sender.send(there.fileno(), 3) == 3
-        here.settimeout(5)
+        here.settimeout(PATIENCE)
         assert [len(here.recv(65536)) for _ in range(3)] == [1, 64, 65507]
         assert receiver.receive(there.fileno()) == 0
 
@@ -181,7 +183,7 @@ def test_datagrams_travel_in_batches_and_keep_their_lengths() -> None:
 def test_a_datagram_that_can_not_go_does_not_hold_up_the_next() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there, socket.socket(type=socket.SOCK_DGRAM) as here:
         there.bind(("127.0.0.1", 0))
-        there.settimeout(5)
+        there.settimeout(PATIENCE)
         here.connect(there.getsockname())
         slots = mmsg.Slots()
         sender = mmsg.Sender(slots)
@@ -199,7 +201,7 @@ def test_an_icmp_error_costs_no_datagram_of_a_target_that_is_back() -> None:
         here.send(b"into the void")  # the answer is an ICMP error that waits on the socket
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there:
             there.bind(address)
-            there.settimeout(5)
+            there.settimeout(PATIENCE)
             slots = mmsg.Slots()
             slots.aim(0, (3, 4))
             assert mmsg.Sender(slots).send(here.fileno(), 2) == 2
