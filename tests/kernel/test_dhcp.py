@@ -6,6 +6,7 @@ import logging
 import queue
 import shutil
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -15,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from pynet.ipam.dhcp import client
 from pynet.ipam.dhcp.driver import DhcpIpam
+from pynet.ipam.dhcp.message import REBINDING_TIME, RENEWAL_TIME
 from pynet.ipam.driver import Lease
 from pynet.netlib import renewal
 from pynet.netlib.controller import Controller
@@ -43,9 +46,22 @@ def server(lan: Lan) -> Iterator[DhcpServer]:
         yield serving
 
 
-def office(controller: Controller, *, timeout: int = 5, subnet: str = "", **options: str) -> Network:
+@pytest.fixture(autouse=True)
+def probing(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Says how long a client listens for who has an address already; nobody has, in most of these tests."""
+
+    def listen_for(seconds: float) -> None:
+        monkeypatch.setattr(client, "PROBE_PAUSE", seconds)
+
+    listen_for(0.02)
+    return listen_for
+
+
+def office(
+    controller: Controller, *, name: str = "office", timeout: int = 20, subnet: str = "", **options: str
+) -> Network:
     return controller.create_network(
-        "office",
+        name,
         driver="macvlan",
         subnet=subnet,
         ipam_driver="dhcp",
@@ -89,9 +105,10 @@ def test_two_containers_have_two_addresses_and_one_may_be_asked_for(controller: 
     network = office(controller)
     a, b = network.create_endpoint("a"), network.create_endpoint("b", ip="192.0.2.105", mac="02:00:00:00:00:09")
     assert (a.address, b.address, b.mac) == ("192.0.2.100/24", "192.0.2.105/24", "02:00:00:00:00:09")
+    hasty = office(controller, name="hasty", timeout=1)  # another server may offer it, until the time is over
     with pytest.raises(Conflict, match=r"offers 192\.0\.2\.101 and not 192\.0\.2\.77"):
-        network.create_endpoint("c", ip="192.0.2.77")
-    assert [endpoint.name for endpoint in network.endpoints()] == ["a", "b"]
+        hasty.create_endpoint("c", ip="192.0.2.77")
+    assert hasty.endpoints() == []
 
 
 def test_without_a_server_it_fails_in_time_and_leaves_nothing(controller: Controller, lan: Lan) -> None:
@@ -99,7 +116,7 @@ def test_without_a_server_it_fails_in_time_and_leaves_nothing(controller: Contro
     begun = time.monotonic()
     with pytest.raises(Unavailable, match=r"^no DHCP server answered on eth0 within 1 s$"):
         network.create_endpoint("a")
-    assert time.monotonic() - begun < 4
+    assert 1 <= time.monotonic() - begun < PATIENCE
     assert network.endpoints() == []
 
 
@@ -110,8 +127,9 @@ def test_a_server_that_denies_is_quoted(controller: Controller, server: DhcpServ
 
 
 def test_an_address_that_is_taken_is_declined_and_another_one_asked_for(
-    controller: Controller, lan: Lan, server: DhcpServer
+    controller: Controller, lan: Lan, server: DhcpServer, probing: Callable[[float], None]
 ) -> None:
+    probing(1.0)
     lan.rtnl.add_address(lan.rtnl.index("eth0"), "192.0.2.100", 32)
     endpoint = office(controller).create_endpoint("a")
     assert server.next("decline").requested == "192.0.2.100"
@@ -119,11 +137,12 @@ def test_an_address_that_is_taken_is_declined_and_another_one_asked_for(
 
 
 def test_a_server_that_has_nothing_but_taken_addresses_is_told_of(
-    controller: Controller, lan: Lan, server: DhcpServer
+    controller: Controller, lan: Lan, server: DhcpServer, probing: Callable[[float], None]
 ) -> None:
+    probing(1.0)
     for address in POOL[:3]:
         lan.rtnl.add_address(lan.rtnl.index("eth0"), address, 32)
-    network = office(controller, timeout=10)
+    network = office(controller)
     with pytest.raises(Conflict, match=r"hands out addresses that are taken: 192\.0\.2\.100 \(\w\w:.* has it\), "):
         network.create_endpoint("a")
     assert server.lent == {}
@@ -143,7 +162,7 @@ def test_a_lease_is_renewed_by_the_server_that_gave_it(
     start_controller: Callable[..., Controller], server: DhcpServer
 ) -> None:
     """Of an endpoint that is joined, of one that is not yet, and by the controller that comes after the one that asked."""
-    server.seconds = 4
+    server.options = as_tlv(RENEWAL_TIME, struct.pack("!I", 1))  # long before it may ask another server
     controller = start_controller()
     network = office(controller)
     a, b = network.create_endpoint("a"), network.create_endpoint("b")
@@ -164,7 +183,7 @@ def test_a_lease_is_renewed_by_the_server_that_gave_it(
 
 def test_after_the_first_server_fell_silent_any_may_go_on(controller: Controller, server: DhcpServer) -> None:
     server.seconds = 60
-    server.options = as_tlv(58, (1).to_bytes(4, "big")) + as_tlv(59, (3).to_bytes(4, "big"))
+    server.options = as_tlv(RENEWAL_TIME, struct.pack("!I", 1)) + as_tlv(REBINDING_TIME, struct.pack("!I", 3))
     endpoint = office(controller, timeout=3).create_endpoint("a")
     endpoint.join(controller.create_sandbox("a"))
     server.next("request")
@@ -176,7 +195,9 @@ def test_after_the_first_server_fell_silent_any_may_go_on(controller: Controller
     renewed(server, endpoint)
 
 
-def test_a_lease_that_ended_meanwhile_is_asked_for_again(controller: Controller, lan: Lan, server: DhcpServer) -> None:
+def test_a_lease_that_ended_meanwhile_is_asked_for_again(
+    controller: Controller, lan: Lan, server: DhcpServer, probing: Callable[[float], None]
+) -> None:
     """Nobody was there to renew it: pynetd was down for longer."""
     network = office(controller)
     endpoint = network.create_endpoint("a")
@@ -189,6 +210,7 @@ def test_a_lease_that_ended_meanwhile_is_asked_for_again(controller: Controller,
     assert renewed.address == lease.address
     assert float(renewed.data["due"]) > float(lease.data["expires"])
     # somebody else has it now
+    probing(1.0)
     lan.rtnl.add_address(lan.rtnl.index("eth0"), "192.0.2.100", 32)
     with pytest.raises(Conflict, match=r"hands out addresses that are taken: 192\.0\.2\.100"):
         later.renew(network.id, lease)
@@ -414,10 +436,17 @@ MANGLED: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("mangle", MANGLED.values(), ids=MANGLED)
-def test_an_answer_that_makes_no_sense_is_none(
+def test_an_answer_that_makes_no_sense_is_passed_over(
     controller: Controller, server: DhcpServer, mangle: Callable[[bytes], bytes]
 ) -> None:
-    server.mangle = mangle
+    """It offers another address, and comes first."""
+    other = socket.inet_aton("192.0.2.66")
+    server.ahead = lambda message: mangle(message[:16] + other + message[20:])
+    assert office(controller).create_endpoint("a").address == "192.0.2.100/24"
+
+
+def test_a_server_whose_answers_make_no_sense_is_none(controller: Controller, server: DhcpServer) -> None:
+    server.mangle = MANGLED["xid"]
     network = office(controller, timeout=1)
     with pytest.raises(Unavailable, match="no DHCP server answered"):
         network.create_endpoint("a")
@@ -453,10 +482,10 @@ def test_busyboxs_server_gives_addresses_too(controller: Controller, lan: Lan, t
         pytest.skip("busybox has no udhcpd here")
     (tmp_path / "leases").touch()
     (tmp_path / "udhcpd.conf").write_text(UDHCPD.format(directory=tmp_path))
-    server = lan.popen([busybox, "udhcpd", "-f", str(tmp_path / "udhcpd.conf")], stderr=subprocess.PIPE)
+    server = lan.popen([busybox, "udhcpd", "-f", "-a", "100", str(tmp_path / "udhcpd.conf")], stderr=subprocess.PIPE)
     assert server.stderr is not None
     server.stderr.readline()  # "started"
-    network = office(controller, timeout=10)
+    network = office(controller)
     a, b = network.create_endpoint("a"), network.create_endpoint("b", ip="192.0.2.155")
     assert a.address.startswith("192.0.2.15") or a.address == "192.0.2.160/24"
     assert b.address == "192.0.2.155/24"

@@ -52,6 +52,9 @@ class DhcpServer:
     silent: set[str] = field(default_factory=set[str])
     """Kinds of messages that are not answered."""
     mangle: Callable[[bytes], bytes] = bytes
+    """What goes over the wire in place of an answer."""
+    ahead: Callable[[bytes], bytes] | None = None
+    """What goes ahead of each answer, made of it."""
     heard: queue.Queue[Heard] = field(default_factory=queue.Queue[Heard])
     lent: dict[str, str] = field(default_factory=dict[str, str])
     """MAC address to address."""
@@ -148,7 +151,8 @@ class DhcpServer:
                 options += bytes([3, 4]) + ipaddress.IPv4Address(self.router).packed
         message = self.mangle(head + b"\x63\x82\x53\x63" + options + self.options + b"\xff")
         to = heard.client if heard.client != "0.0.0.0" and kind != 6 else "255.255.255.255"
-        self._sock.sendto(message, (to, 68))
+        for one in (self.ahead(message), message) if self.ahead else (message,):
+            self._sock.sendto(one, (to, 68))
 
 
 def as_tlv(code: int, data: bytes) -> bytes:
