@@ -8,7 +8,7 @@
 
 LAN and outside have routes to every network by way of the host, as an attacker on the wire would have.  Every container serves
 port 80, published on every address, port 81, which is not published, and port 82, bound to the host's loopback.  A forwarder is
-the proxy, as pynetd's is.  All questions of one party are asked at once; what is not answered is asked twice more.
+the proxy, as pynetd's is.  All questions about one container are asked at once; what is not answered is asked twice more.
 
     PYNET_WRITE_ISOLATION=1 python -m pytest tests/kernel/test_isolation_matrix.py      writes the tables anew
 """
@@ -19,11 +19,11 @@ import os
 import re
 import selectors
 import socket
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -41,8 +41,8 @@ from support.proxy import Proxy
 
 PAGE = Path(__file__).parents[2] / "docs/isolation.md"
 OUTSIDE = {4: "198.51.100.1", 6: "2001:db8:51::1"}
-PATIENCE = 0.25
-"""Seconds for an answer, three times; one that comes takes a millisecond."""
+QUIET = 0.3
+"""Seconds without any answer after which no more are expected, three times; one that comes takes a millisecond."""
 NETWORKS: dict[str, dict[str, str]] = {
     "nat": {},
     "other": {},
@@ -104,9 +104,17 @@ class Question:
     """Who must answer."""
 
 
+class Asking(NamedTuple):
+    """Who asks what, from which of its addresses ("": any)."""
+
+    who: Namespace
+    question: Question
+    source: str = ""
+
+
 @dataclass
 class Asked:
-    question: Question
+    asking: Asking
     sock: socket.socket
     token: bytes = b""
 
@@ -133,29 +141,29 @@ class World:
                 yield Question("bound", proto, version, own, 82, target)
 
 
-def ask(who: Namespace, questions: Sequence[Question], *, source: str = "") -> set[Question]:
+def ask(askings: Iterable[Asking]) -> set[Asking]:
     """Those that were answered as they should be."""
-    answered: set[Question] = set()
+    left, answered = set(askings), set[Asking]()
     for _ in range(3):
-        left = [question for question in questions if question not in answered]
         with ExitStack() as stack, selectors.DefaultSelector() as selector:
-            for question in left:
-                asked = _begin(who, question, OUTSIDE[question.version] if source == "outside" else "")
-                if asked is not None:
+            for asking in left:
+                if (asked := _begin(asking)) is not None:
                     stack.callback(asked.sock.close)
                     selector.register(asked.sock, selectors.EVENT_READ, asked)
-            deadline = time.monotonic() + PATIENCE
-            while selector.get_map() and (rest := deadline - time.monotonic()) > 0:
-                for key, _ in selector.select(rest):
+            while selector.get_map() and (ready := selector.select(QUIET)):
+                for key, _ in ready:
                     done, good = _read(key.data)
                     if done:
                         selector.unregister(key.fileobj)
                     if good:
-                        answered.add(key.data.question)
+                        answered.add(key.data.asking)
+        left -= answered
     return answered
 
 
-def _begin(who: Namespace, question: Question, source: str) -> Asked | None:
+def _begin(asking: Asking) -> Asked | None:
+    who, question, _ = asking
+    source = OUTSIDE[question.version] if asking.source == "outside" else ""
     family = socket.AF_INET if question.version == 4 else socket.AF_INET6
     token = os.urandom(12)
     if question.proto == "icmp":
@@ -179,7 +187,7 @@ def _begin(who: Namespace, question: Question, source: str) -> Asked | None:
     except OSError:
         sock.close()
         return None
-    return Asked(question, sock, token)
+    return Asked(asking, sock, token)
 
 
 def _read(asked: Asked) -> tuple[bool, bool]:
@@ -190,10 +198,11 @@ def _read(asked: Asked) -> tuple[bool, bool]:
         return False, False
     except OSError:
         return True, False
-    if asked.question.proto == "icmp":
-        good = is_echo_reply(asked.question.version, data, asked.token)
+    question = asked.asking.question
+    if question.proto == "icmp":
+        good = is_echo_reply(question.version, data, asked.token)
         return good, good
-    return True, data.decode().split(" ")[0] == asked.question.who
+    return True, data.decode().split(" ")[0] == question.who
 
 
 def gateway(network: str) -> dict[int, str]:
@@ -286,6 +295,10 @@ def cell(found: set[str], every: set[str]) -> str:
     return ", ".join(sorted(found))
 
 
+def kinds(answered: Iterable[Asking], cell: str) -> set[str]:
+    return {f"{asking.question.proto}{asking.question.version}" for asking in answered if asking.question.cell == cell}
+
+
 def parties(world: World, target: str) -> Iterator[tuple[str, Namespace, str]]:
     """(party, namespace, source) of everybody who may ask for *target*."""
     neighbours = {"web": "peer", "open": "open2", "routed": "routed2", "inner": "inner2"}
@@ -308,17 +321,19 @@ def inward(world: World) -> Iterator[str]:
         yield ""
         yield "| from | " + " | ".join(COLUMNS.values()) + " |"
         yield "|---" * (1 + len(COLUMNS)) + "|"
-        questions = list(world.questions(target))
-        for party, who, source in parties(world, target):
-            asked = questions
-            if party != "host":  # everybody has a loopback of its own
-                asked = [question for question in questions if question.cell != "loopback"]
-            answered = ask(who, asked, source=source)
+        asked = {
+            party: [
+                Asking(who, question, source)
+                for question in world.questions(target)
+                if party == "host" or question.cell != "loopback"  # everybody has a loopback of its own
+            ]
+            for party, who, source in parties(world, target)
+        }
+        answered = ask(asking for askings in asked.values() for asking in askings)
+        for party, askings in asked.items():
             cells = [
-                cell(
-                    {f"{q.proto}{q.version}" for q in answered if q.cell == column}, PINGS if column == "ping" else ALL
-                )
-                if any(question.cell == column for question in asked)
+                cell(kinds(answered & {*askings}, column), PINGS if column == "ping" else ALL)
+                if any(asking.question.cell == column for asking in askings)
                 else "-"
                 for column in COLUMNS
             ]
@@ -347,12 +362,8 @@ def outward(world: World) -> Iterator[str]:
             for version in (4, 6)
             for proto in ("tcp", "udp", "icmp")
         ]
-        answered = ask(world.inside[name], questions)
-        cells = [
-            cell({f"{q.proto}{q.version}" for q in answered if q.cell == place} & every, every)
-            for place in PLACES
-            for every in (ALL, PINGS)
-        ]
+        answered = ask(Asking(world.inside[name], question) for question in questions)
+        cells = [cell(kinds(answered, place) & every, every) for place in PLACES for every in (ALL, PINGS)]
         yield f"| {kind} | " + " | ".join(cells) + " |"
     yield ""
 
