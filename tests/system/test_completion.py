@@ -9,13 +9,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from pynet.cli.completion import script
+from pynet.plugins.testhost import playing_host
 
 from support.engine import Daemon
 from support.waiting import PATIENCE
@@ -30,18 +31,27 @@ def shell(name: str) -> str:
     return found
 
 
-@pytest.fixture
-def environment(daemon: Daemon, tmp_path: Path) -> dict[str, str]:
-    """Of a shell that knows the daemon: a container "web" on the network "back:end" would be too much for some shells."""
-    assert daemon.pynet("network", "create", "backend").returncode == 0
-    assert daemon.pynet("run", "-d", "--name", "webserver", "busybox", "sleep", "1000").returncode == 0
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Daemon]:
+    """With a container "webserver" and a network "backend"."""
+    with playing_host(), Daemon.running() as daemon:
+        daemon.bootstrap()
+        assert daemon.pynet("network", "create", "backend").returncode == 0
+        assert daemon.pynet("run", "-d", "--name", "webserver", "busybox", "sleep", "1000").returncode == 0
+        yield daemon
+
+
+@pytest.fixture(scope="module")
+def environment(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Of a shell that knows the daemon."""
     assert shutil.which("pynet", path=SCRIPTS), "the environment of the tests has the command"
     return {
         "PATH": f"{SCRIPTS}:{os.environ['PATH']}",
-        "HOME": str(tmp_path),
+        "HOME": str(tmp_path_factory.mktemp("home")),
         "TERM": "dumb",
         "PYNET_HOST": f"unix://{daemon.socket}",
         "LANG": "C.UTF-8",
+        "PS1": "> ",
     }
 
 
@@ -78,6 +88,8 @@ def typing(command: list[str], environment: dict[str, str]) -> Generator[Typist]
         os.close(ours)
 
 
+ANEW = "\x15"
+"""Control-U: the line that was typed is thrown away."""
 LINES = [
     ("pynet netw\t", "network "),
     ("pynet network conn\t", "network connect "),
@@ -91,32 +103,44 @@ LINES = [
 lines = pytest.mark.parametrize(("typed", "shown"), LINES, ids=[typed.strip() for typed, _ in LINES])
 
 
-@lines
-def test_bash(environment: dict[str, str], typed: str, shown: str) -> None:
-    with typing([shell("bash"), "--norc", "--noprofile", "-i"], {**environment, "PS1": "> "}) as bash:
+@pytest.fixture(scope="module")
+def bash(environment: dict[str, str]) -> Iterator[Typist]:
+    with typing([shell("bash"), "--norc", "--noprofile", "-i"], environment) as bash:
         bash.type("bind 'set enable-bracketed-paste off'; source <(pynet completion bash); echo rea''dy\n")
         bash.until("ready")
-        bash.type(typed)
-        bash.until(shown)
+        yield bash
 
 
 @lines
-def test_zsh(environment: dict[str, str], typed: str, shown: str) -> None:
-    with typing([shell("zsh"), "-f", "-i"], {**environment, "PS1": "> "}) as zsh:
+def test_bash(bash: Typist, typed: str, shown: str) -> None:
+    bash.type(typed)
+    bash.until(shown)
+    bash.type(ANEW)
+
+
+@pytest.fixture(scope="module")
+def zsh(environment: dict[str, str]) -> Iterator[Typist]:
+    with typing([shell("zsh"), "-f", "-i"], environment) as zsh:
         zsh.type("unsetopt zle_bracketed_paste; autoload -Uz compinit && compinit -u -D\n")
         zsh.type("source <(pynet completion zsh); echo rea''dy\n")
         zsh.until("ready")
-        zsh.type(typed)
-        zsh.until(shown)
+        yield zsh
+
+
+@lines
+def test_zsh(zsh: Typist, typed: str, shown: str) -> None:
+    zsh.type(typed)
+    zsh.until(shown)
+    zsh.type(ANEW)
 
 
 def test_zsh_loads_the_installed_file_by_itself(environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "_pynet").write_text(script("zsh"))
-    with typing([shell("zsh"), "-f", "-i"], {**environment, "PS1": "> "}) as zsh:
+    with typing([shell("zsh"), "-f", "-i"], environment) as zsh:
         zsh.type(f"unsetopt zle_bracketed_paste; fpath=({tmp_path} $fpath)\n")
         zsh.type("autoload -Uz compinit && compinit -u -D; echo rea''dy\n")
         zsh.until("ready")
-        for typed, shown in (("pynet netw\t", "network "), ("\x15pynet stop webs\t", "webserver")):
+        for typed, shown in (("pynet netw\t", "network "), (f"{ANEW}pynet stop webs\t", "webserver")):
             zsh.type(typed)
             zsh.until(shown)
 
@@ -128,11 +152,11 @@ def test_bash_completion_loads_the_installed_file_by_itself(environment: dict[st
     installed = tmp_path / "bash-completion/completions/pynet"
     installed.parent.mkdir(parents=True)
     installed.write_text(script("bash"))
-    more = {"PS1": "> ", "XDG_DATA_HOME": str(tmp_path)}
-    with typing([shell("bash"), "--norc", "--noprofile", "-i"], {**environment, **more}) as bash:
+    more = {**environment, "XDG_DATA_HOME": str(tmp_path)}
+    with typing([shell("bash"), "--norc", "--noprofile", "-i"], more) as bash:
         bash.type(f"bind 'set enable-bracketed-paste off'; source {loader}; echo rea''dy\n")
         bash.until("ready")
-        for typed, shown in (("pynet netw\t", "network "), ("\x15pynet stop webs\t", "webserver")):
+        for typed, shown in (("pynet netw\t", "network "), (f"{ANEW}pynet stop webs\t", "webserver")):
             bash.type(typed)
             bash.until(shown)
 
