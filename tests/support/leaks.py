@@ -18,6 +18,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import select
 import socket
 import struct
 import time
@@ -33,6 +34,7 @@ from pynet.netlib.controller import Controller
 from pynet.netlib.instance import Instance
 from pynet.netlib.ports.hostports import HostPorts
 from pynet.plugins.snapshot import Snapshot
+from pynet.plugins.testhost import Host
 
 from support.engine import Daemon
 
@@ -47,6 +49,8 @@ ONCE = {
 RUNS: set[Path] = set()
 """Run directories of supervisors that several tests share and some of them kill."""
 _CGROUPS = Path("/sys/fs/cgroup")
+_OWN_ADDRESS = re.compile(r". (addresses|routes): .*\b(fe80|ff00)::")
+"""A link's own address (RFC 4291, 2.5.6) comes at any time after the link."""
 _listeners: dict[tuple[str, int], int] = {}
 
 
@@ -90,9 +94,9 @@ class Look(NamedTuple):
         return lines
 
     def _is_anothers(self, line: str) -> bool:
-        """Processes are looked at below; a link's own address (RFC 4291, 2.5.6) may come at any time after the link."""
-        shared = r"|. sockets:" if self.shared else ""
-        return re.match(rf". processes:|. (addresses|routes): .*\b(fe80|ff00)::{shared}", line) is not None
+        """Processes are looked at below."""
+        section = line[2:].partition(":")[0]
+        return section == "processes" or (self.shared and section == "sockets") or bool(_OWN_ADDRESS.match(line))
 
     def _came_from_here(self, pid: int, directories: Iterable[str]) -> str:
         """What *pid* is if it came from this test and still lives, else ""."""
@@ -136,6 +140,17 @@ def ends_with_its_process() -> Generator[None]:
         for name in set(os.listdir("/proc/self/fd")) - before:
             with suppress(OSError):  # the one that listed
                 os.close(int(name))
+
+
+def changes(host: Host, before: Snapshot) -> list[str]:
+    """What is not as it was *before*, a line each, when what goes by itself has gone."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        found = before.difference(host.snapshot()).splitlines()
+        lines = [line for line in found if not _OWN_ADDRESS.match(line)]
+        if not lines or time.monotonic() > deadline:
+            return lines
+        select.select([], [], [], 0.01)
 
 
 def lost_leases(controller: Controller) -> list[str]:
@@ -243,5 +258,6 @@ def _cgroups() -> list[str]:
         for path in entries:
             name = os.path.basename(path)
             if name in names or re.match(rf"pynet-.*\b{os.getpid()}\b", name):
-                found += [path, *(entry.path for entry in os.scandir(path) if entry.is_dir())]
+                with suppress(OSError):  # its supervisor removes it just now
+                    found += [path, *(entry.path for entry in os.scandir(path) if entry.is_dir())]
     return found

@@ -12,6 +12,7 @@ import pytest
 from pynet.plugins.testhost import Host, playing_host
 
 from support.engine import Daemon, warm_up
+from support.leaks import changes
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_a_network(daemon: Daemon, playing: tuple[Daemon, Host]) -> None:
     steps = [json.loads(line) for line in shown(daemon, *words, "--dry-run", "--json")]
     assert [f"{one['Verb']} {one['What'].split(',')[0]}" for one in steps] == [line.split(",")[0] for line in lines]
     assert state(daemon) == before
-    assert not kernel.difference(playing[1].settled(kernel))
+    assert changes(playing[1], kernel) == []
     shown(daemon, *words)  # the subnet and the name are free
     again = daemon.pynet(*words, "--dry-run")
     assert (again.returncode, "network with name web already exists" in again.stderr) == (1, True)
@@ -82,7 +83,7 @@ def test_a_container_on_two_networks_with_a_port(daemon: Daemon, playing: tuple[
         assert "make default route in " in text and ": 10.92.0.1 on eth1" in text
         assert "0.0.0.0:8080/tcp -> 10.92.0.2:80" in text or ":8080/tcp -> 10.92.0.2:80" in text
     assert state(daemon) == before
-    assert not kernel.difference(playing[1].settled(kernel))
+    assert changes(playing[1], kernel) == []
     shown(daemon, "run", "-d", *words, "busybox", "sleep", "1000")
     found = daemon.get("/containers/box/json").body["NetworkSettings"]["Networks"]
     assert (found["a"]["IPAddress"], found["b"]["IPAddress"]) == (
