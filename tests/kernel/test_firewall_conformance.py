@@ -469,9 +469,10 @@ def test_the_users_chain_has_the_first_word_on_connections_that_are_there(
     with listener, world.lan.connect((HOST[4], 8080)) as client:
         server, _ = listener.accept()
         with server:
-            server.settimeout(SILENCE)
+            server.settimeout(PATIENCE)
             client.send(b"before")
             assert server.recv(16) == b"before"
+            server.settimeout(SILENCE)
             user_rule(firewall)
             client.send(b"after")
             with pytest.raises(TimeoutError):

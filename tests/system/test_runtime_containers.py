@@ -507,7 +507,10 @@ def test_the_log_is_dockers_json_file(lab: Lab) -> None:
 
 
 def test_long_lines_and_any_byte_survive(lab: Lab) -> None:
-    spec = lab.spec("sh", "-c", "head -c 40000 /dev/zero | tr '\\0' x; echo; printf '\\377\\000\\303\\251\\n'")
+    script = "(head -c 40000 /dev/zero | tr '\\0' x; echo; printf '\\377\\000\\303\\251\\n') > /tmp/all; cat /tmp/all"
+    spec = lab.spec(
+        "sh", "-c", script
+    )  # in one write: the beginning of a line that waits for its end is logged by itself
     lab.client.start(spec)
     lab.finish(spec)
     records = lab.records(spec)
