@@ -77,7 +77,7 @@ class Namespace:
         """A socket of this namespace, usable from everywhere."""
         return self.netns_thread.socket(self.fd, family, kind, proto)
 
-    def connect(self, address: tuple[str, int], timeout: float = 5.0) -> Socket:
+    def connect(self, address: tuple[str, int], timeout: float = 20.0) -> Socket:
         """A TCP connection made from here."""
         return self.call(socket.create_connection, address, timeout)
 
