@@ -21,6 +21,7 @@ from .fields import Fields
 from .filters import Filters
 from .network_shapes import containers_shape, create_arguments, network_shape, statistics_shape, status_shape
 from .options import judge
+from .patterns import matcher
 from .plan_shapes import plan_shape
 from .versions import Version
 
@@ -69,6 +70,7 @@ class Networks:
         for kind in filters.values("type"):
             if kind not in ("custom", "builtin"):
                 raise InvalidArgument(f"invalid filter: 'type'='{kind}'", hint="builtin or custom")
+        is_named = matcher(filters.values("name"))
         shown: list[dict[str, Any]] = []
         for network in self._controller.networks():
             try:
@@ -83,7 +85,7 @@ class Networks:
                 and filters.exact("scope", record.scope)
                 and filters.exact("type", "builtin" if builtin else "custom")
                 and filters.matches("id", record.id.startswith)
-                and filters.matches("name", record.name.__contains__)
+                and is_named(record.name)
                 and filters.labels(record.labels)
             ):
                 shown.append(network_shape(record))

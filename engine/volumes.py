@@ -26,6 +26,7 @@ from ..netlib.errors import Conflict, InternalError, InvalidArgument, NotFound, 
 from ..netlib.kernel.tree import discard_tree, tree_size
 from .container.mounts import valid_volume_name
 from .filters import Filters
+from .patterns import matcher
 from .reserve import Reserve, is_full
 from .times import rfc3339
 
@@ -123,10 +124,11 @@ class Volumes:
     def list(self, filters: Filters) -> list[dict[str, Any]]:
         filters.allow(FILTERS)
         dangling = filters.flag("dangling")
+        is_named = matcher(filters.values("name"))
         return [
             self._shape(body)
             for body in self._store.list(KIND)
-            if filters.matches("name", body["name"].__contains__)
+            if is_named(body["name"])
             and filters.exact("driver", "local")
             and filters.labels(body["labels"])
             and (dangling is None or dangling == (not self._users(body["name"], "")))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 from ...netlib.errors import InvalidArgument, NotFound
 from ...netlib.ports.portspec import parse_expose
 from ...runtime.images.store import ImageStore
 from ..filters import Filters
+from ..patterns import matcher
 from .record import Container
 from .registry import Registry
 from .shapes import exposed_ports
@@ -60,6 +60,7 @@ class Listing:
             ) from None
         self._before = min((registry.get(ref).created for ref in filters.values("before")), default=None)
         self._since = max((registry.get(ref).created for ref in filters.values("since")), default=None)
+        self._is_named = matcher(filters.values("name"), "/")  # Docker's names have a slash
         self._images = set[str]()
         for ref in filters.values("ancestor"):
             try:
@@ -87,7 +88,7 @@ class Listing:
             return False
         return (
             filters.matches("id", container.id.startswith)
-            and filters.matches("name", lambda value: _name_matches(value, container.name))
+            and self._is_named(container.name)
             and filters.labels(container.labels)
             and filters.exact("health", "none")
             and filters.matches("network", lambda value: self._on_network(container, value))
@@ -107,12 +108,3 @@ class Listing:
         if self._ports["expose"] and not self._ports["expose"].intersection(exposed_ports(container)):
             return False
         return not self._ports["publish"] or bool(self._ports["publish"] & self._published(container))
-
-
-def _name_matches(value: str, name: str) -> bool:
-    """Docker's filter is a regular expression, searched in the name with and without its slash."""
-    try:
-        pattern = re.compile(value)
-    except (re.error, RecursionError, OverflowError):  # what no expression is, is a part of the name
-        return value in name
-    return bool(pattern.search(name) or pattern.search(f"/{name}"))

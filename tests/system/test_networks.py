@@ -175,6 +175,20 @@ def test_dockers_clients_make_configurations_and_networks_from_them(daemon: Daem
     assert 'configuration network "office" is in use' in refused.stderr
 
 
+@pytest.mark.parametrize("kind", ["networks", "volumes"])
+def test_the_filter_name_is_an_expression(daemon: Daemon, kind: str) -> None:
+    for name in ("web", "web-1", "other"):
+        assert daemon.post(f"/{kind}/create", {"Name": name}).status == 201
+    try:
+        for pattern, wanted in (("^web$", ["web"]), ("^web", ["web", "web-1"]), ("eb", ["web", "web-1"]), ("(w", [])):
+            listed = daemon.get(f"/{kind}", filters=json.dumps({"name": [pattern]})).body
+            found = listed["Volumes"] or [] if kind == "volumes" else listed
+            assert sorted(one["Name"] for one in found) == wanted, pattern
+    finally:
+        for name in ("web", "web-1", "other"):
+            daemon.delete(f"/{kind}/{name}")
+
+
 # -- the default bridge and the default pools ------------------------------------------------------------------------
 
 

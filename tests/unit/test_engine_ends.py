@@ -21,13 +21,13 @@ from pynet.engine.api.call import Call
 from pynet.engine.api.routes_streams import tail_count
 from pynet.engine.api.server import Server
 from pynet.engine.container.end import End
-from pynet.engine.container.listing import _name_matches  # pyright: ignore[reportPrivateUsage]
 from pynet.engine.container.mounts import parse_mount
 from pynet.engine.container.record import Container, State
 from pynet.engine.container.run import Run
 from pynet.engine.daemon import bind, leave_lock, take_lock
 from pynet.engine.events import EventBus
 from pynet.engine.fields import Fields
+from pynet.engine.patterns import matcher
 from pynet.engine.reserve import Reserve
 from pynet.engine.volumes import Volumes
 from pynet.netlib.errors import InternalError, InvalidArgument, NotFound, NotModified, PynetError, RootBusy, Unavailable
@@ -264,7 +264,7 @@ def test_lines_of_a_tail(text: str, count: int | None) -> None:
 
 @pytest.mark.parametrize("text", ["(" * 5000, "a{9999999999999}", "["])
 def test_what_is_no_expression_is_a_part_of_a_name(text: str) -> None:
-    assert not _name_matches(text, "box")
+    assert not matcher([text], "/")("box")
 
 
 @pytest.mark.parametrize("options", [{"SizeBytes": -1}, {"Mode": -1}, {"Mode": 0o10000}])
