@@ -22,12 +22,13 @@ from typing import Any
 
 from ..netlib.driver import Joined, Publishing, Reserved
 from ..netlib.errors import Forbidden, InvalidArgument
-from ..netlib.firewall.intents import Mode, NetworkRules
+from ..netlib.firewall.intents import Mode, NetworkRules, PortRule
 from ..netlib.gateway import subnet_of
 from ..netlib.instance import bridge_name, veth_name
 from ..netlib.kinds.bridge import Bridge
 from ..netlib.kinds.resource import Resource
-from ..netlib.kinds.rules import NetworkFirewall
+from ..netlib.kinds.route import Route
+from ..netlib.kinds.rules import NetworkFirewall, PortForwards
 from ..netlib.kinds.sysctl import FORWARDING6, Sysctl
 from ..netlib.kinds.veth import Veth
 from ..netlib.model import EndpointRecord, NetworkRecord, SandboxRecord
@@ -233,6 +234,29 @@ class BridgeDriver:
             hairpin=options.hairpin,
             isolated=not options.icc,
         )
+        if not options.icc:
+            yield from self._links(network, endpoint, sandbox)
+
+    def _links(self, network: NetworkRecord, endpoint: EndpointRecord, sandbox: SandboxRecord) -> Iterable[Resource]:
+        """The ways to those that it is linked with.  Ports of the bridge that are apart pass nothing to each other whatever the
+        firewall says, so the packets take the way through the host, which forwards them."""
+        rules: list[PortRule] = []
+        for link in endpoint.links:
+            for own, other in ((endpoint.ip, link.address), (endpoint.ip6, link.address6)):
+                config = subnet_of(network.ipam, own) if own and other else None
+                if config is None or not config.gateway:
+                    continue
+                bits = 32 if config.version == 4 else 128
+                yield Route(sandbox.path, endpoint.ifname, config.gateway, f"{other}/{bits}")
+                for text in link.ports:
+                    port, _, proto = text.partition("/")
+                    rules.append(PortRule(proto, "", 0, other, int(port), self.bridge(network), own))
+        if rules:
+            yield PortForwards(sandbox.id, tuple(dict.fromkeys(rules)), linked=True)
+        if any(link.address6 for link in endpoint.links):
+            # the host tells of the shorter way (RFC 4861 8), which is none
+            path = ("net", "ipv6", "conf", endpoint.ifname, "accept_redirects")
+            yield Sysctl(path, "0", netns=sandbox.path, optional=True)
 
     def publishing(self, network: NetworkRecord, endpoint: EndpointRecord) -> Publishing | None:
         if network.internal:

@@ -190,11 +190,18 @@ class Networks:
                 raise Conflict(
                     f"container {container.id} is marked for removal and cannot be disconnected from a network"
                 )
-            self._attachments.disconnect(container, name)
+            if name == "bridge":
+                self._hosts.links.end(container)
+            try:
+                self._attachments.disconnect(container, name)
+            except BaseException:
+                self._hosts.links.follow(container)
+                raise
             self._registry.save(container)
             running = container.running
         if running:
             self._hosts.follow_networks({id}, also=container)
+            self._hosts.follow_links(container)
             self._core.publish_network("disconnect", name, id, container=container.id)
 
     def limit(self, ref: str, body: Mapping[str, Any]) -> None:

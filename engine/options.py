@@ -155,7 +155,10 @@ TABLES: dict[str, dict[str, Rule]] = {
         "Cgroup": Refused("Cgroup is not supported: a container has a cgroup of its own"),
         "VolumeDriver": Refused("volume drivers are not supported", "leave --volume-driver out", ("local",)),
         "VolumesFrom": Refused("volumes-from is not supported; name the volumes with -v"),
-        "Links": Honoured("as names in /etc/hosts; no environment variables are set"),
+        "Links": Honoured(
+            "as names in /etc/hosts and, on a default bridge with --icc=false, ways to exposed ports; no environment "
+            "variables are set"
+        ),
         "StorageOpt": Refused("--storage-opt is supported only for overlay over xfs with 'pquota' mount option"),
         "Isolation": Refused("isolation of Windows containers is not supported", but=("default",)),
     },

@@ -33,7 +33,7 @@ from .errors import Forbidden, InvalidArgument, NotFound
 from .kernel.traffic import LinkCounters
 from .kinds.bridge import Bridge
 from .kinds.resource import Resource
-from .model import EndpointRecord, Member, NetworkRecord, PublishedPort, Room, SandboxRecord
+from .model import EndpointRecord, Link, Member, NetworkRecord, PublishedPort, Room, SandboxRecord
 from .ports.paths import PortPath
 from .ports.portspec import PortBinding
 from .registry import NetworkNotFound
@@ -339,6 +339,20 @@ class Endpoint:
             if room is None:
                 self.core.carry_out(Change(save=(after,)))
                 return
+            members = tuple(replace(m, endpoint=after) if m.endpoint.id == self.id else m for m in room.members)
+            self.core.carry_out(self.core.plans.change(room, Room(room.sandbox, members)))
+
+    # -- links -----------------------------------------------------------------------------------------------
+
+    def link(self, links: Sequence[Link]) -> None:
+        """Open the way to these other endpoints of its network, and to no others, where the network's containers are apart.
+
+        Each end is told of the other.  Nothing happens while it is not joined; a leave ends them all.
+        """
+        with self._turn() as room:
+            if room is None or self.record.links == tuple(links):
+                return
+            after = replace(self.record, links=tuple(links))
             members = tuple(replace(m, endpoint=after) if m.endpoint.id == self.id else m for m in room.members)
             self.core.carry_out(self.core.plans.change(room, Room(room.sandbox, members)))
 

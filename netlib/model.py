@@ -138,6 +138,20 @@ class StaticRoute(_Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Link(_Record):
+    """Another endpoint of a network whose containers are apart, that one is linked with."""
+
+    address: str = ""
+    address6: str = ""
+    ports: tuple[str, ...] = ()
+    """The other's ports that are open to this endpoint, "80/tcp"; none at the end that is linked to."""
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Link:
+        return super(Link, cls).from_body({**body, "ports": tuple(body.get("ports", ()))})
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointRecord(_Record):
     id: str
     name: str
@@ -170,6 +184,7 @@ class EndpointRecord(_Record):
     """Kernel parameters of its interface, "net.ipv4.conf.IFNAME.rp_filter" to a value; IFNAME stands for the name."""
     lapsed: str = ""
     """The IPv4 address, as CIDR, of a lease whose time is over: it is not the endpoint's until it is leased again."""
+    links: tuple[Link, ...] = ()
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> EndpointRecord:
@@ -178,6 +193,7 @@ class EndpointRecord(_Record):
                 **body,
                 "link_local": tuple(body.get("link_local", ())),
                 "aliases": tuple(body.get("aliases", ())),
+                "links": tuple(Link.from_body(link) for link in body.get("links", ())),
                 "static": tuple(body.get("static", ())),
                 "routes": tuple(StaticRoute.from_body(route) for route in body.get("routes", ())),
             }
@@ -198,7 +214,7 @@ class EndpointRecord(_Record):
 
     def left(self) -> EndpointRecord:
         """As it is when it is joined to nothing; its name and addresses stay."""
-        return dataclasses.replace(self, sandbox="", ifname="", gateway="", gateway6="", routes=(), facts={})
+        return dataclasses.replace(self, sandbox="", ifname="", gateway="", gateway6="", routes=(), facts={}, links=())
 
 
 @dataclass(frozen=True, slots=True)

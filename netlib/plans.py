@@ -102,7 +102,7 @@ class Plans:
         ports = {port.id for port in self.ports_of(room, endpoint_id)}
         plan: list[Resource] = []
         for resource in self.room(room):
-            if isinstance(resource, (Listeners, PortForwards, ProxyPorts)):
+            if isinstance(resource, (Listeners, PortForwards, ProxyPorts)) and not getattr(resource, "linked", False):
                 if ports:
                     plan.append(resource)
             elif resource.key not in rest:

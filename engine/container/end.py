@@ -66,6 +66,10 @@ class End:
         """Take the network down; what can not be removed now is left to ``repair`` and told in the log."""
         ids = {entry["network_id"] for name, entry in container.networks.items() if name not in PREDEFINED} - {""}
         try:
+            self._hosts.links.end(container)
+        except (PynetError, OSError, sqlite3.Error) as error:
+            log.error("links of %s: %s", container.name, error)
+        try:
             self._core.reserve.spend(self._networks.rest, container)
         except (PynetError, OSError, sqlite3.Error) as error:
             log.error("network of %s: %s", container.name, error)

@@ -16,6 +16,7 @@ from ..core import Core
 from . import etc_render
 from .attachment import ContainerNetworks
 from .endpoints import PREDEFINED, parse_link
+from .links import Links, links_of
 from .record import Container
 from .registry import Registry
 
@@ -27,6 +28,7 @@ WRITTEN = "hosts.written"
 
 class HostFiles:
     def __init__(self, core: Core, registry: Registry, networks: ContainerNetworks) -> None:
+        self.links = Links(core, registry, networks)
         self._controller = core.controller
         self._registry = registry
         self._networks = networks
@@ -82,14 +84,11 @@ class HostFiles:
         self.follow_networks({endpoint.network}, also=self._registry.find_id(endpoint.sandbox))
 
     def follow_links(self, container: Container) -> None:
-        """Rewrite the hosts files of those who have a link to a container over the default bridge."""
-        linking = [
-            other
-            for other in self._registry.all()
-            if other.running and any(id == container.id for id, _ in _links(other)) and other is not container
-        ]
-        for other in linking:
-            self.follow_networks(set(), also=other)
+        """Have those who have a link to a container over the default bridge find it: open ways, rewrite hosts files."""
+        self.links.follow(container)
+        for other in self.links.parents(container):
+            if other.running:
+                self.follow_networks(set(), also=other)
 
     def follow_networks(self, network_ids: set[str], also: Container | None = None) -> None:
         """Have every hosts file on these networks, and the one of *also*, say what is so now.
@@ -150,7 +149,7 @@ class HostFiles:
 
     def _linked(self, container: Container) -> Iterator[tuple[str, list[str]]]:
         """The addresses of those that a container has links to, with the names that the links give them."""
-        for id, alias in _links(container):
+        for id, alias in links_of(container):
             other = self._registry.find_id(id)
             if other is not None:
                 for address in self._addresses(other, "bridge"):
@@ -192,11 +191,6 @@ class HostFiles:
         # "name.network" resolves too, as with Docker's DNS
         names.insert(1, f"{container.name}.{network_name}")
         return etc_render.render_lines((address, names) for address in (endpoint.ip, endpoint.ip6) if address)
-
-
-def _links(container: Container) -> list[tuple[str, str]]:
-    """Links over the default bridge: (id of a container, alias)."""
-    return [(id, alias) for id, _, alias in (link.partition(":") for link in container.host_config["Links"] or ())]
 
 
 class _Blocks:

@@ -87,6 +87,8 @@ class Container:
     """Guards ``waiters``; held for a moment only, so the event loop may take it."""
     ending: bool = field(default=False, repr=False, compare=False)
     """Whether it has exited and "exit" is still to be announced: its network and its ports are being taken down."""
+    unlinked: bool = field(default=False, repr=False, compare=False)
+    """Whether nothing leads to it over links any more, because its place on the network is being taken down."""
     inbox: deque[Body] = field(default_factory=deque, repr=False, compare=False)
     """Events of the supervisor that were not looked at yet."""
     removal: bool = field(default=False, repr=False, compare=False)

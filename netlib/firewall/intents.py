@@ -23,7 +23,7 @@ from ..ifname import check_ifname
 
 PortKey = tuple[str, int, str, int]
 """Protocol, IP version, host address or "", host port: two rules with one key can not both be true.  An open port's is
-its own address, behind an arrow, and its own port."""
+its own address, behind an arrow, and its own port; before the arrow is who alone may send there."""
 
 Mode = Literal["nat", "nat-unprotected", "routed"]
 """How packets of one family come into a network, Docker's gateway modes (docs/firewall.md says what each promises).  To a
@@ -80,6 +80,8 @@ class PortRule:
     target_ip: str
     target_port: int
     bridge: str
+    source: str = ""
+    """With host port 0: the one address of the network that may send to the target's port, though its containers are apart."""
 
     @property
     def version(self) -> int:
@@ -88,7 +90,7 @@ class PortRule:
     @property
     def key(self) -> PortKey:
         if not self.host_port:
-            return (self.proto, self.version, f"-> {self.target_ip}", self.target_port)
+            return (self.proto, self.version, f"{self.source}-> {self.target_ip}", self.target_port)
         return (self.proto, self.version, self.host_ip, self.host_port)
 
 
@@ -234,7 +236,14 @@ def check_port(rule: PortRule) -> PortRule:
     check_ifname(rule.bridge)
     target = _address(rule.target_ip, "target address")
     _check_sendable(target, "target", "be sent there")
-    host_ip = ""
+    host_ip = source = ""
+    if rule.source:
+        sender = _address(rule.source, "source address")
+        if rule.host_port or sender.version != target.version:
+            raise InvalidArgument(
+                f"invalid source address {sender}: only of an open port, and of one family with its target"
+            )
+        source = _text(sender)
     if rule.host_ip:
         host = _address(rule.host_ip, "host address")
         if host.version != target.version:
@@ -245,9 +254,9 @@ def check_port(rule: PortRule) -> PortRule:
         if host.is_unspecified:
             raise InvalidArgument(f"{host} is no address to match", hint='"" stands for every address')
         host_ip = _text(host)
-    if (host_ip, _text(target)) == (rule.host_ip, rule.target_ip):
+    if (host_ip, _text(target), source) == (rule.host_ip, rule.target_ip, rule.source):
         return rule
-    return replace(rule, host_ip=host_ip, target_ip=_text(target))
+    return replace(rule, host_ip=host_ip, target_ip=_text(target), source=source)
 
 
 def is_loopback(host_ip: str) -> bool:

@@ -82,19 +82,23 @@ class PortForwards(Resource):
     owner: str
     """Id of the sandbox."""
     rules: tuple[PortRule, ...]
+    linked: bool = False
+    """Whether they are not published, but open to those neighbours that the sandbox is linked with."""
 
     @property
     def key(self) -> Key:
-        return ("firewall-ports", self.owner)
+        return ("firewall-links" if self.linked else "firewall-ports", self.owner)
 
     @property
     def title(self) -> str:
-        return f"NAT of the published ports of sandbox {self.owner[:12]}"
+        return f"{'links' if self.linked else 'NAT of the published ports'} of sandbox {self.owner[:12]}"
 
     @property
     def details(self) -> str:
         return ", ".join(
-            f"{_port_name(r)} -> {joined(r.target_ip, r.target_port)}" if r.host_port else f"{_port_name(r)} open"
+            f"{_port_name(r)} -> {joined(r.target_ip, r.target_port)}"
+            if r.host_port
+            else f"{_port_name(r)} open" + (f" to {r.source}" if r.source else "")
             for r in self.rules
         )
 

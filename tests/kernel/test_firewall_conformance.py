@@ -320,6 +320,40 @@ def test_without_icc_neighbours_talk_through_published_ports_alone(firewall: Fir
     assert world.ask(neighbour, "tcp", world.address("a1", 4), SERVED).startswith("a1")
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_link_opens_a_port_to_one_neighbour_alone(firewall: FirewallBackend, world: World, version: int) -> None:
+    """By way of the host, as the bridge passes nothing between ports that are apart."""
+    world.servers.serve("a2", world.containers["a2"], 81)
+    bits = 32 if version == 4 else 128
+    for one, other in (("a1", "a2"), ("a2", "a1")):
+        world.host.rtnl.set_link(world.host.rtnl.index(f"pv{one}"), isolated=True)
+        world.containers[one].call(sysctl.write, ("net", "ipv6", "conf", "eth0", "accept_redirects"), 0)
+        route = RouteInfo(destination=f"{world.address(other, version)}/{bits}", gateway=gateway("a", version))
+        world.containers[one].rtnl.add_route(route)
+    apart = rules("a", icc=False)
+    firewall.add_network(apart)
+    a1, target = world.containers["a1"], world.address("a2", version)
+    links = [PortRule(proto, "", 0, target, SERVED, "pba", world.address("a1", version)) for proto in ("tcp", "udp")]
+    for proto in ("tcp", "udp"):
+        assert not world.ask(a1, proto, target, SERVED, silent=True)
+    firewall.add_ports(links)
+    assert same(firewall.state(), [apart, rules("b")], links)
+    for proto in ("tcp", "udp"):
+        assert world.ask(a1, proto, target, SERVED) == f"a2 {world.address('a1', version)}"
+        assert not world.ask(a1, proto, target, 81, silent=True), "another port"
+        assert not world.ask(world.containers["a2"], proto, world.address("a1", version), SERVED, silent=True), (
+            "the other way"
+        )
+    assert not ping(a1, target, SILENCE)
+    firewall.add_network(replace(apart, trusted=("eth9",)))  # all is written anew, and the link is before the drop
+    assert world.ask(a1, "tcp", target, SERVED) == f"a2 {world.address('a1', version)}"
+    firewall.remove_ports(links[:1])
+    assert not world.ask(a1, "tcp", target, SERVED, silent=True)
+    assert same(firewall.state(), [replace(apart, trusted=("eth9",)), rules("b")], links[1:])
+    firewall.remove_ports(links)
+    firewall.add_network(rules("a"))
+
+
 def test_what_is_not_ours_is_left_to_the_host(firewall: FirewallBackend, world: World) -> None:
     """A third interface that is no network of ours is routed as if we were not there."""
     firewall.remove_network("pbb")
@@ -728,6 +762,9 @@ def test_state_tells_all_that_was_said(host: Host, make: Callable[..., FirewallB
         for host in addresses
     ]
     ports += [PortRule("tcp", "", 0, address, 80, "pbf") for address in ("10.80.0.2", "fd80::2")]
+    ports += [
+        PortRule("udp", "", 0, f"{net}2", 53, "pba", f"{net}{n}") for net in ("10.77.1.", "fd77:1::") for n in (3, 4)
+    ]
     firewall = make()
     for network in networks:
         firewall.add_network(network)
@@ -837,6 +874,9 @@ def test_a_change_that_is_refused_changes_nothing(host: Host, make: Callable[...
     before = tables()
     for bad in (
         PortRule("tcp", "", -1, "10.77.1.2", 80, "pba"),
+        PortRule("tcp", "", 0, "10.77.1.2", 80, "pba", "fd77:1::3"),
+        PortRule("tcp", "", 8080, "10.77.1.2", 80, "pba", "10.77.1.3"),
+        PortRule("tcp", "", 0, "10.77.1.2", 80, "pba", "box"),
         PortRule("icmp", "", 80, "10.77.1.2", 80, "pba"),
         PortRule("tcp", "", 80, '10.77.1.2 } ; flush ruleset"', 80, "pba"),
         PortRule("tcp", "::1", 80, "10.77.1.2", 80, "pba"),

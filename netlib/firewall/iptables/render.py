@@ -9,7 +9,7 @@ Chains of our own hang on the built-in ones; which rules stand in them depends o
             POSTROUTING                          -> POST   hairpin, loopback, leaving
     filter  FORWARD     first                    -> FWD    -> USER  the user's own, never changed
                                                            -> EST   established into a bridge: ACCEPT
-                                                           -> SAME  in by the bridge that it goes out by: icc
+                                                           -> SAME  in by the bridge that it goes out by: links first, then icc
                                                            -> INT   from or to an internal network: DROP
                                                            -> OPEN  nat-unprotected: ACCEPT; routed: ICMP, and ports in
                                                                     DIRECT; by an interface that is trusted: the ports
@@ -157,6 +157,13 @@ class Names:
         ip = f"[{rule.target_ip}]" if rule.version == 6 else rule.target_ip
         target = f"{ip}:{rule.target_port}"
         local = loopback and rule.version == 4
+        if rule.source:
+            bits = 32 if rule.version == 4 else 128
+            yield Rule(
+                "filter", chain("SAME"), "ACCEPT", iface=rule.bridge, out=rule.bridge, src=f"{rule.source}/{bits}",
+                dst=f"{rule.target_ip}/{bits}", proto=rule.proto, dport=rule.target_port, first=True,
+            )  # fmt: skip
+            return
         if not rule.host_port:
             own = f"{rule.target_ip}/{32 if rule.version == 4 else 128}"
             yield Rule(
@@ -301,7 +308,7 @@ def _networks(names: Names, dumps: dict[int, Dump]) -> Iterator[NetworkRules]:
             elif rule.get("-j") == names.chain("DIRECT") and rule.keys() == {"-i", "-o", "-j"}:
                 trusted[rule["-o"]].add(rule["-i"])
         for rule in dump.rules["filter", names.chain("SAME")]:
-            if "--ctstate" not in rule and "-i" in rule:
+            if "--ctstate" not in rule and "-i" in rule and "-s" not in rule:
                 icc[rule["-i"]] = rule.get("-j") == "ACCEPT"
         internal.update(rule["-i"] for rule in dump.rules["filter", names.chain("INT")] if "-i" in rule)
         for rule in dump.rules["nat", names.chain("POST")]:
@@ -341,6 +348,11 @@ def _ports(names: Names, dump: Dump) -> Iterator[PortRule]:
         port = rule.get("--dport", "")
         if {"-d", "-o", "-p"} <= rule.keys() and port.isdecimal() and rule.get("-j") == "ACCEPT":
             yield PortRule(rule["-p"], "", 0, rule["-d"].partition("/")[0], int(port), rule["-o"])
+    for rule in dump.rules["filter", names.chain("SAME")]:
+        port = rule.get("--dport", "")
+        if {"-s", "-d", "-i", "-o", "-p"} <= rule.keys() and port.isdecimal() and rule.get("-j") == "ACCEPT":
+            source, target = (rule[word].partition("/")[0] for word in ("-s", "-d"))
+            yield PortRule(rule["-p"], "", 0, target, int(port), rule["-o"], source)
 
 
 def _port(rule: dict[str, str], target: str, bridge: str) -> Iterator[PortRule]:

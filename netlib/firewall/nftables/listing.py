@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from ..intents import Mode, NetworkRules, PortKey, PortRule
@@ -120,12 +121,19 @@ def _ports(elements: dict[str, list[Any]]) -> Iterator[PortRule]:
         yield from _read(elements.get(name, []), _port)
     for v in ADDRESS:
         yield from _read(elements.get(f"open{v}", []), _open_port)
+        yield from _read(elements.get(f"linked{v}", []), _linked_port)
 
 
 def _open_port(key: Any) -> PortRule:
     address, proto, port = _plain(key)["concat"]
     comment = key["elem"].get("comment", "") if "elem" in key else ""
     return PortRule(_name(proto), "", 0, _name(address), int(port), comment)
+
+
+def _linked_port(key: Any) -> PortRule:
+    source, *rest = _plain(key)["concat"]
+    comment = key["elem"].get("comment", "") if "elem" in key else ""
+    return replace(_open_port({"elem": {"val": {"concat": rest}, "comment": comment}}), source=_name(source))
 
 
 def _port(element: Any) -> PortRule:

@@ -8,7 +8,8 @@ and maps, so a packet costs the same look-ups at ten ports and at ten thousand, 
     output (nat)       the same for the host's own packets; 127.0.0.0/8 by lohostports4, loports4
     forward            pynet_user, the user's own
                        established                                    accept
-                       in by the bridge that it goes out by           accept, or if not icc: DNATed accept, else drop
+                       in by the bridge that it goes out by           accept, or if not icc: DNATed or linked* accept,
+                                                                      else drop
                        from or to an internal network                 drop
                        to one of our bridges                          DNATed accept
                          that is routed                               ICMP and ports in open* accept
@@ -65,6 +66,7 @@ def _sets() -> dict[str, str]:
             f"hostports{v}": f"map hostports{v} {{ type {address} . inet_proto . inet_service : {_ADDR_PORT[v]}; counter; }}",
             f"proxied{v}": f"map proxied{v} {{ type {address} . inet_proto . inet_service : {_ADDR_PORT[v]}; }}",
             f"open{v}": f"set open{v} {{ type {address} . inet_proto . inet_service; }}",
+            f"linked{v}": f"set linked{v} {{ type {address} . {address} . inet_proto . inet_service; }}",
             f"routed{v}": f"set routed{v} {{ type ifname; }}",
             f"direct{v}": f"set direct{v} {{ type ifname; }}",
             f"own{v}": f"set own{v} {{ type {address} . ifname; flags interval; }}",
@@ -92,7 +94,15 @@ INTERVALS = frozenset(name for name, text in SETS.items() if "interval" in text)
 
 CHAINS: dict[str, tuple[str, tuple[str, ...]]] = {
     # chain: declaration of its hook, rules.  Chains that others jump to come first.
-    "no_icc": ("", ("ct status dnat accept", "drop")),
+    "no_icc": (
+        "",
+        (
+            "ct status dnat accept",
+            "ip saddr . ip daddr . meta l4proto . th dport @linked4 accept",
+            "ip6 saddr . ip6 daddr . meta l4proto . th dport @linked6 accept",
+            "drop",
+        ),
+    ),
     "guard": ("", ("iifname @bridges drop", "ip daddr . meta l4proto . th dport @guarded4 drop")),
     "routed": (
         "",
@@ -230,6 +240,10 @@ def port_elements(rule: PortRule, *, loopback: bool) -> Iterator[Element]:
     v = str(rule.version)
     port = f"{rule.proto} . {rule.host_port}"
     target = f"{rule.target_ip} . {rule.target_port}"
+    if rule.source:
+        key = f"{rule.source} . {rule.target_ip} . {rule.proto} . {rule.target_port}"
+        yield f"linked{v}", key, rule.bridge, ""
+        return
     if not rule.host_port:
         yield f"open{v}", f"{rule.target_ip} . {rule.proto} . {rule.target_port}", rule.bridge, ""
         return
