@@ -39,8 +39,10 @@ from .firewall.intents import PortKey
 from .handles import Endpoint, Network, Sandbox
 from .host_uses import routes_in_the_way
 from .instance import Instance
+from .kinds import resolver
+from .kinds.names import SandboxNames
 from .kinds.proxy_ports import ProxyPorts
-from .model import IpamConfig, NetworkRecord, PublishedPort, Room
+from .model import IpamConfig, Naming, NetworkRecord, PublishedPort, Room
 from .naming import NameServer
 from .ports.leases import UNSPECIFIED
 from .ports.portspec import PortBinding
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
 
 PUBLISH_POLICIES = ("nat", "host-input")
 BRIDGE_NAME = "com.docker.network.bridge.name"
+DEFAULT_NAMING = Naming()
 DEFAULT_BRIDGE = "pynet0"
 """Interface name of the predefined bridge network of the default root; others get a name made from the id."""
 
@@ -110,6 +113,7 @@ class Controller:
             self.lost_ports: list[PublishedPort] = []
             """Published ports that another program took while nobody held their sockets."""
             self.recover_sockets(proxy)
+            resolver.recover(self.tools, self.registry.sandboxes)
             self.core.renewal.expect()
             self._opened = opened.pop_all()
         self._watch: FirewallWatch | None = None
@@ -150,6 +154,16 @@ class Controller:
             plan, _ = self.core.plans.whole((), self.registry.rooms())
             ports = tuple(port for one in plan if isinstance(one, ProxyPorts) for port in one.ports)
             self.core.applier.make(ProxyPorts("", ports))
+
+    def serve_names(self) -> None:
+        """Give every sandbox to who serves names, and tell it all: after it was started anew."""
+        if self.tools.names is None:
+            return
+        with self.turns.alone():
+            told = [one for one in self.core.plans.whole((), self.registry.rooms())[0] if isinstance(one, SandboxNames)]
+            self.tools.names.tell([one.view for one in told], [name for one in told for name in one.names])
+            owners = {one.owner for one in told}
+            self.tools.names.serve([held for held in self.tools.name_sockets.values() if held.sandbox in owners])
 
     def take_down(self) -> None:
         """Remove what networks have in the kernel, and the firewall's tables; the store keeps them, ``repair`` makes them again.
@@ -198,11 +212,12 @@ class Controller:
         bindings: Sequence[PortBinding] = (),
         *,
         host: bool = False,
+        naming: Naming | None = DEFAULT_NAMING,
     ) -> tuple[Step, ...]:
         """``planned`` for several verbs at once: what it would take that this sandbox, which is made where it is not there (with
         *host* in the host's namespace), has these endpoints and ports besides those it has."""
         path = "" if host else str(self.instance.netns_dir / sandbox)
-        return rehearse(self.core, sandbox, path, attachments, bindings)
+        return rehearse(self.core, sandbox, path, attachments, bindings, naming=None if host else naming)
 
     # -- networks --------------------------------------------------------------------------------------------
 
@@ -306,10 +321,16 @@ class Controller:
 
     # -- sandboxes and endpoints -------------------------------------------------------------------------------
 
-    def create_sandbox(self, id: str | None = None, *, host: bool = False) -> Sandbox:
-        """Make a network namespace, pinned at ``sandbox.path``; with *host*, a sandbox that is the host's own."""
+    def create_sandbox(
+        self, id: str | None = None, *, host: bool = False, naming: Naming | None = DEFAULT_NAMING
+    ) -> Sandbox:
+        """Make a network namespace, pinned at ``sandbox.path``; with *host*, a sandbox that is the host's own.
+
+        *naming* says what it resolves beside what is on its networks, where the controller was given *names*; None: it is not
+        served.
+        """
         id = id or new_id()
-        record = decide_sandbox(id, "" if host else str(self.instance.netns_dir / id))
+        record = decide_sandbox(id, "" if host else str(self.instance.netns_dir / id), None if host else naming)
         with self.turns.of(sandbox_key(id)):
             if id in self.registry.sandboxes:
                 raise Forbidden(f"container {id} is already present in sandbox {id}")

@@ -17,7 +17,7 @@ from .driver import Joined
 from .errors import Conflict, Forbidden, InvalidArgument
 from .gateway import Candidate, choose, free_ifname
 from .ifname import check_ifname
-from .model import EndpointRecord, Member, NetworkRecord, PublishedPort, Room, SandboxRecord
+from .model import EndpointRecord, Member, Naming, NetworkRecord, PublishedPort, Room, SandboxRecord
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
@@ -46,10 +46,27 @@ def check_network(record: NetworkRecord) -> None:
         raise InvalidArgument("IPv4 or IPv6 must be enabled")
 
 
-def decide_sandbox(id: str, path: str) -> SandboxRecord:
+def decide_sandbox(id: str, path: str, naming: Naming | None = None) -> SandboxRecord:
     if not _NAME.fullmatch(id) or len(id) > 64:
         raise InvalidArgument(f"invalid sandbox id {id!r}: up to 64 of [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
-    return SandboxRecord(id=id, path=path)
+    return SandboxRecord(id=id, path=path, naming=decide_naming(naming) if naming is not None else None)
+
+
+def decide_naming(naming: Naming) -> Naming:
+    """InvalidArgument where an address is none, or a name has nothing in it."""
+    for address in (*naming.servers, *(address for _, address in naming.hosts)):
+        try:
+            ip_address(address)
+        except ValueError:
+            raise InvalidArgument(
+                f"{address!r} is not an IP address", hint="name servers and hosts are given by address"
+            ) from None
+    for name in (*naming.own, *naming.search, *(name for name, _ in naming.hosts)):
+        if not name.strip("."):
+            raise InvalidArgument("the name of a host is empty")
+    if naming.ndots is not None and naming.ndots < 0:
+        raise InvalidArgument(f"ndots can not be {naming.ndots}: it is 0 or more")
+    return naming
 
 
 # -- endpoints ---------------------------------------------------------------------------------------------------------

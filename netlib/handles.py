@@ -25,6 +25,7 @@ from .decisions import (
     check_join,
     decide_join,
     decide_leave,
+    decide_naming,
     decide_publish,
     decide_unpublish,
 )
@@ -33,7 +34,7 @@ from .errors import Forbidden, InvalidArgument, NotFound
 from .kernel.traffic import LinkCounters
 from .kinds.bridge import Bridge
 from .kinds.resource import Resource
-from .model import EndpointRecord, Link, Member, NetworkRecord, PublishedPort, Room, SandboxRecord
+from .model import EndpointRecord, Link, Member, Naming, NetworkRecord, PublishedPort, Room, SandboxRecord
 from .ports.paths import PortPath
 from .ports.portspec import PortBinding
 from .registry import NetworkNotFound
@@ -101,6 +102,7 @@ class Network:
         link_local: Sequence[str] = (),
         sysctls: Mapping[str, str] | None = None,
         aliases: Sequence[str] = (),
+        other_names: Sequence[str] = (),
         gw_priority: int = 0,
         options: Mapping[str, str] | None = None,
         id: str | None = None,
@@ -111,6 +113,8 @@ class Network:
         *link_local* addresses are given beside the leased ones; *sysctls* are set on the interface, with IFNAME in the place
         of its name ("net.ipv4.conf.IFNAME.log_martians"); *options* limit its rates (shaping.py).  Endpoints with one of the ids
         *over* that have an address which is asked for by value, and are joined to nothing, make way: they are gone then.
+        Others on the network find it by *name*, by *aliases* (which several may have) and by *other_names*, where names are
+        served (naming.py).
 
         Raises InvalidArgument (an address outside the network, an option), Forbidden (an address or name that is taken),
         Conflict (no address is left).
@@ -128,6 +132,7 @@ class Network:
                 link_local=link_local,
                 sysctls=sysctls or {},
                 aliases=aliases,
+                other_names=other_names,
                 gw_priority=gw_priority,
                 options=options or {},
                 id=id or "",
@@ -256,16 +261,32 @@ class Endpoint:
             joined = core.driver(member.network.driver).join(member.network, record, room.sandbox)
             core.carry_out(core.plans.change(room, decide_join(room, member, joined, ifname)))
 
-    def rename(self, name: str) -> None:
-        """Give it another name; Forbidden when its network has an endpoint of that name."""
-        if not name.strip():
+    def rename(
+        self, name: str | None = None, *, aliases: Sequence[str] | None = None, other_names: Sequence[str] | None = None
+    ) -> None:
+        """Give it another name, other aliases, other names beside them; None leaves what there is.  Others on its network find it
+        by the new ones when this returns.  Forbidden when the network has an endpoint of that name."""
+        if name is not None and not name.strip():
             raise InvalidArgument("invalid endpoint name: name is empty")
-        core = self.core
-        with core.turns.of(endpoint_key(self.id)):
-            record = replace(self.record, name=name)
-            if name != self.name:
-                core.registry.check_name(record)
-                core.carry_out(Change(save=(record,)))
+        with self._turn() as room:
+            before = self.record
+            after = replace(
+                before,
+                name=before.name if name is None else name,
+                aliases=before.aliases if aliases is None else tuple(aliases),
+                other_names=before.other_names if other_names is None else tuple(other_names),
+            )
+            if after != before:
+                self.core.registry.check_name(after)
+                self._replace(after, room)
+
+    def _replace(self, after: EndpointRecord, room: Room | None) -> None:
+        """Have this record in the place of its own, and the difference made where it is joined."""
+        if room is None:
+            self.core.carry_out(Change(save=(after,)))
+            return
+        members = tuple(replace(m, endpoint=after) if m.endpoint.id == self.id else m for m in room.members)
+        self.core.carry_out(self.core.plans.change(room, Room(room.sandbox, members)))
 
     def leave(self) -> None:
         """Remove the interface; addresses stay reserved, and the sandbox's ports lead to another endpoint of it, if any.
@@ -335,12 +356,7 @@ class Endpoint:
             network = Network(self.core, record.network).record
             changed = shaping.changed(record.options, options)
             shaping.check(network, changed, directions(self.core.driver(network.driver)))
-            after = replace(record, options=changed)
-            if room is None:
-                self.core.carry_out(Change(save=(after,)))
-                return
-            members = tuple(replace(m, endpoint=after) if m.endpoint.id == self.id else m for m in room.members)
-            self.core.carry_out(self.core.plans.change(room, Room(room.sandbox, members)))
+            self._replace(replace(record, options=changed), room)
 
     # -- links -----------------------------------------------------------------------------------------------
 
@@ -352,9 +368,7 @@ class Endpoint:
         with self._turn() as room:
             if room is None or self.record.links == tuple(links):
                 return
-            after = replace(self.record, links=tuple(links))
-            members = tuple(replace(m, endpoint=after) if m.endpoint.id == self.id else m for m in room.members)
-            self.core.carry_out(self.core.plans.change(room, Room(room.sandbox, members)))
+            self._replace(replace(self.record, links=tuple(links)), room)
 
     def statistics(self, meter: Meter | None = None) -> LinkCounters:
         """Bytes, packets, errors and drops each way since it joined, as the sandbox sees them; all zero while it is not joined.
@@ -414,6 +428,20 @@ class Sandbox:
     def port_paths(self) -> tuple[PortPath, ...]:
         """By which way each of its published ports leads where, and why."""
         return self.core.plans.paths(self.core.registry.room(self.id))
+
+    @property
+    def naming(self) -> Naming | None:
+        """What it resolves beside what is on its networks; None where names are not served in it."""
+        return self.record.naming
+
+    def set_naming(self, naming: Naming | None) -> None:
+        """Have it resolve so from now on, while it lives; None: names are served in it no more."""
+        core = self.core
+        with core.turns.of(sandbox_key(self.id)):
+            room = core.registry.room(self.id)
+            after = decide_naming(naming) if naming is not None and room.sandbox.path else None
+            if after != room.sandbox.naming:
+                core.carry_out(core.plans.change(room, replace(room, sandbox=replace(room.sandbox, naming=after))))
 
     def plan(self) -> list[Resource]:
         """What is in the kernel for the sandbox and all that is joined to it."""

@@ -182,6 +182,8 @@ class EndpointRecord(_Record):
     """CIDRs of link-local addresses (RFC 3927, RFC 4291) beside the others; leased from nobody."""
     sysctls: dict[str, str] = field(default_factory=dict)
     """Kernel parameters of its interface, "net.ipv4.conf.IFNAME.rp_filter" to a value; IFNAME stands for the name."""
+    other_names: tuple[str, ...] = ()
+    """What it is known by besides its name and aliases: a container's short id, its host name."""
     lapsed: str = ""
     """The IPv4 address, as CIDR, of a lease whose time is over: it is not the endpoint's until it is leased again."""
     links: tuple[Link, ...] = ()
@@ -194,6 +196,7 @@ class EndpointRecord(_Record):
                 "link_local": tuple(body.get("link_local", ())),
                 "aliases": tuple(body.get("aliases", ())),
                 "links": tuple(Link.from_body(link) for link in body.get("links", ())),
+                "other_names": tuple(body.get("other_names", ())),
                 "static": tuple(body.get("static", ())),
                 "routes": tuple(StaticRoute.from_body(route) for route in body.get("routes", ())),
             }
@@ -212,9 +215,35 @@ class EndpointRecord(_Record):
         """Those that its interface has, as CIDR: its own, then link-local ones."""
         return (*(address for address in (self.address, self.address6) if address), *self.link_local)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that it is known by on its network, its own name first."""
+        return tuple(dict.fromkeys((self.name, *self.aliases, *self.other_names)))
+
     def left(self) -> EndpointRecord:
         """As it is when it is joined to nothing; its name and addresses stay."""
         return dataclasses.replace(self, sandbox="", ifname="", gateway="", gateway6="", routes=(), facts={}, links=())
+
+
+@dataclass(frozen=True, slots=True)
+class Naming(_Record):
+    """How a sandbox resolves names, beside what is on its networks (docs/dns.md)."""
+
+    own: tuple[str, ...] = ()
+    """Its own names: they mean its own addresses, whichever it has."""
+    hosts: tuple[tuple[str, str], ...] = ()
+    """(name, address), before all networks; a name may have several."""
+    servers: tuple[str, ...] = ()
+    """Addresses of the servers that are asked, from inside, for what is on no network; () is the host's own."""
+    search: tuple[str, ...] = ()
+    ndots: int | None = None
+    """Above 0, a name without a dot that is nobody's is NXDOMAIN, and nobody is asked."""
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Naming:
+        hosts = tuple((str(name), str(address)) for name, address in body.get("hosts", ()))
+        lists = {name: tuple(body.get(name, ())) for name in ("own", "servers", "search")}
+        return super(Naming, cls).from_body({**body, **lists, "hosts": hosts})
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,11 +256,14 @@ class SandboxRecord(_Record):
     gateway6: str = ""
     ports: tuple[PublishedPort, ...] = ()
     """They lead to whichever endpoint has the default route, and stay when that changes."""
+    naming: Naming | None = None
+    """None: names are not served in there, as in every sandbox of an older pynet."""
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> SandboxRecord:
         ports = tuple(PublishedPort.from_body(port) for port in body.get("ports", ()))
-        return super(SandboxRecord, cls).from_body({**body, "ports": ports})
+        naming = Naming.from_body(body["naming"]) if body.get("naming") is not None else None
+        return super(SandboxRecord, cls).from_body({**body, "ports": ports, "naming": naming})
 
 
 Record = NetworkRecord | EndpointRecord | SandboxRecord

@@ -11,8 +11,9 @@ loopback alone, so the two sockets say by themselves which sandbox asks.
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 ADDRESS = "127.0.0.11"
 
@@ -46,19 +47,53 @@ class Names:
     addresses: tuple[str, ...]
 
 
-class NameServer(Protocol):
-    """Thread-safe; every call is idempotent."""
+class Sockets(NamedTuple):
+    """What a sandbox's questions come to: a UDP socket, and a TCP one that listens, both made in there."""
 
-    def serve(self, sandbox: str, udp: socket.socket, tcp: socket.socket) -> None:
-        """Answer what comes to these sockets (the TCP one listens), which are the server's to close from now on; they take the
-        place of the sandbox's last ones."""
+    sandbox: str
+    udp: socket.socket
+    tcp: socket.socket
+
+    def close(self) -> None:
+        self.udp.close()
+        self.tcp.close()
+
+
+class NameServer(Protocol):
+    """Thread-safe; every call is idempotent.
+
+    Whoever serves has copies of the sockets: the library keeps its own, so that a server that is gone loses no question, and the
+    next one is given them again.  One that outlives its controller gives copies to the next (``fetch``).
+    """
+
+    def serve(self, sandboxes: Iterable[Sockets]) -> None:
+        """Answer what comes to copies of these sockets, in the place of a sandbox's last ones; all, or none and an error."""
         ...
 
-    def withdraw(self, sandbox: str) -> None:
-        """Close a sandbox's sockets; one that is not served is passed over."""
+    def withdraw(self, sandboxes: Iterable[str]) -> None:
+        """Close what is served of these; those that are not served are passed over."""
+        ...
+
+    def fetch(self) -> Sequence[Sockets]:
+        """What is served, as copies that the caller owns."""
         ...
 
     @property
     def served(self) -> frozenset[str]:
         """Ids of the sandboxes that are served."""
+        ...
+
+    def tell(
+        self,
+        views: Iterable[View] = (),
+        names: Iterable[Names] = (),
+        gone_views: Iterable[str] = (),
+        gone_endpoints: Iterable[str] = (),
+    ) -> None:
+        """A change: what is told again replaces what it was, what is gone twice is gone, in any order; all of it, or none and an
+        error.  It is answered by when this returns."""
+        ...
+
+    def told(self) -> tuple[Sequence[View], Sequence[Names]]:
+        """Everything that it answers by."""
         ...

@@ -19,6 +19,7 @@ from .errors import PynetError
 from .firewall.intents import NetworkRules, PortRule, is_loopback
 from .kinds.flows import Flows
 from .kinds.listeners import Listeners
+from .kinds.names import SandboxNames
 from .kinds.namespace import Netns
 from .kinds.proxy_ports import ProxyPort, ProxyPorts
 from .kinds.resolver import Resolver
@@ -30,6 +31,7 @@ from .model import EndpointRecord, Member, NetworkRecord, PublishedPort, Record,
 from .ports.leases import UNSPECIFIED
 from .ports.paths import PortPath, path_of
 from .shaping import shapers
+from .views import names_of, view_of
 
 IFNAME = "IFNAME"
 """What stands for the name of an endpoint's interface in names of its kernel parameters."""
@@ -82,7 +84,8 @@ class Plans:
         stands there."""
         sandbox = room.sandbox
         plan: list[Resource] = [Netns(sandbox.path)] if sandbox.path else []
-        if sandbox.path and self.has_names:
+        if sandbox.path and sandbox.naming is not None and self.has_names:
+            plan.append(SandboxNames(view_of(room, sandbox.naming), names_of(room)))
             plan.append(Resolver(sandbox.id, sandbox.path))
         members: list[Member] = []
         for member in room.members:

@@ -14,7 +14,7 @@ from .change import AddressLease, HostPortLease, Lease, Step
 from .core import Core, network_key, sandbox_key
 from .decisions import decide_join, decide_publish, decide_sandbox
 from .handles import Network
-from .model import EndpointRecord, Member, NetworkRecord, Room
+from .model import EndpointRecord, Member, Naming, NetworkRecord, Room
 from .ports.portspec import PortBinding
 from .reserving import lease_back, reserve_endpoint, reserve_ports
 
@@ -31,6 +31,7 @@ class Attachment:
     link_local: Sequence[str] = ()
     sysctls: Mapping[str, str] = field(default_factory=dict[str, str])
     aliases: Sequence[str] = ()
+    other_names: Sequence[str] = ()
     gw_priority: int = 0
     options: Mapping[str, str] = field(default_factory=dict[str, str])
     ifname: str = ""
@@ -38,7 +39,13 @@ class Attachment:
 
 
 def rehearse(
-    core: Core, sandbox: str, path: str, attachments: Sequence[Attachment], bindings: Sequence[PortBinding] = ()
+    core: Core,
+    sandbox: str,
+    path: str,
+    attachments: Sequence[Attachment],
+    bindings: Sequence[PortBinding] = (),
+    *,
+    naming: Naming | None = None,
 ) -> tuple[Step, ...]:
     """The steps, or the error of the first verb that would fail.  A *sandbox* that is not there is one to be made at *path*."""
     leases: list[Lease] = []
@@ -46,7 +53,7 @@ def rehearse(
     with core.turns.of(sandbox_key(sandbox), *{network_key(one.network.id) for one in attachments}):
         known = sandbox in core.registry.sandboxes
         before = core.registry.room(sandbox) if known else None
-        room = before if before is not None else Room(decide_sandbox(sandbox, path))
+        room = before if before is not None else Room(decide_sandbox(sandbox, path, naming))
         try:
             for one in attachments:
                 room = _joined(core, room, one, leases, displaced)
@@ -79,6 +86,7 @@ def _joined(
         link_local=one.link_local,
         sysctls=one.sysctls,
         aliases=one.aliases,
+        other_names=one.other_names,
         gw_priority=one.gw_priority,
         options=one.options,
         over=one.over,

@@ -33,7 +33,7 @@ from .kernel.conntrack import NETLINK_NETFILTER, Conntrack
 from .kernel.netns import NetnsThread, open_netns
 from .kernel.packet import PacketSocket
 from .kernel.rtnetlink import Rtnetlink
-from .naming import NameServer
+from .naming import NameServer, Sockets
 from .ports.hostports import HostPorts
 from .proxying import Proxy
 from .reaper import Reaper
@@ -81,8 +81,8 @@ class Tools:
         self.instance = instance
         self.proxy = proxy
         self.names = names
-        self.name_ports: dict[str, tuple[int, int]] = {}
-        """By path of a sandbox: the UDP and TCP port at which its names are served (kinds/resolver.py)."""
+        self.name_sockets: dict[str, Sockets] = {}
+        """By id of a sandbox: what its questions come to (kinds/resolver.py)."""
         self.ports = HostPorts(has_proxy=proxy is not None)
         self.firewall_name = firewall
         """What was asked for: "auto", "nftables" or "iptables"."""
@@ -110,6 +110,8 @@ class Tools:
         if self._backend is not None:
             self._backend.close()
         self.conntrack.close()
+        for sockets in self.name_sockets.values():
+            sockets.close()
         for path in list(self._fresh):
             self._close_fresh(path)
         self.netns.close()

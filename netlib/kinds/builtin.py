@@ -9,6 +9,7 @@ from . import (
     ipvlan,
     listeners,
     macvlan,
+    names,
     namespace,
     parent,
     proxy_ports,
@@ -21,6 +22,6 @@ from . import (
 )
 
 MODULES = (
-    *(sysctl, namespace, resolver, bridge, parent, host_access, veth, macvlan, ipvlan, shaper),
+    *(sysctl, namespace, names, resolver, bridge, parent, host_access, veth, macvlan, ipvlan, shaper),
     *(route, listeners, rules, proxy_ports, flows),
 )

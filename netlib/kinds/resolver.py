@@ -1,7 +1,9 @@
 """A sandbox's name server at 127.0.0.11: two sockets made inside and handed to who serves them, and the redirect of port 53.
 
-Part of a sandbox's plan when the controller was given a server (naming.py).  The sockets are the server's: when that is another
-process's life than the sandbox's, a check finds that nobody serves, and a repair makes both anew.
+Part of a sandbox's plan when the controller was given a server (naming.py).  The sockets stay open here, and the server has
+copies: one that is killed loses no question, they wait, and the next one is given the same sockets.  A controller that is new
+asks the server for copies (``recover``); where that is gone too, a check finds that nobody serves, and a repair makes sockets
+and redirect anew.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..firewall import redirect
-from ..naming import ADDRESS
+from ..naming import ADDRESS, Sockets
 from ..tools import Inside, Tools
 from .kind import Kind, register
 from .resource import Key, Resource
@@ -46,17 +48,20 @@ class ResolverKind(Kind[Resolver]):
         if tools.names is None:
             return
         with tools.inside(resource.netns) as inside:
-            udp, tcp = _sockets(tools, inside)
-            ports = udp.getsockname()[1], tcp.getsockname()[1]
+            held = tools.name_sockets.get(resource.owner)
+            if held is not None and inside.call(redirect.installed, ADDRESS, *_ports(held)):
+                tools.names.serve([held])
+                return
+            made = _sockets(tools, inside, resource.owner)
             try:
-                inside.call(redirect.install, tools.firewall_name, ADDRESS, *ports)
-                tools.names.serve(resource.owner, udp, tcp)
+                inside.call(redirect.install, tools.firewall_name, ADDRESS, *_ports(made))
+                tools.names.serve([made])
             except BaseException:
-                udp.close()
-                tcp.close()
+                made.close()
                 inside.call(redirect.remove)
                 raise
-        tools.name_ports[resource.netns] = ports
+        self._let_go(tools, resource)
+        tools.name_sockets[resource.owner] = made
 
     def unmake(self, tools: Tools, resource: Resolver) -> None:
         self.forsake(tools, resource)
@@ -68,9 +73,15 @@ class ResolverKind(Kind[Resolver]):
 
     def forsake(self, tools: Tools, resource: Resolver) -> None:
         """The tables go with the namespace; the sockets would keep it alive."""
-        tools.name_ports.pop(resource.netns, None)
+        self._let_go(tools, resource)
         if tools.names is not None:
-            tools.names.withdraw(resource.owner)
+            tools.names.withdraw([resource.owner])
+
+    @staticmethod
+    def _let_go(tools: Tools, resource: Resolver) -> None:
+        held = tools.name_sockets.pop(resource.owner, None)
+        if held is not None:
+            held.close()
 
     def missing(self, tools: Tools, sight: Sight, wanted: Sequence[Resolver]) -> Iterable[tuple[str, Resolver]]:
         for one in wanted:
@@ -78,19 +89,36 @@ class ResolverKind(Kind[Resolver]):
                 yield f"{ADDRESS} in {one.netns}", one
 
     def _is_there(self, tools: Tools, sight: Sight, one: Resolver) -> bool:
-        ports = tools.name_ports.get(one.netns)
-        if (
-            tools.names is None
-            or ports is None
-            or one.owner not in tools.names.served
-            or sight.inside(one.netns) is None
-        ):
+        held = tools.name_sockets.get(one.owner)
+        if held is None or one.owner not in sight.served or sight.inside(one.netns) is None:
             return False
         with tools.inside(one.netns) as inside:
-            return inside.call(redirect.installed, ADDRESS, *ports)
+            return inside.call(redirect.installed, ADDRESS, *_ports(held))
+
+    def strays(self, tools: Tools, sight: Sight) -> Iterable[str]:
+        wanted = {one.owner for one in sight.wanted(Resolver)}
+        return sorted(f"of sandbox {id}" for id in sight.served - wanted)
+
+    def remove(self, tools: Tools, sight: Sight, names: Sequence[str]) -> None:
+        if tools.names is not None:
+            tools.names.withdraw([name.removeprefix("of sandbox ") for name in names])
 
 
-def _sockets(tools: Tools, inside: Inside) -> tuple[socket.socket, socket.socket]:
+def recover(tools: Tools, sandboxes: Iterable[str]) -> None:
+    """Copies of what a server that outlived the last controller serves of these sandboxes."""
+    wanted = set(sandboxes)
+    for found in tools.names.fetch() if tools.names is not None and wanted else ():
+        if found.sandbox in wanted and found.sandbox not in tools.name_sockets:
+            tools.name_sockets[found.sandbox] = found
+        else:
+            found.close()
+
+
+def _ports(held: Sockets) -> tuple[int, int]:
+    return held.udp.getsockname()[1], held.tcp.getsockname()[1]
+
+
+def _sockets(tools: Tools, inside: Inside, owner: str) -> Sockets:
     made: list[socket.socket] = []
     try:
         for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
@@ -102,7 +130,7 @@ def _sockets(tools: Tools, inside: Inside) -> tuple[socket.socket, socket.socket
         for sock in made:
             sock.close()
         raise
-    return made[0], made[1]
+    return Sockets(owner, made[0], made[1])
 
 
 register(Resolver, ResolverKind())

@@ -17,6 +17,7 @@ from ..firewall.intents import NetworkRules, PortRule
 from ..kernel.netns import is_netns
 from ..kernel.rtnl_messages import AddressInfo, LinkInfo, RouteInfo
 from ..kernel.traffic import QueueInfo
+from ..naming import Names, View
 from ..tools import Tools
 from .resource import Key, Resource
 
@@ -84,6 +85,17 @@ class Sight:
     def proxied(self) -> frozenset[str]:
         """Ids of the ports that the proxy serves."""
         return frozenset(self.tools.proxy.stats()["ports"]) if self.tools.proxy else frozenset()
+
+    @cached_property
+    def served(self) -> frozenset[str]:
+        """Ids of the sandboxes in which names are served."""
+        return self.tools.names.served if self.tools.names else frozenset()
+
+    @cached_property
+    def told(self) -> tuple[dict[str, View], dict[str, Names]]:
+        """By what names are served: views by sandbox, names by endpoint."""
+        views, names = self.tools.names.told() if self.tools.names else ((), ())
+        return {view.sandbox: view for view in views}, {one.endpoint: one for one in names}
 
     def inside(self, path: str) -> Interior | None:
         """What is inside the sandbox that is pinned at *path*; None when nothing is pinned there."""
