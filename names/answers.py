@@ -87,9 +87,11 @@ def _ours(zones: Zones, sight: Sight, question: Question) -> Answer | None:
     if known:
         return known
     if name.startswith(b"_"):
-        return _service(sight, networks, question, zones.ttl)
-    if name.endswith(b".arpa"):
-        return _pointer(networks, name, type, zones.ttl)
+        known = _service(sight, networks, question, zones.ttl)
+    elif name.endswith(b".arpa"):
+        known = _pointer(networks, name, type, zones.ttl)
+    if known:
+        return known
     if name == b"localhost" or name.endswith(b".localhost"):
         return _addresses(_LOCALHOST, "RFC 6761", type, zones.ttl)._replace(lasting=False)
     return None

@@ -181,11 +181,15 @@ class Served:
             self._server.report(error, f"forwarding for {self.id}")
             reply = message.reply(question, SERVFAIL)
         self.counters.failed += reply[3] & 15 == SERVFAIL
+        task = asyncio.current_task()
+        if task:
+            self._asked(task)  # before its asker may ask again
         asked.answered(self.id, "forwarded", _fitting(asked, question, reply))
 
     def _asked(self, task: asyncio.Task[None]) -> None:
-        self.under_way.discard(task)
-        self._server.under_way -= 1
+        if task in self.under_way:
+            self.under_way.discard(task)
+            self._server.under_way -= 1
 
 
 def _fitting(asked: Asked, question: Question, reply: bytes) -> bytes:
@@ -235,6 +239,10 @@ class Server:
     def served(self) -> frozenset[str]:
         return frozenset(self._served)
 
+    def of(self, id: str) -> Served:
+        """KeyError: it is not served."""
+        return self._served[id]
+
     def sockets(self, id: str) -> tuple[socket.socket, socket.socket] | None:
         """What is served of a sandbox, for whoever shall have copies; still the server's."""
         served = self._served.get(id)
@@ -255,7 +263,7 @@ class Server:
 
     async def query(self, id: str, data: bytes, *, tcp: bool = True) -> tuple[bytes | None, Entry]:
         """What the sandbox would be answered, from where and how fast; None: nothing.  KeyError: it is not served."""
-        served = self._served[id]
+        served = self.of(id)
         said: list[bytes] = []
         noted: asyncio.Future[Entry] = self.loop.create_future()
         served.resolve(data, tcp, said.append, noted.set_result)

@@ -40,23 +40,23 @@ class Connections:
 
     def __init__(self, lane: Lane, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
         self.lane, self.loop, self.limits = lane, loop, limits
-        self._quiet: dict[Connection, None] = {}
+        self.quiet: dict[Connection, None] = {}
         """In order of their last message, the quietest first."""
         self._sweeping: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        return len(self._quiet)
+        return len(self.quiet)
 
     def add(self, connection: Connection) -> None:
-        if len(self._quiet) >= self.limits.connections_in_all:
+        if len(self.quiet) >= self.limits.connections_in_all:
             self.make_room()
-        self._quiet[connection] = None
+        self.quiet[connection] = None
         if self._sweeping is None:
             self.later(self.limits.sweep, self._sweep)
 
     def make_room(self) -> bool:
         """End the one that has been quiet longest; False when there is none."""
-        for connection in self._quiet:
+        for connection in self.quiet:
             connection.cut()
             return True
         return False
@@ -65,19 +65,15 @@ class Connections:
         self.lane.wake = True  # asyncio has to see that there is a timer
         return self.loop.call_later(seconds, function)
 
-    def moved(self, connection: Connection) -> None:
-        del self._quiet[connection]
-        self._quiet[connection] = None
-
     def discard(self, connection: Connection) -> None:
-        self._quiet.pop(connection, None)
+        self.quiet.pop(connection, None)
 
     def _sweep(self) -> None:
         self._sweeping = None
         now = self.loop.time()
-        for connection in [one for one in self._quiet if one.deadline() <= now]:
+        for connection in [one for one in self.quiet if one.deadline() <= now]:
             connection.cut()
-        if self._quiet:
+        if self.quiet:
             self._sweeping = self.later(self.limits.sweep, self._sweep)
 
     def close(self) -> None:
@@ -95,6 +91,7 @@ class Streams:
         sock.setblocking(False)
         self.all, self.sock, self.answer, self.counters = everyone, sock, answer, counters
         self.mine: dict[Connection, None] = {}
+        """In the same order."""
         self.reading = False
         self._retry: asyncio.TimerHandle | None = None
 
@@ -147,7 +144,7 @@ class Streams:
 
 class Connection:
     __slots__ = (
-        *("_busy", "_deadline", "_ended", "_events", "_pending", "_received", "_streams", "_unsent", "_unsent_since"),
+        *("_busy", "_deadline", "_ended", "_events", "_pending", "received", "_streams", "_unsent", "_unsent_since"),
         *("_within", "sock"),
     )
 
@@ -155,7 +152,7 @@ class Connection:
         sock.setblocking(False)
         everyone = streams.all
         self._streams, self.sock = streams, sock
-        self._received, self._unsent = bytearray(), bytearray()
+        self.received, self._unsent = bytearray(), bytearray()
         self._pending = 0
         """Questions under way."""
         self._busy = False
@@ -211,7 +208,7 @@ class Connection:
         except OSError:
             self.close()
             return False
-        self._received += data
+        self.received += data
         self._ended = not data
         return True
 
@@ -234,7 +231,7 @@ class Connection:
 
     def _hand_over(self) -> bool:
         """Whether there was a message, and the connection is still there."""
-        received, streams = self._received, self._streams
+        received, streams = self.received, self._streams
         at = 0
         while len(received) >= at + 2 and self._room():
             length = int.from_bytes(received[at : at + 2], "big")
@@ -261,8 +258,9 @@ class Connection:
             self.close()
             return
         if moved:
-            everyone.moved(self)
-        within = bool(self._received)
+            _to_the_end(everyone.quiet, self)
+            _to_the_end(self._streams.mine, self)
+        within = bool(self.received)
         if moved or within != self._within:
             self._within = within
             self._deadline = everyone.loop.time() + (everyone.limits.message if within else everyone.limits.idle)
@@ -300,3 +298,8 @@ class Connection:
         del self._unsent[:sent]
         if sent >= _MOVES:
             self._unsent_since = self._streams.all.loop.time()
+
+
+def _to_the_end(those: dict[Connection, None], connection: Connection) -> None:
+    del those[connection]
+    those[connection] = None
