@@ -20,9 +20,11 @@ from pynet.netlib.errors import NotSupported
 from pynet.plugins.pytest_plugin import isolate
 from pynet.plugins.testhost import Host, Lan
 
-from support.engine import Daemon
+from support.engine import Bed, Daemon, playing
 from support.leaks import Look, lost_leases, mark
+from support.runtime import Lab, running_lab
 
+pytest_plugins = ["support.firewall"]
 _HERE = Path(__file__).parent
 
 # how fast a machine makes or tries an example says nothing about the code: a test must not fail on a slow day
@@ -38,6 +40,12 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["PYNET_CONFIG_FILE"] = os.devnull  # this machine's is not meant for the engines of tests
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Two a processor: half of their time tests wait, for programs, for the kernel, for a clock."""
+    return 2 * len(os.sched_getaffinity(0))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     reason = isolate(config)
     for item in items:
@@ -46,6 +54,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(room)
             if reason:
                 item.add_marker(pytest.mark.skip(reason=reason))
+        if room == "system" and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))  # what tests of a module share is started once
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +110,27 @@ def daemon(host: Host) -> Iterator[Daemon]:
     with Daemon.running() as daemon:
         daemon.bootstrap()
         yield daemon
+
+
+@pytest.fixture(scope="module")
+def shared_bed() -> Iterator[Bed]:
+    """What a module's tests share that need no pynetd of their own."""
+    with playing() as bed:
+        yield bed
+
+
+@pytest.fixture
+def bed(shared_bed: Bed) -> Iterator[Bed]:
+    """The module's; every test ends with no container, network and volume of its own."""
+    yield shared_bed
+    shared_bed.daemon.clear()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A supervisor that a module's tests share."""
+    with running_lab(tmp_path_factory.mktemp("rt")) as lab:
+        yield lab
 
 
 def _empty(controller: Controller) -> None:

@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlencode
 
+from pynet.netlib.kernel import sysctl
 from pynet.netlib.kernel.tree import remove_tree
+from pynet.plugins.testhost import Host, Lan, playing_host, playing_lan
 
 from support.waiting import PATIENCE, until
 
@@ -274,6 +276,25 @@ class Daemon:
     def bootstrap(self) -> None:
         """Make busybox:latest."""
         assert self.post("/pynet/images/bootstrap").status == 201
+
+
+class Bed(NamedTuple):
+    """What tests of a module share (conftest's ``bed``)."""
+
+    daemon: Daemon
+    host: Host
+    lan: Lan
+
+
+@contextmanager
+def playing() -> Generator[Bed]:
+    """A pynetd with the busybox image, on a host of its own that has a client on its LAN."""
+    with playing_host() as host, playing_lan(host) as lan, Daemon.running() as daemon:
+        # the first network with IPv6 turns it on for good, and the kernel makes routes of its own then
+        sysctl.write("net.ipv6.conf.all.forwarding", 1)
+        daemon.bootstrap()
+        warm_up(daemon)
+        yield Bed(daemon, host, lan)
 
 
 def warm_up(daemon: Daemon) -> None:

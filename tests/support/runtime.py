@@ -194,6 +194,18 @@ class Control:
         os.close(self._go)
 
 
+@contextmanager
+def waiting(lab: Lab, **changes: Any) -> Generator[ContainerSpec]:
+    """A container that does nothing and ends with the block."""
+    spec = lab.spec("sh", "-c", "read x < /control/go", **changes)
+    control = lab.control(spec)
+    lab.client.start(spec)
+    yield spec
+    control.say("\n")
+    lab.finish(spec)
+    control.close()
+
+
 def bind(source: Path, target: str, *, readonly: bool = False, propagation: str = "") -> Any:
     return {
         "type": "bind", "source": str(source), "target": target, "readonly": readonly, "recursive": True,

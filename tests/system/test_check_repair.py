@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -19,26 +19,16 @@ import pytest
 from pynet.netlib.kernel.libnftables import Nft
 from pynet.netlib.kernel.rtnetlink import Rtnetlink
 from pynet.netlib.kernel.rtnl_messages import RouteInfo
-from pynet.plugins.testhost import Host, Lan, playing_host, playing_lan
+from pynet.plugins.testhost import Host, Lan
 
-from support.engine import Daemon, warm_up
+from support.engine import Bed, Daemon
 from support.waiting import PATIENCE
-
-Playing = tuple[Daemon, Host, Lan]
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Playing]:
-    with playing_host() as host, playing_lan(host) as lan, Daemon.running() as daemon:
-        daemon.bootstrap()
-        warm_up(daemon)
-        yield daemon, host, lan
 
 
 @pytest.fixture
-def playing(shared: Playing) -> Iterator[Playing]:
+def playing(bed: Bed) -> Bed:
     """Two containers on a network: "web" with a published port, and "peer"."""
-    daemon = shared[0]
+    daemon = bed.daemon
     for words in (
         ("network", "create", "--subnet", "10.91.0.0/24", "-o", "bridge=repaired0", "net"),
         ("run", "-d", "--name", "web", "--network", "net", "-p", "8080:80", "busybox", "sleep", "1000"),
@@ -46,14 +36,13 @@ def playing(shared: Playing) -> Iterator[Playing]:
     ):
         done = daemon.pynet(*words)
         assert done.returncode == 0, done.stderr
-    yield shared
-    daemon.clear()
+    return bed
 
 
 class Traffic:
     """A server in "web": a connection from "peer" that talks all the time, and new ones from the LAN."""
 
-    def __init__(self, playing: Playing, stack: ExitStack) -> None:
+    def __init__(self, playing: Bed, stack: ExitStack) -> None:
         self.daemon, _, self.lan = playing
         self.fds: dict[str, int] = {}
         for name in ("web", "peer"):
@@ -93,7 +82,7 @@ class Traffic:
 
 
 @contextmanager
-def traffic(playing: Playing) -> Generator[Traffic]:
+def traffic(playing: Bed) -> Generator[Traffic]:
     with ExitStack() as stack:
         found = Traffic(playing, stack)
         found.thread.start()
@@ -133,12 +122,12 @@ def host_end(host: Host, daemon: Daemon, name: str) -> str:
     return next(link.name for link in host.rtnl.links() if link.name.startswith("pv") and id.startswith(link.name[2:]))
 
 
-def test_nothing_is_different(playing: Playing) -> None:
-    assert differences(playing[0]) == []
-    assert playing[0].pynet("repair").stdout == "nothing to repair\n"
+def test_nothing_is_different(playing: Bed) -> None:
+    assert differences(playing.daemon) == []
+    assert playing.daemon.pynet("repair").stdout == "nothing to repair\n"
 
 
-def test_a_bridge(playing: Playing) -> None:
+def test_a_bridge(playing: Bed) -> None:
     daemon, host, _ = playing
     with traffic(playing) as going:
         index = host.rtnl.index("repaired0")
@@ -154,7 +143,7 @@ def test_a_bridge(playing: Playing) -> None:
     assert not going.lost  # it waited, and went on
 
 
-def test_a_veth_pair(playing: Playing) -> None:
+def test_a_veth_pair(playing: Bed) -> None:
     daemon, host, _ = playing
     with traffic(playing) as going:
         going.done.set()  # its own way is cut: such a connection may be lost
@@ -170,7 +159,7 @@ def test_a_veth_pair(playing: Playing) -> None:
         going.new()
 
 
-def test_a_route_inside(playing: Playing) -> None:
+def test_a_route_inside(playing: Bed) -> None:
     daemon, _, lan = playing
     with traffic(playing) as going:
         fd = going.fds["web"]
@@ -207,7 +196,7 @@ def maps_with_ports(host: Host, table: str) -> list[str]:
     return found
 
 
-def test_a_published_ports_rule_and_the_whole_table(playing: Playing) -> None:
+def test_a_published_ports_rule_and_the_whole_table(playing: Bed) -> None:
     daemon, host, _ = playing
     known = [one["table"] for one in nft(host, lambda ruleset: ruleset.list("list tables")) if "table" in one]
     (table,) = [one["name"] for one in known if one["name"].startswith("pynet")]
@@ -222,7 +211,7 @@ def test_a_published_ports_rule_and_the_whole_table(playing: Playing) -> None:
     assert not going.lost
 
 
-def test_a_stray_interface_is_named_and_taken_away(playing: Playing) -> None:
+def test_a_stray_interface_is_named_and_taken_away(playing: Bed) -> None:
     daemon, host, _ = playing
     group = next(link.group for link in host.rtnl.links() if link.name == "repaired0")
     host.rtnl.add_bridge("stray0", mac="02:00:00:00:00:01", mtu=1500, group=group, up=False)

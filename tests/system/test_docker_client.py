@@ -10,15 +10,12 @@ import shutil
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pynet.plugins.testhost import playing_host
-
-from support.engine import Daemon, warm_up
+from support.engine import Bed, Daemon
 from support.waiting import PATIENCE
 
 pytestmark = pytest.mark.skipif(shutil.which("docker") is None, reason="the docker client is not installed")
@@ -27,19 +24,9 @@ ONE_UID = Path("/proc/self/uid_map").read_text().split() != ["0", "0", "42949672
 PAGE = "mkdir -p /www; echo a page > /www/index.html; exec httpd -f -p 80 -h /www"
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Daemon]:
-    with playing_host(), Daemon.running() as daemon:
-        daemon.bootstrap()
-        warm_up(daemon)
-        yield daemon
-
-
 @pytest.fixture
-def daemon(shared: Daemon) -> Iterator[Daemon]:
-    """The module's daemon; every test ends with no container, network and volume of its own."""
-    yield shared
-    shared.clear()
+def daemon(bed: Bed) -> Daemon:
+    return bed.daemon
 
 
 def inspect(daemon: Daemon, name: str) -> dict[str, Any]:

@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from pynet.plugins.testhost import Host, playing_host
-
-from support.engine import Daemon, warm_up
+from support.engine import Bed, Daemon
 from support.leaks import changes
 
 
-@pytest.fixture(scope="module")
-def playing() -> Iterator[tuple[Daemon, Host]]:
-    with playing_host() as host, Daemon.running() as daemon:
-        daemon.bootstrap()
-        warm_up(daemon)
-        yield daemon, host
-
-
 @pytest.fixture
-def daemon(playing: tuple[Daemon, Host]) -> Iterator[Daemon]:
-    yield playing[0]
-    playing[0].clear()
+def daemon(bed: Bed) -> Daemon:
+    return bed.daemon
 
 
 def state(daemon: Daemon) -> list[Any]:
@@ -46,8 +34,8 @@ def shown(daemon: Daemon, *words: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_a_network(daemon: Daemon, playing: tuple[Daemon, Host]) -> None:
-    before, kernel = state(daemon), playing[1].snapshot()
+def test_a_network(daemon: Daemon, bed: Bed) -> None:
+    before, kernel = state(daemon), bed.host.snapshot()
     words = ["network", "create", "--subnet", "10.91.0.0/24", "-o", "bridge=planned0", "web"]
     lines = shown(daemon, *words, "--dry-run")
     assert "make bridge planned0: 10.91.0.1/24," in "\n".join(lines)
@@ -55,7 +43,7 @@ def test_a_network(daemon: Daemon, playing: tuple[Daemon, Host]) -> None:
     steps = [json.loads(line) for line in shown(daemon, *words, "--dry-run", "--json")]
     assert [f"{one['Verb']} {one['What'].split(',')[0]}" for one in steps] == [line.split(",")[0] for line in lines]
     assert state(daemon) == before
-    assert changes(playing[1], kernel) == []
+    assert changes(bed.host, kernel) == []
     shown(daemon, *words)  # the subnet and the name are free
     again = daemon.pynet(*words, "--dry-run")
     assert (again.returncode, "network with name web already exists" in again.stderr) == (1, True)
@@ -69,10 +57,10 @@ def test_a_subnet_that_was_only_shown_is_the_next_networks(daemon: Daemon) -> No
     assert daemon.get("/networks/one").body["IPAM"]["Config"][0]["Gateway"] in bridge
 
 
-def test_a_container_on_two_networks_with_a_port(daemon: Daemon, playing: tuple[Daemon, Host]) -> None:
+def test_a_container_on_two_networks_with_a_port(daemon: Daemon, bed: Bed) -> None:
     shown(daemon, "network", "create", "--subnet", "10.91.0.0/24", "a")
     shown(daemon, "network", "create", "--subnet", "10.92.0.0/24", "b")
-    before, kernel = state(daemon), playing[1].snapshot()
+    before, kernel = state(daemon), bed.host.snapshot()
     words = ["--name", "box", "--network", "name=a,ip=10.91.0.7", "--network", "name=b,gw-priority=1", "-p", "8080:80"]
     for command in (["run", "--dry-run", *words], ["run", "-d", "--dry-run", *words], ["create", "--dry-run", *words]):
         lines = shown(daemon, *command, "busybox", "sleep", "1000")
@@ -83,7 +71,7 @@ def test_a_container_on_two_networks_with_a_port(daemon: Daemon, playing: tuple[
         assert "make default route in " in text and ": 10.92.0.1 on eth1" in text
         assert "0.0.0.0:8080/tcp -> 10.92.0.2:80" in text or ":8080/tcp -> 10.92.0.2:80" in text
     assert state(daemon) == before
-    assert changes(playing[1], kernel) == []
+    assert changes(bed.host, kernel) == []
     shown(daemon, "run", "-d", *words, "busybox", "sleep", "1000")
     found = daemon.get("/containers/box/json").body["NetworkSettings"]["Networks"]
     assert (found["a"]["IPAddress"], found["b"]["IPAddress"]) == (

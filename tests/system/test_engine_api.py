@@ -7,31 +7,20 @@ import os
 import socket
 import stat
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pynet.engine.api.call import MAX_JSON
-from pynet.plugins.testhost import playing_host
 
-from support.engine import Daemon, Reply, warm_up
+from support.engine import Bed, Daemon, Reply
 from support.waiting import PATIENCE
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Daemon]:
-    with playing_host(), Daemon.running() as daemon:
-        daemon.bootstrap()
-        warm_up(daemon)
-        yield daemon
-
-
 @pytest.fixture
-def daemon(shared: Daemon) -> Iterator[Daemon]:
-    yield shared
-    shared.clear()
+def daemon(bed: Bed) -> Daemon:
+    return bed.daemon
 
 
 def create(daemon: Daemon, name: str = "", **body: Any) -> Reply:

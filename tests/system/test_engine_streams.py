@@ -14,25 +14,16 @@ from typing import Any
 
 import pytest
 
-from pynet.plugins.testhost import playing_host
-
-from support.engine import Daemon, warm_up
+from support.engine import Bed, Daemon
 from support.waiting import PATIENCE
 
 BOUND = 2.0
 """Seconds in which a call that has nothing to wait for must answer, on a machine that others keep busy."""
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Daemon]:
-    with playing_host(), Daemon.running() as daemon:
-        daemon.bootstrap()
-        warm_up(daemon)
-        yield daemon
-
-
 @pytest.fixture
-def daemon(shared: Daemon) -> Iterator[Daemon]:
+def daemon(shared_bed: Bed) -> Iterator[Daemon]:
+    shared = shared_bed.daemon
     yield shared
     shared.clear()
     said = (shared.run / "pynetd.log").read_text()

@@ -6,36 +6,23 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from pynet.netlib.kernel import sysctl
-from pynet.plugins.testhost import Lan, playing_host, playing_lan
+from pynet.plugins.testhost import Lan
 
-from support.engine import Daemon, warm_up
+from support.engine import Bed, Daemon
 from support.waiting import PATIENCE
 
 CLIENTS = ["pynet", pytest.param("docker", marks=pytest.mark.skipif(not shutil.which("docker"), reason="no docker"))]
 
 
-@pytest.fixture(scope="module")
-def playing() -> Iterator[tuple[Daemon, Lan]]:
-    with playing_host() as host, playing_lan(host) as lan, Daemon.running() as daemon:
-        sysctl.write(
-            "net.ipv6.conf.all.forwarding", 1
-        )  # the kernel makes routes of its own when the first network does
-        daemon.bootstrap()
-        warm_up(daemon)
-        yield daemon, lan
-
-
 @pytest.fixture
-def daemon(playing: tuple[Daemon, Lan]) -> Iterator[Daemon]:
-    yield playing[0]
-    playing[0].clear()
+def daemon(bed: Bed) -> Daemon:
+    return bed.daemon
 
 
 def said(daemon: Daemon, client: str, *words: str) -> str:
@@ -49,6 +36,11 @@ def networks(daemon: Daemon, client: str = "pynet") -> None:
     said(daemon, client, "network", "create", "--subnet", "10.81.0.0/24", "a")
     said(daemon, client, "network", "create", "--subnet", "10.82.0.0/24", "--ipv6", "--subnet", "fd82::/64", "b")
     said(daemon, client, "network", "create", "--subnet", "10.83.0.0/24", "--internal", "c")
+
+
+def run(daemon: Daemon, name: str, *options: str, client: str = "pynet") -> None:
+    """Start a container that does nothing."""
+    said(daemon, client, "run", "-d", "--name", name, *options, "busybox", "sleep", "1000")
 
 
 def inside(daemon: Daemon, name: str, *command: str) -> str:
@@ -84,12 +76,15 @@ def hosts(daemon: Daemon, name: str) -> dict[str, list[str]]:
 @pytest.mark.parametrize("client", CLIENTS)
 def test_a_container_starts_on_several_networks_as_each_was_asked_for(daemon: Daemon, client: str) -> None:
     networks(daemon, client)
-    said(
-        daemon, client, "run", "-d", "--name", "box",
-        "--network", "name=a,ip=10.81.0.7,alias=first,mac-address=02:00:00:00:00:07",
-        "--network", "name=b,ip=10.82.0.8,ip6=fd82::8,gw-priority=5,driver-opt=com.docker.network.endpoint.ifname=wan0",
-        "busybox", "sleep", "1000",
-    )  # fmt: skip
+    run(
+        daemon,
+        "box",
+        "--network",
+        "name=a,ip=10.81.0.7,alias=first,mac-address=02:00:00:00:00:07",
+        "--network",
+        "name=b,ip=10.82.0.8,ip6=fd82::8,gw-priority=5,driver-opt=com.docker.network.endpoint.ifname=wan0",
+        client=client,
+    )
     found = settings(daemon, "box")
     assert found["a"]["IPAddress"] == "10.81.0.7" and found["a"]["MacAddress"] == "02:00:00:00:00:07"
     assert found["a"]["Aliases"] == ["first"]
@@ -104,7 +99,7 @@ def test_a_container_starts_on_several_networks_as_each_was_asked_for(daemon: Da
 @pytest.mark.parametrize("client", CLIENTS)
 def test_networks_come_and_go_while_a_container_runs(daemon: Daemon, client: str) -> None:
     networks(daemon, client)
-    said(daemon, client, "run", "-d", "--name", "box", "--network", "c", "busybox", "sleep", "1000")
+    run(daemon, "box", "--network", "c", client=client)
     assert (links(daemon, "box"), default_route(daemon, "box")) == (
         ["eth0", "lo"],
         "",
@@ -138,13 +133,11 @@ def test_what_is_chosen_for_a_container_that_does_not_run_holds_when_it_starts(d
     assert (found["b"]["IPAddress"], found["b"]["MacAddress"]) == ("10.82.0.9", "02:00:00:00:00:09")
 
 
-def test_published_ports_follow_the_gateway_and_connections_of_other_networks_go_on(
-    daemon: Daemon, playing: tuple[Daemon, Lan]
-) -> None:
+def test_published_ports_follow_the_gateway_and_connections_of_other_networks_go_on(daemon: Daemon, bed: Bed) -> None:
     networks(daemon)
-    said(daemon, "pynet", "run", "-d", "--name", "box", "--network", "a", "-p", "8080:80", "busybox", "sleep", "1000")
-    said(daemon, "pynet", "run", "-d", "--name", "peer", "--network", "a", "busybox", "sleep", "1000")
-    lan = playing[1]
+    run(daemon, "box", "--network", "a", "-p", "8080:80")
+    run(daemon, "peer", "--network", "a")
+    lan = bed.lan
     with ExitStack() as stack:
 
         def opened(name: str) -> int:
@@ -188,14 +181,17 @@ def test_published_ports_follow_the_gateway_and_connections_of_other_networks_go
         assert lost == []
 
 
-def test_parameters_and_link_local_addresses_of_an_interface(daemon: Daemon, playing: tuple[Daemon, Lan]) -> None:
+def test_parameters_and_link_local_addresses_of_an_interface(daemon: Daemon, bed: Bed) -> None:
     networks(daemon)
     option = "com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1,net.ipv4.conf.IFNAME.forwarding=0"
-    said(
-        daemon, "pynet", "run", "-d", "--name", "box", "--network", "a",
-        "--network", f'name=b,link-local-ip=169.254.7.7,link-local-ip=fe80::77,"driver-opt={option}"',
-        "busybox", "sleep", "1000",
-    )  # fmt: skip
+    run(
+        daemon,
+        "box",
+        "--network",
+        "a",
+        "--network",
+        f'name=b,link-local-ip=169.254.7.7,link-local-ip=fe80::77,"driver-opt={option}"',
+    )
     assert inside(daemon, "box", "cat", "/proc/sys/net/ipv4/conf/eth1/log_martians") == "1\n"
     assert inside(daemon, "box", "cat", "/proc/sys/net/ipv4/conf/eth0/log_martians") == "0\n"
     shown = inside(daemon, "box", "ip", "addr", "show", "eth1")
@@ -204,7 +200,7 @@ def test_parameters_and_link_local_addresses_of_an_interface(daemon: Daemon, pla
     # they are part of the plan: somebody's change is seen, and taken back
     fd = os.open(daemon.get("/containers/box/json").body["NetworkSettings"]["SandboxKey"], os.O_RDONLY)
     try:
-        playing[1].netns_thread.call(fd, sysctl.write, "net.ipv4.conf.eth1.log_martians", 0)
+        bed.lan.netns_thread.call(fd, sysctl.write, "net.ipv4.conf.eth1.log_martians", 0)
     finally:
         os.close(fd)
     assert [one["name"] for one in daemon.get("/pynet/check").body] == ["net.ipv4.conf.eth1.log_martians"]
@@ -250,7 +246,7 @@ def test_a_connection_that_can_not_be_is_refused_and_leaves_nothing(
     daemon: Daemon, words: list[str], status: int, message: str
 ) -> None:
     networks(daemon)
-    said(daemon, "pynet", "run", "-d", "--name", "box", "--network", "a", "busybox", "sleep", "1000")
+    run(daemon, "box", "--network", "a")
     before = daemon.get("/containers/box/json").body
     refused = daemon.pynet("network", "connect", *words, "b", "box")
     assert refused.returncode == 1
@@ -274,22 +270,22 @@ def test_a_connection_that_can_not_be_is_refused_and_leaves_nothing(
     ],
 )  # fmt: skip
 def test_who_shares_a_network_chooses_nothing_of_it(daemon: Daemon, words: list[str], message: str) -> None:
-    said(daemon, "pynet", "run", "-d", "--name", "box", "busybox", "sleep", "1000")
+    run(daemon, "box")
     refused = daemon.pynet("create", *words, "busybox", "true")
     assert refused.returncode == 125
     assert f"conflicting options: {message}" in refused.stderr
 
 
 def test_links_of_the_default_bridge(daemon: Daemon) -> None:
-    said(daemon, "pynet", "run", "-d", "--name", "db", "-h", "dbhost", "busybox", "sleep", "1000")
-    said(daemon, "pynet", "run", "-d", "--name", "box", "--link", "db:store", "busybox", "sleep", "1000")
+    run(daemon, "db", "-h", "dbhost")
+    run(daemon, "box", "--link", "db:store")
     address = settings(daemon, "db")["bridge"]["IPAddress"]
     assert hosts(daemon, "box")[address] == ["store", "dbhost", "db"]
     said(daemon, "pynet", "rename", "db", "db2")
     assert hosts(daemon, "box")[address] == ["store", "dbhost", "db2"]
     assert daemon.get("/containers/box/json").body["HostConfig"]["Links"] == ["/db2:/box/store"]
     said(daemon, "pynet", "stop", "-t", "0", "db2")
-    said(daemon, "pynet", "run", "-d", "--name", "between", "busybox", "sleep", "1000")  # somebody takes the address
+    run(daemon, "between")  # somebody takes the address
     said(daemon, "pynet", "start", "db2")
     moved = settings(daemon, "db2")["bridge"]["IPAddress"]
     assert hosts(daemon, "box")[moved] == ["store", "dbhost", "db2"]
@@ -303,23 +299,9 @@ def test_links_of_the_default_bridge(daemon: Daemon) -> None:
 
 def test_links_of_a_network_are_names_of_one_container_alone(daemon: Daemon) -> None:
     networks(daemon)
-    said(daemon, "pynet", "run", "-d", "--name", "db", "--network", "a", "busybox", "sleep", "1000")
-    said(
-        daemon,
-        "pynet",
-        "run",
-        "-d",
-        "--name",
-        "box",
-        "--network",
-        "a",
-        "--link",
-        "db:store",
-        "busybox",
-        "sleep",
-        "1000",
-    )
-    said(daemon, "pynet", "run", "-d", "--name", "other", "--network", "a", "busybox", "sleep", "1000")
+    run(daemon, "db", "--network", "a")
+    run(daemon, "box", "--network", "a", "--link", "db:store")
+    run(daemon, "other", "--network", "a")
     address = settings(daemon, "db")["a"]["IPAddress"]
     lines = inside(daemon, "box", "cat", "/etc/hosts").splitlines()
     assert f"{address}\tstore" in lines
@@ -329,22 +311,8 @@ def test_links_of_a_network_are_names_of_one_container_alone(daemon: Daemon) -> 
 
 def test_files_follow_and_what_a_user_wrote_stays(daemon: Daemon) -> None:
     networks(daemon)
-    said(
-        daemon,
-        "pynet",
-        "run",
-        "-d",
-        "--name",
-        "box",
-        "--network",
-        "a",
-        "--add-host",
-        "up:host-gateway",
-        "busybox",
-        "sleep",
-        "1000",
-    )
-    said(daemon, "pynet", "run", "-d", "--name", "peer", "--network", "a", "busybox", "sleep", "1000")
+    run(daemon, "box", "--network", "a", "--add-host", "up:host-gateway")
+    run(daemon, "peer", "--network", "a")
     gateway = daemon.get("/networks/bridge").body["IPAM"]["Config"][0]["Gateway"]
     assert hosts(daemon, "box")[gateway] == ["up"]
     inside(
@@ -374,10 +342,7 @@ def test_files_follow_and_what_a_user_wrote_stays(daemon: Daemon) -> None:
 def test_name_servers_and_names_of_a_container_stay_while_networks_come_and_go(daemon: Daemon) -> None:
     networks(daemon)
     options = ["--dns", "9.9.9.9", "--dns", "2001:db8::53", "--dns-search", "example.org", "--dns-option", "ndots:2"]
-    said(
-        daemon, "pynet", "run", "-d", "--name", "box", "--network", "a", *options,
-        "-h", "here", "--domainname", "example.net", "busybox", "sleep", "1000",
-    )  # fmt: skip
+    run(daemon, "box", "--network", "a", *options, "-h", "here", "--domainname", "example.net")
     wanted = "nameserver 9.9.9.9\nnameserver 2001:db8::53\nsearch example.org\noptions ndots:2\n"
     address = settings(daemon, "box")["a"]["IPAddress"]
     assert inside(daemon, "box", "cat", "/etc/resolv.conf") == wanted
@@ -392,9 +357,9 @@ def test_name_servers_and_names_of_a_container_stay_while_networks_come_and_go(d
 
 def test_a_renamed_container_gives_its_old_name_back_on_its_networks_too(daemon: Daemon) -> None:
     networks(daemon)
-    said(daemon, "pynet", "run", "-d", "--name", "box", "--network", "a", "busybox", "sleep", "1000")
+    run(daemon, "box", "--network", "a")
     said(daemon, "pynet", "rename", "box", "old")
-    said(daemon, "pynet", "run", "-d", "--name", "box", "--network", "a", "busybox", "sleep", "1000")
+    run(daemon, "box", "--network", "a")
     names = {one["Name"] for one in daemon.get("/networks/a").body["Containers"].values()}
     assert names == {"box", "old"}
 

@@ -6,32 +6,22 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from pynet.plugins.testhost import Host, Lan, playing_host, playing_lan
+from pynet.plugins.testhost import Host, Lan
 
-from support.engine import Daemon, warm_up
+from support.engine import Bed, Daemon
 from support.waiting import PATIENCE
 
 PAGE = "mkdir -p /www; echo a page > /www/index.html; exec httpd -f -p 80 -h /www"
 
 
-@pytest.fixture(scope="module")
-def playing() -> Iterator[tuple[Daemon, Lan]]:
-    with playing_host() as host, playing_lan(host) as lan, Daemon.running() as daemon:
-        daemon.bootstrap()
-        warm_up(daemon)
-        yield daemon, lan
-
-
 @pytest.fixture
-def daemon(playing: tuple[Daemon, Lan]) -> Iterator[Daemon]:
-    yield playing[0]
-    playing[0].clear()
+def daemon(bed: Bed) -> Daemon:
+    return bed.daemon
 
 
 def served(daemon: Daemon, *options: str, script: str = PAGE) -> str:
@@ -236,9 +226,9 @@ def test_a_request_that_makes_no_sense_is_refused(daemon: Daemon, body: dict[str
     assert daemon.delete("/pynet/containers/web/ports").status == 400
 
 
-def test_a_udp_client_is_answered_by_who_has_the_port_now(daemon: Daemon, playing: tuple[Daemon, Lan]) -> None:
+def test_a_udp_client_is_answered_by_who_has_the_port_now(daemon: Daemon, bed: Bed) -> None:
     """A client that keeps its source port: its flow to the last owner of the port is forgotten."""
-    lan = playing[1]
+    lan = bed.lan
     with ExitStack() as stack:
         servers: dict[str, socket.socket] = {}
         for name in ("one", "two"):

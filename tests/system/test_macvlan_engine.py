@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import pytest
 from pynet.plugins.testhost import Host, Lan, playing_host, playing_lan
 
 from support.dhcp import DhcpServer
-from support.engine import Daemon, warm_up
+from support.engine import Bed, Daemon
 from support.waiting import PATIENCE
 
 PAGE = "mkdir -p /www; echo a page > /www/index.html; exec httpd -f -p 80 -h /www"
@@ -25,27 +23,6 @@ LAN_OPTIONS = (
     *("--ip-range", "192.0.2.128/26", "--gateway", Lan.address),
 )
 needs_docker = pytest.mark.skipif(shutil.which("docker") is None, reason="the docker client is not installed")
-
-
-@dataclass(frozen=True)
-class Bed:
-    host: Host
-    lan: Lan
-    daemon: Daemon
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Bed]:
-    with playing_host() as host, playing_lan(host) as lan, Daemon.running() as daemon:
-        daemon.bootstrap()
-        warm_up(daemon)
-        yield Bed(host, lan, daemon)
-
-
-@pytest.fixture
-def bed(shared: Bed) -> Iterator[Bed]:
-    yield shared
-    shared.daemon.clear()
 
 
 def page(host: Host | Lan, address: str) -> str:

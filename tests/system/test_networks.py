@@ -9,15 +9,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pynet.plugins.testhost import Host, playing_host
+from pynet.plugins.testhost import Host
 
-from support.engine import Daemon, warm_up
+from support.engine import Bed, Daemon
 
 CLIENTS = [path for path in ("/usr/local/bin/docker", "/usr/bin/docker") if shutil.which(path)]
 OPERATOR = (
@@ -28,19 +27,9 @@ SUBNET = "10.99.0.0/24"
 NOT_BOTH = "user specified configurations are not supported if the network depends on a configuration network"
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Daemon]:
-    with playing_host(), Daemon.running() as daemon:
-        daemon.bootstrap()
-        warm_up(daemon)
-        yield daemon
-
-
 @pytest.fixture
-def daemon(shared: Daemon) -> Iterator[Daemon]:
-    """The module's daemon; every test ends with no container and network of its own."""
-    yield shared
-    shared.clear()
+def daemon(bed: Bed) -> Daemon:
+    return bed.daemon
 
 
 def create(daemon: Daemon, name: str, **body: Any) -> str:

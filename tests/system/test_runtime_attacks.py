@@ -17,17 +17,11 @@ import pytest
 
 from pynet.runtime.spec import ContainerSpec
 
-from support.runtime import Lab, bind, command, exec_output, needs_root, running_lab
+from support.runtime import Lab, bind, command, exec_output, needs_root, waiting
 
 DESCRIPTORS = range(3, 48)
 """More than a supervisor with a container or two has."""
 SECRET = "of the host only"
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    with running_lab(tmp_path_factory.mktemp("rt")) as lab:
-        yield lab
 
 
 @pytest.fixture
@@ -41,13 +35,8 @@ def secret(tmp_path: Path) -> Path:
 @pytest.fixture
 def victim(lab: Lab) -> Iterator[ContainerSpec]:
     """A container whose files the test spoils while it runs."""
-    spec = lab.spec("sh", "-c", "read x < /control/go")
-    control = lab.control(spec)
-    lab.client.start(spec)
-    yield spec
-    control.say("\n")
-    lab.finish(spec)
-    control.close()
+    with waiting(lab) as spec:
+        yield spec
 
 
 def ways_out(path: Path) -> list[str]:
