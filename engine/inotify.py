@@ -7,29 +7,21 @@ lost or merged events do no harm.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import struct
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_IN_MODIFY, _IN_CLOEXEC, _IN_NONBLOCK, _IN_IGNORED = 0x2, 0o2000000, 0o4000, 0x8000
+from ..netlib.kernel import syscall
+
 _EVENT = struct.Struct("iIII")
-
-
-def _check(result: int, what: str) -> int:
-    if result == -1:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), what)
-    return result
 
 
 class Inotify:
     """Made lazily by the first follower; belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._fd = _check(_libc.inotify_init1(_IN_CLOEXEC | _IN_NONBLOCK), "inotify_init1")
+        self._fd = syscall.inotify_init1(syscall.IN_CLOEXEC | syscall.IN_NONBLOCK)
         self._followers: dict[int, list[asyncio.Event]] = {}
         asyncio.get_running_loop().add_reader(self._fd, self._read)
 
@@ -37,7 +29,7 @@ class Inotify:
     def follow(self, path: str) -> Generator[asyncio.Event]:
         """An event that is set whenever the file at *path* is written to; the follower clears it."""
         event = asyncio.Event()
-        watch = _check(_libc.inotify_add_watch(self._fd, os.fsencode(path), _IN_MODIFY), path)
+        watch = syscall.inotify_add_watch(self._fd, path, syscall.IN_MODIFY)
         followers = self._followers.setdefault(watch, [])
         followers.append(event)
         try:
@@ -45,7 +37,8 @@ class Inotify:
         finally:
             followers.remove(event)
             if not followers and self._followers.pop(watch, None) is not None:
-                _libc.inotify_rm_watch(self._fd, watch)
+                with suppress(OSError):  # the file is gone, and its watch with it
+                    syscall.inotify_rm_watch(self._fd, watch)
 
     def close(self) -> None:
         asyncio.get_running_loop().remove_reader(self._fd)
@@ -62,6 +55,6 @@ class Inotify:
             at += _EVENT.size + length
             for event in self._followers.get(watch, ()):
                 event.set()
-            if mask & _IN_IGNORED:
+            if mask & syscall.IN_IGNORED:
                 # the file is gone: the kernel may give the number to another one
                 self._followers.pop(watch, None)

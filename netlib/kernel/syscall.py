@@ -46,6 +46,18 @@ MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NAME, PR_CAPBSET_DROP = 1, 4, 8, 15, 24
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 36, 38, 47
 
+# inotify(7)
+IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE, IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE = 0x2, 0x4, 0x8, 0x40, 0x80, 0x100
+IN_DELETE, IN_DELETE_SELF, IN_MOVE_SELF, IN_Q_OVERFLOW, IN_IGNORED, IN_ONLYDIR = (
+    0x200,
+    0x400,
+    0x800,
+    0x4000,
+    0x8000,
+    1 << 24,
+)
+IN_CLOEXEC, IN_NONBLOCK = os.O_CLOEXEC, os.O_NONBLOCK
+
 
 def check(result: int, what: str = "") -> int:
     """Return *result*, or raise OSError(errno, text, *what*) when it is -1."""
@@ -99,6 +111,18 @@ def pivot_root(new: str, old: str) -> None:
 def sethostname(name: str) -> None:
     raw = os.fsencode(name)
     call(_libc.sethostname, raw, len(raw), what="sethostname")
+
+
+def inotify_init1(flags: int) -> int:
+    return call(_libc.inotify_init1, flags, what="inotify_init1")
+
+
+def inotify_add_watch(fd: int, path: str | bytes, mask: int) -> int:
+    return call(_libc.inotify_add_watch, fd, _bytes(path), ctypes.c_uint32(mask), what=os.fsdecode(path))
+
+
+def inotify_rm_watch(fd: int, watch: int) -> None:
+    call(_libc.inotify_rm_watch, fd, watch, what="inotify_rm_watch")
 
 
 def close_range(first: int, last: int, flags: int = 0) -> None:
