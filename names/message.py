@@ -65,6 +65,8 @@ class Question(NamedTuple):
     checking_disabled: bool = False
     options: bytes = b""
     """The EDNS options as they came: code, length, data of each (RFC 6891 6.1.2)."""
+    authentic: bool = False
+    """AD: it wants to know whether what it is told was validated (RFC 6840 5.7)."""
 
     @property
     def room(self) -> int:
@@ -121,7 +123,9 @@ def parse(data: bytes) -> Question | Malformed:
     if name.count(b".") >= len(labels) > 0 or b"\\" in name:
         name = b".".join(label.replace(b"\\", b"\\\\").replace(b".", b"\\.") for label in labels)
     question = Question(
-        name.lower(), type, klass, data[HEADER:at], id, bool(flags & RD), checking_disabled=bool(flags & CD)
+        *(name.lower(), type, klass, data[HEADER:at], id, bool(flags & RD)),
+        checking_disabled=bool(flags & CD),
+        authentic=bool(flags & AD),
     )
     if additional:
         found = _additional(data, at, additional, question)
@@ -155,7 +159,7 @@ def _additional(data: bytes, at: int, count: int, question: Question) -> Questio
             question = question._replace(edns=size, dnssec_ok=bool(ttl & DO), options=options)
             if ttl >> 16 & 0xFF:
                 return Malformed("version of EDNS is not 0", reply(question, BADVERS))
-            if not _whole(options):
+            if not whole(options):
                 return _refusal("ends within an option", data, FORMERR)
         at += length
     return question if at == len(data) else _refusal("bytes after the end", data, FORMERR)
@@ -176,7 +180,8 @@ def _past(data: bytes, at: int) -> int:
     return -1
 
 
-def _whole(options: bytes) -> bool:
+def whole(options: bytes) -> bool:
+    """Whether EDNS's *options* end where the last one says."""
     at = 0
     while at + 4 <= len(options):
         at += 4 + int.from_bytes(options[at + 2 : at + 4], "big")
