@@ -240,7 +240,11 @@ class Daemon:
             warnings.append(f"some of the network could not be repaired: {error}")
         self._watch(warnings)
         warnings += about.get("warnings", [])
-        self._helpers.adjust_forwarder(self._controller)
+        try:
+            self._helpers.adjust_forwarder(self._controller)
+        except PynetError as error:
+            log.error("%s", error)
+            warnings.append(f"published ports are served with the settings of an earlier start: {error}")
         self._helpers.register()
 
     def _watch(self, warnings: list[str]) -> None:

@@ -47,7 +47,7 @@ def start(argv: Sequence[str], fds: Iterable[int] = (), *, log: int | None = Non
 
 
 def start_ready(
-    argv: Sequence[str], timeout: float, *, log: int | None = None
+    argv: Sequence[str], timeout: float, *, fds: Sequence[int] = (), log: int | None = None
 ) -> tuple[subprocess.Popen[bytes], str | None]:
     """Run *argv* with ``--ready-fd N`` behind it and wait for what it says there: ``0``, or ``1`` and on the next line why not.
 
@@ -56,7 +56,7 @@ def start_ready(
     read, write = os.pipe()
     try:
         try:
-            process = start([*argv, "--ready-fd", str(write)], [write], log=log)
+            process = start([*argv, "--ready-fd", str(write)], [*fds, write], log=log)
         finally:
             os.close(write)
         said = _read_all(read, timeout)

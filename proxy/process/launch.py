@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 
 from ...netlib import errors
@@ -41,12 +42,29 @@ def spawn(run: str, *extra: str, timeout: float = TIMEOUT, log: str | None = Non
     return None
 
 
+def _rehearse(run: str, *extra: str, timeout: float) -> None:
+    """Start one beside the one that serves, and end it again: Unavailable, with its last words, when it does not come up."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, open(os.path.join(run, "forwarder.log"), "ab") as output:
+        argv = start.command(_MODULE, "--control-fd", str(theirs.fileno()), *extra)
+        process, words = start.start_ready(argv, timeout, fds=[theirs.fileno()], log=output.fileno())
+        if words is not None:
+            process.kill()
+    process.wait()
+    if words is not None:
+        raise errors.Unavailable(
+            f"the forwarder of {run} is not replaced: another one did not start: {words or 'it did not say why'}",
+            hint=f"{run}/forwarder.log may say why",
+        )
+
+
 def replace(run: str, *extra: str, drain: float = 60.0, timeout: float = TIMEOUT) -> subprocess.Popen[bytes] | None:
     """Put a new forwarder in the place of the one of *run*; no connection is lost, live ones have *drain* seconds.
 
     Between the two, clients wait in the queues of the listening sockets.  UDP clients are new to the new one.  Who uses
-    ``watch`` or ``metrics`` says so again.
+    ``watch`` or ``metrics`` says so again.  Unavailable when a new one can not be started: the old one goes on then.
     """
+    _rehearse(run, *extra, timeout=timeout)
     client = ForwarderClient(os.path.join(run, "forwarder.sock"), timeout)
     try:
         held = client.fetch()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from pynet.netlib.errors import Unavailable
 from pynet.netlib.ports.told import Stats
 from pynet.proxy.api import Forwarder
 from pynet.proxy.process.client import ForwarderClient, Listen
@@ -144,6 +145,20 @@ async def test_a_forwarder_is_replaced_under_load_without_an_error(tmp_path: Pat
     client.shutdown()
     assert await asyncio.to_thread(processes[-1].wait, 20) == 0
     assert (tmp_path / "forwarder.log").read_text() == ""
+
+
+async def test_one_that_can_not_be_replaced_goes_on(tmp_path: Path, echo: Target) -> None:
+    process, client, address = _listen(tmp_path, echo)
+    live = await Client.of(address)
+    await live.say()
+    with pytest.raises(Unavailable, match="is not replaced: another one did not start"):
+        await asyncio.to_thread(replace, str(tmp_path), "--workers", "0")
+    for one in (live, await Client.of(address)):
+        await one.say()
+        one.close()
+    assert client.ping() == process.pid
+    client.shutdown()
+    assert await asyncio.to_thread(process.wait, 20) == 0
 
 
 async def test_what_is_replaced_cuts_when_its_drain_is_over(tmp_path: Path, echo: Target) -> None:
