@@ -119,9 +119,9 @@ class SupervisorClient:
         self._keep(spec["id"], fds)
         return Started(reply["pid"], reply["started"], reply.get("warnings", []))
 
-    def kill(self, id: str, signal: int = 9) -> None:
-        """Send *signal* to the container's first process."""
-        self._call("kill", id=id, signal=signal, again=signal == 9)
+    def kill(self, id: str, signal: int = 9, *, resume: bool = False) -> None:
+        """Send *signal* to the container's first process; with *resume* a paused one goes on, to get it."""
+        self._call("kill", id=id, signal=signal, resume=resume, again=signal == 9)
 
     def stop(self, id: str, signal: int | None = None, timeout: int | None = None) -> State:
         """Send the stop signal, wait *timeout* seconds (-1: for ever), KILL; returns the state after the exit."""

@@ -85,6 +85,10 @@ class Inbox:
             self._end.restarting(container, event)
         elif kind == "exited" and container.running:
             self._end.exited(container, event)
+        elif kind == "resumed" and state.status == "paused":
+            container.change(status="running")
+            self._registry.save(container)
+            self._core.events.publish("container", "unpause", container.id, container.attributes())
         elif kind == "oom":
             container.change(oom_killed=True)
             self._core.events.publish("container", "oom", container.id, container.attributes())

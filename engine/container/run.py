@@ -230,6 +230,8 @@ class Run:
         with container.lock:
             if container.state.status == "paused":
                 raise Conflict(f"container {container.id} is already paused")
+            if container.state.status == "restarting":
+                raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
             if container.state.status != "running":
                 raise Conflict(
                     f"container {container.id} is not running",

@@ -64,9 +64,11 @@ class Stop:
                 )
             if signal in (SIGKILL, stop_signal(container)):
                 self._asked(container, True)
+            # moby, daemon/kill.go: a signal by which it may end resumes it; any may, unless the image names the one
+            resumed = signal in (SIGKILL, stop_signal(container)) or not container.config.get("StopSignal")
         if container.state.stopped_by_user:
             self._core.supervisor.update_restart(container.id, {"name": "no", "max": 0})
-        self._core.supervisor.kill(container.id, signal)
+        self._core.supervisor.kill(container.id, signal, resume=resumed)
         self._tell(container, "kill", signal=str(signal))
 
     def kill_and_wait(self, container: Container) -> None:

@@ -209,7 +209,8 @@ class Container:
         if not self.alive or self.run.first.pidfd < 0:
             raise Conflict(f"container {self.id} is not running")
 
-    def kill(self, number: int) -> None:
+    def kill(self, number: int, *, resume: bool = False) -> None:
+        """Send a signal; a paused one gets it when it is resumed: at once with *resume*, or by KILL."""
         if not 0 <= number <= _LAST_SIGNAL:
             raise InvalidArgument(f"invalid signal: {number}")
         if self.state["status"] == "restarting":
@@ -220,13 +221,15 @@ class Container:
             self.state["stopped"] = True
             self.save()
         self.run.first.signal(number)
-        if number == signal.SIGKILL and self.state["status"] == "paused":
+        if self.state["status"] == "paused" and (resume or number == signal.SIGKILL):
             self._thaw()
 
     def _thaw(self) -> None:
         if self.run.group is not None:
             self.run.group.freeze(False)
         self.state["status"] = "running"
+        self.save()
+        self.emit("resumed")
 
     def _stop_restarting(self) -> None:
         if self._restart_timer is not None:
@@ -272,6 +275,8 @@ class Container:
         self._kill_timer = None
         if self.run.first.pidfd >= 0:
             self.run.first.signal(signal.SIGKILL)
+        if self.state["status"] == "paused":  # again, since it was asked to end
+            self._thaw()
 
     def pause(self, frozen: bool) -> None:
         self.need_alive()

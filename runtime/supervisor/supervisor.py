@@ -5,7 +5,7 @@ Protocol, on RUN/supervisor.sock (0600, frames of netlib/ipc.py).  A request is 
 netlib/errors.py or "StartFailed", whose code is 125, 126 or 127.  Replies may come out of order.
 
     start {spec}                  -> {pid, started, warnings} + [pidfd, stdout, stderr] or [pidfd, pty master]
-    kill {id, signal}  pause {id}  unpause {id}  update {id, restart}
+    kill {id, signal, resume?}  pause {id}  unpause {id}  update {id, restart}
     stop {id, signal?, timeout?}  -> {state}, after the exit
     exec {id, exec_id, exec}      -> {pid} + [master], or [stdin]? stdout stderr
     attach {id}                   -> {} + [master], or [write end of stdin], or nothing
@@ -16,7 +16,7 @@ netlib/errors.py or "StartFailed", whose code is 125, 126 or 127.  Replies may c
     hold {known: [id]}            -> {containers: [{id, fds: count}]} + the same descriptors of each
     adopt {id} + what hold or start gave -> {known}
     subscribe                     then {"event", "id", "time", ...}: started {pid, restarts}, exited {exit_code, oom_killed,
-                                  error, restarting}, restarting {delay}, oom, paused, unpaused, removed,
+                                  error, restarting}, restarting {delay}, oom, paused, unpaused, resumed (by a signal), removed,
                                   exec-exited {exec_id, exit_code}
     watch {pid, start, env?}      start the command when pid dies; start [] ends it
     info -> {info}                shutdown
@@ -290,7 +290,7 @@ class Supervisor:
                 pass
 
     def _kill(self, request: Request) -> None:
-        self._find(request).kill(request.number("signal"))
+        self._find(request).kill(request.number("signal"), resume=bool(request.message.get("resume")))
         request.reply()
 
     def _stop(self, request: Request) -> None:

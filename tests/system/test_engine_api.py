@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,31 @@ def test_state_changes_that_make_no_sense(daemon: Daemon) -> None:
     assert daemon.post("/containers/box/wait", condition="nope").status == 400
     assert daemon.delete("/containers/box", force=1).status == 204
     assert daemon.delete("/containers/box", force=1).status == 404
+
+
+@pytest.mark.parametrize(
+    ("image_says", "signal", "goes_on"),
+    [("", "USR1", True), ("TERM", "USR1", False), ("TERM", "TERM", True), ("", "KILL", True)],
+)
+def test_a_paused_container_gets_its_signal(daemon: Daemon, image_says: str, signal: str, goes_on: bool) -> None:
+    """As moby has it (daemon/kill.go): what may end it resumes it, for a frozen process takes no signal."""
+    script = "trap 'echo USR1' USR1; trap 'echo TERM; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
+    extra = {"StopSignal": image_says} if image_says else {}
+    id = started(daemon, "box", Cmd=["sh", "-c", script], Tty=True, **extra)
+    daemon.eventually(lambda: "ready" in daemon.pynet("logs", "box").stdout)
+    assert daemon.post("/containers/box/pause").status == 204
+    assert daemon.post("/containers/box/kill", signal=signal).status == 204
+    if signal == "KILL":
+        daemon.eventually(lambda: not daemon.get("/containers/box/json").body["State"]["Running"])
+    elif goes_on:
+        daemon.eventually(lambda: signal in daemon.pynet("logs", "box").stdout)
+        daemon.eventually(lambda: daemon.get("/containers/box/json").body["State"]["Status"] != "paused")
+    else:
+        assert daemon.get("/containers/box/json").body["State"]["Paused"] is True
+        assert daemon.post("/containers/box/unpause").status == 204
+        daemon.eventually(lambda: signal in daemon.pynet("logs", "box").stdout)
+    told = daemon.pynet("events", "--since", "0", "--until", str(time.time()), "--filter", f"container={id}").stdout
+    assert " unpause " in told
 
 
 def test_an_update_that_makes_no_sense_is_told_before_a_container_that_is_not_there(daemon: Daemon) -> None:
