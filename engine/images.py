@@ -177,6 +177,7 @@ class Images:
                 space += image.size
             except PynetError:
                 continue  # a container took it just now
+        self._events.publish("image", "prune", "", {"reclaimed": str(space)})
         return {"ImagesDeleted": removed or None, "SpaceReclaimed": space}
 
     # -- streams: run in a thread, yield progress objects ----------------------------------------------------

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableSequence, Sequence
 from typing import Any
 
 from ..netlib import shaping
 from ..netlib.driver import driver_names
 from ..netlib.errors import Conflict, Forbidden, InvalidArgument, NotFound, PynetError
 from ..netlib.handles import Network
+from ..netlib.model import EndpointRecord, NetworkRecord
 from ..netlib.statistics import Meter
 from .container.attachment import ContainerNetworks
 from .container.endpoints import PREDEFINED, endpoint_settings
@@ -24,6 +26,8 @@ from .options import judge
 from .patterns import matcher
 from .plan_shapes import plan_shape
 from .versions import Version
+
+log = logging.getLogger(__name__)
 
 LIST_FILTERS = frozenset({"dangling", "driver", "id", "label", "name", "scope", "type"})
 PRUNE_FILTERS = frozenset({"until", "label", "label!"})
@@ -78,7 +82,7 @@ class Networks:
             except NotFound:
                 continue  # deleted since it was listed
             builtin = record.name in PREDEFINED
-            if dangling is not None and (builtin or dangling == _is_used(network)):
+            if dangling is not None and (builtin or dangling == self._is_used(network)):
                 continue
             if (
                 filters.exact("driver", record.driver)
@@ -94,7 +98,7 @@ class Networks:
     def inspect(self, ref: str) -> dict[str, Any]:
         network = self._controller.network(ref)
         shape = network_shape(network.record)
-        shape["Containers"] = containers_shape(e.record for e in network.endpoints())
+        shape["Containers"] = containers_shape(self._endpoints(network))
         if usage := network.usage():
             shape["Status"] = status_shape(usage)
         return shape
@@ -190,6 +194,7 @@ class Networks:
                 raise Conflict(
                     f"container {container.id} is marked for removal and cannot be disconnected from a network"
                 )
+            running, connected = container.running, name in container.networks
             if name == "bridge":
                 self._hosts.links.end(container)
             try:
@@ -197,12 +202,15 @@ class Networks:
             except BaseException:
                 self._hosts.links.follow(container)
                 raise
-            self._registry.save(container)
-            running = container.running
+            finally:
+                # what stayed of it in the kernel is told, and left to repair
+                if connected and name not in container.networks:
+                    self._registry.save(container)
+                    if running:
+                        self._core.publish_network("disconnect", name, id, container=container.id)
         if running:
             self._hosts.follow_networks({id}, also=container)
             self._hosts.follow_links(container)
-            self._core.publish_network("disconnect", name, id, container=container.id)
 
     def limit(self, ref: str, body: Mapping[str, Any]) -> None:
         """pynet's own: change the rates of a container's connection."""
@@ -250,6 +258,7 @@ class Networks:
             before = min((until(text) for text in filters.values("until")), default=float("inf"))
             used = {name for container in self._registry.all() for name in container.networks}
             removed: list[str] = []
+            problems: list[str] = []
             for network in self._controller.networks():
                 try:
                     record = network.record
@@ -260,17 +269,35 @@ class Networks:
                         or record.created > before
                     ):
                         continue
-                    if filters.labels(record.labels) and filters.not_labels(record.labels) and not _is_used(network):
-                        self.remove(record.id)
-                        removed.append(record.name)
-                except PynetError:
+                    if (
+                        filters.labels(record.labels)
+                        and filters.not_labels(record.labels)
+                        and not self._is_used(network)
+                    ):
+                        self._prune(record, removed, problems)
+                except (NotFound, Forbidden):
                     continue  # somebody joined or deleted it meanwhile
             self._core.events.publish("network", "prune", "", {"reclaimed": "0"})
-            return {"NetworksDeleted": removed or None}
+            return {"NetworksDeleted": removed or None, **({"Warnings": problems} if problems else {})}
         finally:
             self._pruning.release()
 
+    def _prune(self, record: NetworkRecord, removed: MutableSequence[str], problems: MutableSequence[str]) -> None:
+        try:
+            self.remove(record.id)
+        except (NotFound, Forbidden):
+            raise
+        except (PynetError, OSError) as error:  # the others go all the same
+            problems.append(f"network {record.name}: {error}")
+            log.error("prune: %s", problems[-1])
+            if record.id in self._controller.registry.networks:
+                return
+        removed.append(record.name)
 
-def _is_used(network: Network) -> bool:
-    """Whether a container that runs is on it."""
-    return any(endpoint.record.sandbox for endpoint in network.endpoints())
+    def _endpoints(self, network: Network) -> Sequence[EndpointRecord]:
+        """In one look: between two of them one may go."""
+        return self._controller.registry.endpoints_of_network(network.id)
+
+    def _is_used(self, network: Network) -> bool:
+        """Whether a container that runs is on it."""
+        return any(endpoint.sandbox for endpoint in self._endpoints(network))

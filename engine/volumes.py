@@ -205,6 +205,7 @@ class Volumes:
                     continue
                 space += size
                 removed.append(name)
+        self._events.publish("volume", "prune", "", {"reclaimed": str(space)})
         return {"VolumesDeleted": removed, "SpaceReclaimed": space}
 
     def usage(self) -> Shapes:

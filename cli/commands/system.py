@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from ...netlib.errors import InvalidArgument
 from ..client import Client
@@ -48,13 +49,16 @@ def _prune(args: Arguments, steps: list[tuple[str, str, str, str]]) -> int:
             return 1
     client = Client(args.settings)
     query = {"filters": filters(args.filter)}
-    space = 0
+    space, warned = 0, False
     for where, title, key, _ in steps:
         answer: dict[str, Any] = client.post(where, query) or {}
         deleted: list[str] = answer.get(key) or []
         if deleted:
             print(f"{title}:\n" + "".join(f"{name}\n" for name in deleted))
+        for warning in answer.get("Warnings") or []:
+            print(f"WARNING: {warning}", file=sys.stderr)
+            warned = True
         space += int(answer.get("SpaceReclaimed") or 0)
     if CONTAINERS in steps:
         print(f"Total reclaimed space: {size(space)}")
-    return 0
+    return int(warned)

@@ -15,6 +15,7 @@ from typing import Any
 
 from ...netlib.errors import Conflict, MultipleErrors, NotFound, PynetError
 from ...netlib.kernel.tree import discard_tree, tree_size
+from ...netlib.store.sqlite import StoreLost
 from ..core import Core
 from ..filters import Filters
 from ..reserve import is_full, told
@@ -145,23 +146,34 @@ class Remove:
             self.automatically(container)
 
     def prune(self, filters: Filters, until: Callable[[str], float]) -> dict[str, Any]:
-        """Remove every container that does not run."""
+        """Remove every container that does not run; what can not be removed stays, is told of, and keeps none of the others."""
         filters.allow(PRUNE_FILTERS)
         before = min((until(text) for text in filters.values("until")), default=float("inf"))
         removed: list[str] = []
+        problems: list[str] = []
         space = 0
         for container in self._registry.all():
             if container.running or container.created > before:
                 continue
             if filters.labels(container.labels) and filters.not_labels(container.labels):
-                written = tree_size(container.rootfs["upper"])
                 try:
+                    written = tree_size(container.rootfs["upper"])
                     self.remove(container.id)
                 except (NotFound, Conflict):
                     continue  # somebody else removed or started it meanwhile
+                except StoreLost:
+                    raise  # nothing can be removed any more
+                except (PynetError, OSError, sqlite3.Error) as error:
+                    problems.append(f"container {container.name}: {told(error, self._core.instance.root)}")
+                    log.error("prune: %s", problems[-1])
+                    if self._registry.find_id(container.id) is container:
+                        continue
+                    written = 0  # it is gone, and something of it stayed
                 removed.append(container.id)
                 space += written
-        return {"ContainersDeleted": removed or None, "SpaceReclaimed": space}
+        self._core.events.publish("container", "prune", "", {"reclaimed": str(space)})
+        warnings = {"Warnings": problems} if problems else {}
+        return {"ContainersDeleted": removed or None, "SpaceReclaimed": space, **warnings}
 
     # -- directories -----------------------------------------------------------------------------------------
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,6 +105,45 @@ def test_a_disconnect_that_was_killed_half_way_is_finished(daemon: Daemon) -> No
         controller.endpoint(endpoint).delete()
     assert list(inspect(daemon, "box")["NetworkSettings"]["Networks"]) == ["bridge"]
     assert daemon.post("/networks/mine/connect", {"Container": "box"}).status == 200
+
+
+def test_a_disconnect_that_leaves_something_in_the_kernel_is_one_all_the_same(daemon: Daemon) -> None:
+    id = daemon.post("/networks/create", {"Name": "mine"}).body["Id"]
+    host = {"NetworkMode": "mine", "PortBindings": {"80/tcp": [{"HostPort": "8081"}]}}
+    container = started(daemon, "box", HostConfig=host)
+    forwarder = daemon.forwarder_pid()
+    os.kill(forwarder, signal.SIGSTOP)
+    try:
+        reply = daemon.post("/networks/mine/disconnect", {"Container": "box"})
+    finally:
+        os.kill(forwarder, signal.SIGCONT)
+    assert reply.status >= 500, reply
+    assert inspect(daemon, "box")["NetworkSettings"]["Networks"] == {}
+    events = daemon.get("/events", since="0", until=str(time.time()), filters={"type": ["network"], "network": [id]})
+    assert '"disconnect"' in str(events.body).replace("'", '"')
+    daemon.terminate()
+    assert daemon.start() == "1"
+    assert inspect(daemon, "box")["NetworkSettings"]["Networks"] == {}
+    assert daemon.post("/networks/mine/connect", {"Container": "box"}).status == 200
+    assert container
+
+
+def test_a_prune_goes_on_and_tells_what_it_could_not_remove(daemon: Daemon) -> None:
+    ids = {started(daemon, name) for name in ("one", "two")}
+    for name in ("one", "two"):
+        assert daemon.post(f"/containers/{name}/stop", t=0).status == 204
+    trash: Path = daemon.root / "trash"
+    if trash.is_dir():
+        trash.rmdir()
+    trash.touch()
+    reply = daemon.post("/containers/prune")
+    assert (reply.status, reply.body["ContainersDeleted"], reply.body["SpaceReclaimed"]) == (200, None, 0)
+    assert [warning.partition(":")[0] for warning in reply.body["Warnings"]] == ["container one", "container two"]
+    said = daemon.pynet("container", "prune", "-f")
+    assert (said.returncode, said.stderr.count("WARNING: container ")) == (1, 2)
+    trash.unlink()
+    reply = daemon.post("/containers/prune")
+    assert (set(reply.body["ContainersDeleted"]), "Warnings" in reply.body) == (ids, False)
 
 
 def test_a_removal_with_volumes_that_was_cut_takes_them_along_later(daemon: Daemon) -> None:
