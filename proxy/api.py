@@ -27,6 +27,7 @@ import socket
 from collections.abc import Iterable
 from typing import Any, overload
 
+from ..netlib.control.questions import result
 from ..netlib.errors import NotFound, Unavailable
 from ..netlib.ipc import Message
 from ..netlib.ports.bind import bind
@@ -136,7 +137,7 @@ class Forwarder:
         """One control message (docs/proxy.md) and its answer; what is refused is raised."""
         if self._peer is None:
             raise Unavailable("the forwarder is not running", hint="use it inside `async with Forwarder()`")
-        return messages.result(await self._peer.request(message, fds))[0]
+        return result(await self._peer.request(message, fds))[0]
 
     async def forward_tcp(
         self,

@@ -14,12 +14,12 @@ import os
 import socket
 from collections.abc import Callable
 
+from ...netlib.control.server import DONE, Answer, Caller, Server
 from ...netlib.errors import InvalidArgument
 from ...netlib.ipc import PATIENCE, Message
 from .. import ports
 from ..ports import PortSpec
 from .guard import parse_argv
-from .server import DONE, Answer, Caller, Server
 from .service import Service
 
 _CONNECTIONS, _MAX_CONNECTIONS = 100, 1000
@@ -50,7 +50,7 @@ class ControlServer(Server):
         service: Service,
         patience: float = PATIENCE,
     ) -> None:
-        super().__init__(loop, listener, patience)
+        super().__init__(loop, listener, patience, what="pynet forwarder")
         self._service = service
         self._batches: dict[Caller, dict[int, _Batch]] = {}
         self.retire: Callable[[float], None] = service.retire

@@ -20,11 +20,10 @@ import sys
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
+from ...netlib.control.questions import Frame, result
 from ...netlib.errors import PynetError, Unavailable
 from ...netlib.ipc import Message
 from ..start import Child, command, start
-from . import messages
-from .messages import Frame
 from .peer import Peer
 
 _TIMEOUT = 5.0
@@ -113,7 +112,7 @@ class Crew:
         answers: list[Message] = []
         for message, fds in frames():
             try:
-                answers.append(messages.result(await asyncio.wait_for(member.peer.request(message, fds), _TIMEOUT))[0])
+                answers.append(result(await asyncio.wait_for(member.peer.request(message, fds), _TIMEOUT))[0])
             except Unavailable:
                 break
             except TimeoutError:

@@ -26,7 +26,6 @@ when its control socket accepts; ``--ready-fd`` also says so: "0\\n", or "1\\n" 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import gc
 import os
 import resource
@@ -36,7 +35,8 @@ import sys
 from functools import partial
 
 from ...netlib import ipc
-from ...netlib.errors import PynetError, RootBusy
+from ...netlib.control.single import say_ready, take_lock
+from ...netlib.errors import PynetError
 from ..dataplane.lane import Lane
 from ..ports import MAX_DRAIN
 from .control import ControlServer
@@ -44,25 +44,6 @@ from .options import Options, parser
 from .service import Service
 
 SOCKET, LOCK = "forwarder.sock", "forwarder.lock"
-
-
-def take_lock(run: str) -> int:
-    """Hold RUN/forwarder.lock for the life of the process, or raise RootBusy."""
-    fd = os.open(os.path.join(run, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(fd)
-        raise RootBusy(run, "a forwarder") from error
-    return fd
-
-
-def _say(ready: int, text: str) -> None:
-    try:
-        os.write(ready, text.encode())
-    except BrokenPipeError:
-        pass  # whoever has started us is gone, or waits no more: that is no reason not to serve
-    os.close(ready)
 
 
 async def serve(lane: Lane, listener: socket.socket | None, lock: int | None, options: Options) -> None:
@@ -84,7 +65,7 @@ async def serve(lane: Lane, listener: socket.socket | None, lock: int | None, op
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, service.request_stop)
     if options.ready_fd is not None:
-        _say(options.ready_fd, "0\n")  # before the crew starts, which would hold it open
+        say_ready(options.ready_fd, "0\n")  # before the crew starts, which would hold it open
     service.crew.start()
     # what lives now lives as long as the process: the collector need not visit it again
     gc.collect()
@@ -101,12 +82,12 @@ def main(argv: list[str] | None = None) -> int:
     if options.run:
         try:
             os.makedirs(options.run, mode=0o711, exist_ok=True)
-            lock = take_lock(options.run)
+            lock = take_lock(options.run, LOCK, "a forwarder")
             listener = ipc.listen(os.path.join(options.run, SOCKET))
         except (PynetError, OSError) as error:
             print(f"pynet forwarder: {error}", file=sys.stderr)
             if options.ready_fd is not None:
-                _say(options.ready_fd, f"1\n{error}\n")
+                say_ready(options.ready_fd, f"1\n{error}\n")
             return 1
     options.nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
     hard = options.nofile[1]

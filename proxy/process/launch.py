@@ -7,8 +7,9 @@ import socket
 import subprocess
 
 from ...netlib import errors
+from ...netlib.control.asker import TIMEOUT
 from .. import start
-from .client import TIMEOUT, ForwarderClient
+from .client import ForwarderClient
 
 _MODULE = "pynet.proxy.process.forwarder"
 

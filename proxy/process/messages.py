@@ -1,11 +1,11 @@
-"""What is said on a control connection, as values: questions with their pages and tags, answers, refusals.
+"""What is said on the forwarder's control connection, as values: questions with their pages, and what their answers say.
 
-    listen(ports) -> frames --.                                      .-> result(reply): the answer's fields, or the error
-                               Questions: {"op", ..., "tag": 7} ...  {"ok", ..., "tag": 7}
+    listen(ports) -> frames --.
+                               netlib/control/questions.py: tags, answers, refusals
     fetch(after)  -> frame  --'
 
-Both askers, the one for threads (link.py, client.py) and the one under asyncio (peer.py, api.py), are made of this;
-control.py answers.  docs/proxy.md has the table of messages.
+Both askers, the one for threads (client.py) and the one under asyncio (peer.py, api.py), are made of this; control.py answers.
+docs/proxy.md has the table of messages.
 
 Pages.  A frame carries a bounded number of descriptors and bytes, and the ports of an instance are not bounded so.
 A long ``listen`` goes in frames of ``PAGE`` ports that share a "batch" and all but the last of which have "more"; it takes
@@ -16,17 +16,14 @@ the order of ids, until an answer has no "more".  An older forwarder knows none 
 from __future__ import annotations
 
 import itertools
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from ...netlib import errors
+from ...netlib.control.questions import Frame
 from ...netlib.ipc import Message
 from ...netlib.ports.told import Connections
 from ..ports import PAGE
-
-Frame = tuple[Message, list[int]]
-"""A message and the descriptors that go with it."""
 
 _batches = itertools.count(1)
 
@@ -103,70 +100,3 @@ def connections(reply: Message) -> Connections:
     ends = ("client", "target", "source")
     told = [entry | {end: entry[end] and tuple(entry[end]) for end in ends} for entry in reply["connections"]]
     return {"total": reply["total"], "connections": told}
-
-
-_CLASSES = {
-    kind.__name__: kind for kind in (errors.InvalidArgument, errors.NotFound, errors.Conflict, errors.NotSupported)
-}
-
-
-def refusal(reply: Message) -> errors.PynetError:
-    """The error that an answer with ``"ok": false`` tells of."""
-    kind = _CLASSES.get(str(reply.get("class")), errors.InternalError)
-    return kind(str(reply.get("error")), hint=str(reply.get("hint") or ""))
-
-
-def result(frame: Frame, *, takes_descriptors: bool = False) -> Frame:
-    """An answer, if it is no refusal, which is raised.  Descriptors that nobody wants are closed."""
-    reply, fds = frame
-    accepted = reply.get("ok") is True
-    if not accepted or not takes_descriptors:
-        for fd in fds:
-            os.close(fd)
-        fds = []
-    if not accepted:
-        raise refusal(reply)
-    return reply, fds
-
-
-class Waiting(Protocol):
-    """Who waits for an answer: an asyncio.Future, or what a thread waits for."""
-
-    def set_result(self, result: Frame, /) -> None: ...
-    def set_exception(self, exception: BaseException, /) -> None: ...
-    def done(self) -> bool: ...
-
-
-class Questions:
-    """The questions of a connection that wait for their answers, by tag."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[int, Waiting] = {}
-        self._tags: Iterator[int] = itertools.count(1)
-
-    def ask(self, message: Message, waiting: Waiting) -> Message:
-        """*message* as it is to be sent; *waiting* is told its answer."""
-        tag = next(self._tags)
-        self._waiting[tag] = waiting
-        return {**message, "tag": tag}
-
-    def forget(self, message: Message) -> None:
-        """It was not sent, or nobody waits any more; its answer, should one come, loses its descriptors."""
-        self._waiting.pop(message["tag"], None)
-
-    def answered(self, frames: Iterable[Frame]) -> None:
-        for message, fds in frames:
-            tag = message.pop("tag", None)
-            waiting = self._waiting.pop(tag, None) if isinstance(tag, int) else None
-            if waiting is not None and not waiting.done():
-                waiting.set_result((message, fds))
-            else:
-                for fd in fds:
-                    os.close(fd)
-
-    def fail(self, reason: str) -> None:
-        """No answer will come any more."""
-        waiting, self._waiting = self._waiting, {}
-        for one in waiting.values():
-            if not one.done():
-                one.set_exception(errors.Unavailable(reason))

@@ -2,8 +2,8 @@
 
     request(message) -> {"op": ..., "tag": 7} -> ... -> {"ok": ..., "tag": 7} -> the future of 7
 
-For who starts a forwarder and holds the other end of a socket pair: the crew (crew.py) and programs (api.py); link.py is
-the one for threads, messages.py what both are made of.  When the other end goes away, or says what is no frame, every
+For who starts a forwarder and holds the other end of a socket pair: the crew (crew.py) and programs (api.py).  In
+netlib/control/, link.py is the one for threads, questions.py what both are made of.  When the other end goes away, or says what is no frame, every
 question that waits fails with errors.Unavailable, and so does every later one.
 """
 
@@ -13,9 +13,9 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterable
 
+from ...netlib.control.questions import Frame, Questions
 from ...netlib.errors import InvalidArgument, Unavailable
 from ...netlib.ipc import Channel, Message, ProtocolError, TooFewDescriptors
-from .messages import Frame, Questions
 
 _GONE = "the forwarder has ended"
 

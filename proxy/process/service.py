@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from operator import attrgetter, itemgetter
 from time import monotonic
 
+from ...netlib.control.questions import Frame
 from ...netlib.errors import InvalidArgument, NotFound, NotSupported
 from ...netlib.ports.told import Connection, Connections, PortStats, Stats
 from ..dataplane import transparent
@@ -31,7 +32,6 @@ from ..ports import PAGE, PortSpec, Target
 from . import messages
 from .crew import Crew, Followed
 from .guard import Guard
-from .messages import Frame
 from .metrics import Exposition
 from .options import Options
 

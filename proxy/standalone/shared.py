@@ -23,6 +23,8 @@ import socket
 import sys
 
 from ...netlib import ipc
+from ...netlib.control.server import DONE, Answer, Caller
+from ...netlib.control.single import take_lock
 from ...netlib.errors import PynetError
 from ...netlib.ipc import Message
 from ...netlib.ports.bind import bind
@@ -30,9 +32,8 @@ from .. import ports
 from ..dataplane.lane import Lane
 from ..mapping import parse_endpoint
 from ..process.control import ControlServer
-from ..process.forwarder import SOCKET, take_lock
+from ..process.forwarder import LOCK, SOCKET
 from ..process.options import Options
-from ..process.server import DONE, Answer, Caller
 from ..process.service import Service
 from .lend import LINGER
 
@@ -124,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
     # whoever started us may have blocked what ends us
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
     try:
-        take_lock(options.run)
+        take_lock(options.run, LOCK, "a forwarder")
         listener = ipc.listen(os.path.join(options.run, SOCKET), backlog=4096)
     except (PynetError, OSError) as error:
         if options.ready_fd is not None:

@@ -247,7 +247,7 @@ def test_a_huge_message_is_refused_whole(client: ForwarderClient) -> None:
     before = descriptors(client)
     with bound() as sock, pytest.raises(InvalidArgument, match="came with 1 descriptors"):
         entries = [{"id": f"h{n}", "proto": "tcp", "target": [HOST, 9]} for n in range(100_000)]
-        client._request([({"op": "listen", "ports": entries}, [sock.fileno()])])
+        client.request([({"op": "listen", "ports": entries}, [sock.fileno()])])
     with pytest.raises(InvalidArgument, match="1 to 256 characters"):
         client.withdraw(["x" * (8 << 20)])
     assert client.fetch() == []

@@ -18,6 +18,7 @@ TOP = Path(__file__).parents[2]
 ROOMS = ("cli", "drivers", "engine", "ipam", "names", "netlib", "plugins", "proxy", "runtime")
 FOUNDATION = {
     "engine.grammar",
+    "netlib.control",
     "netlib.durations",
     "netlib.errors",
     "netlib.ifname",

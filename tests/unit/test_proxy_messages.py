@@ -13,6 +13,9 @@ from typing import NamedTuple
 import pytest
 
 from pynet.netlib import ipc
+from pynet.netlib.control import questions
+from pynet.netlib.control.link import Broken, Link
+from pynet.netlib.control.server import DONE, Answer, Caller, Server
 from pynet.netlib.errors import (
     Conflict,
     InternalError,
@@ -24,8 +27,6 @@ from pynet.netlib.errors import (
 )
 from pynet.proxy import ports
 from pynet.proxy.process import messages
-from pynet.proxy.process.link import Broken, Link
-from pynet.proxy.process.server import DONE, Answer, Caller, Server
 
 
 class _Port(NamedTuple):
@@ -86,8 +87,8 @@ def test_a_page_says_whether_there_are_more(after: str, limit: int | None, page:
 
 def test_descriptors_of_an_answer_that_nobody_wants_are_closed() -> None:
     read, write = os.pipe()
-    assert messages.result(({"ok": True}, [write]), takes_descriptors=True) == ({"ok": True}, [write])
-    assert messages.result(({"ok": True}, [write])) == ({"ok": True}, [])
+    assert questions.result(({"ok": True}, [write]), takes_descriptors=True) == ({"ok": True}, [write])
+    assert questions.result(({"ok": True}, [write])) == ({"ok": True}, [])
     assert os.read(read, 1) == b""
     os.close(read)
 
@@ -96,7 +97,7 @@ def test_descriptors_of_an_answer_that_nobody_wants_are_closed() -> None:
 def test_a_refusal_is_the_error_that_it_names(kind: type[PynetError]) -> None:
     read, write = os.pipe()
     with pytest.raises(kind, match=r"^why$") as caught:
-        messages.result(({"ok": False, "error": "why", "class": kind.__name__, "hint": "so"}, [write]))
+        questions.result(({"ok": False, "error": "why", "class": kind.__name__, "hint": "so"}, [write]))
     assert caught.value.hint == "so"
     assert os.read(read, 1) == b""  # it brought a descriptor, which is closed
     os.close(read)
@@ -105,7 +106,7 @@ def test_a_refusal_is_the_error_that_it_names(kind: type[PynetError]) -> None:
 @pytest.mark.parametrize("reply", [{}, {"ok": 1}, {"ok": False, "class": "SystemExit"}, {"ok": "true"}])
 def test_what_is_no_answer_is_an_internal_error(reply: ipc.Message) -> None:
     with pytest.raises(InternalError):
-        messages.result((reply, []))
+        questions.result((reply, []))
 
 
 # -- threads -------------------------------------------------------------------------------------------------------

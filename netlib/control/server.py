@@ -6,7 +6,7 @@
 A message is handled whole.  An answer goes out when those before it have, and when what it waits for (the crew) is done;
 slow operations, which ask other processes, are answered when those have answered.  Descriptors that come with a message
 which does not want them are closed.  A "tag" comes back with the answer.  What an operation can not do is its answer,
-what it raises besides is a bug: it is printed and answered, and the process goes on, for it holds everybody's ports.
+what it raises besides is a bug: it is printed and answered, and the process goes on, for it serves everybody.
 
 Bounds, a connection: ``_MAX_UNREAD`` bytes of answers, one frame's worth of questions (netlib/ipc.py).
 """
@@ -20,8 +20,8 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple
 
-from ...netlib.errors import InvalidArgument, PynetError, Unavailable
-from ...netlib.ipc import PATIENCE, Channel, Message, ProtocolError, TooFewDescriptors
+from ..errors import InvalidArgument, PynetError, Unavailable
+from ..ipc import PATIENCE, Channel, Message, ProtocolError, TooFewDescriptors
 
 _MAX_UNREAD = 32 << 20
 _PARK = 0.05
@@ -55,9 +55,15 @@ SlowOperation = Callable[[Message, list[int]], Awaitable[Message]]
 
 class Server:
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, listener: socket.socket | None, patience: float = PATIENCE
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listener: socket.socket | None,
+        patience: float = PATIENCE,
+        *,
+        what: str = "pynet",
     ) -> None:
-        self._loop, self._listener, self._patience = loop, listener, patience
+        """*what* its messages begin with: whose control socket it is."""
+        self._loop, self._listener, self._patience, self._what = loop, listener, patience, what
         self._callers: set[Caller] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._refusing = self._leaving = False
@@ -104,7 +110,7 @@ class Server:
         except OSError as error:
             # out of descriptors: who connects waits in the queue, and the loop must not spin meanwhile
             if not self._refusing:
-                print(f"pynet forwarder: control connection: {error}", file=sys.stderr, flush=True)
+                print(f"{self._what}: control connection: {error}", file=sys.stderr, flush=True)
             self._refusing = True
             self._loop.remove_reader(self._listener.fileno())
             self._loop.call_later(_PARK, self._resume)
@@ -141,7 +147,7 @@ class Server:
                 self._drop(caller)
 
     def _close_bad(self, caller: Caller, why: object) -> None:
-        print(f"pynet forwarder: control connection closed: {why}", file=sys.stderr, flush=True)
+        print(f"{self._what}: control connection closed: {why}", file=sys.stderr, flush=True)
         self._drop(caller)
 
     def _be_patient(self, caller: Caller) -> None:
@@ -267,9 +273,9 @@ def _close(fds: list[int]) -> None:
 
 
 def refusal_of(message: Message, error: Exception) -> Message:
-    """The answer that says why not; messages.refusal reads it."""
+    """The answer that says why not; questions.refusal reads it."""
     if isinstance(error, PynetError):
         return {"ok": False, "error": str(error), "class": type(error).__name__, "hint": error.hint}
-    # a bug or a full table must not end the process that holds everybody's ports
-    print(f"pynet forwarder: {message.get('op')!s:.40}: {error!r}", file=sys.stderr, flush=True)
+    # a bug or a full table must not end the process that serves everybody
+    print(f"pynet: {message.get('op')!s:.40}: {error!r}", file=sys.stderr, flush=True)
     return {"ok": False, "error": f"internal error: {error}", "class": "InternalError", "hint": ""}

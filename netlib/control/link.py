@@ -16,10 +16,10 @@ import socket
 import threading
 import time
 
-from ...netlib import ipc
-from ...netlib.errors import InvalidArgument
-from ...netlib.ipc import Message
-from .messages import Frame, Questions
+from .. import ipc
+from ..errors import InvalidArgument
+from ..ipc import Message
+from .questions import Frame, Questions
 
 
 class Broken(Exception):
