@@ -154,18 +154,6 @@ def mount_setattr(mount: int, *, set: int = 0, propagation: int = 0, recursive: 
 
 # -- privileges --------------------------------------------------------------------------------------------------
 
-_CAPABILITY_VERSION_3 = 0x20080522
-
-
-def capset(effective: int, permitted: int, inheritable: int) -> None:
-    """capset(2) for the calling thread; each argument is a mask."""
-    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    low = 0xFFFFFFFF
-    data = (ctypes.c_uint32 * 6)(
-        effective & low, permitted & low, inheritable & low, effective >> 32, permitted >> 32, inheritable >> 32
-    )
-    k.syscall(k.NR_CAPSET, ctypes.byref(header), ctypes.byref(data), what="capset")
-
 
 class _FilterProgram(ctypes.Structure):
     _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]

@@ -25,7 +25,7 @@ NR_PIDFD_SEND_SIGNAL = 424
 _X86_64 = os.uname().machine == "x86_64"
 NR_PIVOT_ROOT = 155 if _X86_64 else 41
 NR_SECCOMP = 317 if _X86_64 else 277
-NR_CAPSET = 126 if _X86_64 else 91
+NR_CAPGET, NR_CAPSET = (125, 126) if _X86_64 else (90, 91)
 
 # mount(2)
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC = 1, 2, 4, 8, 32, 4096, 8192, 16384
@@ -102,6 +102,27 @@ def umount2(target: str, flags: int = 0) -> None:
 
 def prctl(option: int, *arguments: int) -> int:
     return call(_prctl, option, *arguments, *(0,) * (4 - len(arguments)), what="prctl")
+
+
+_CAPABILITY_VERSION_3 = 0x20080522
+
+
+def capget() -> tuple[int, int, int]:
+    """capget(2) of the calling thread: masks of what is effective, permitted and inheritable."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    data = (ctypes.c_uint32 * 6)()
+    syscall(NR_CAPGET, ctypes.byref(header), ctypes.byref(data), what="capget")
+    return data[0] | data[3] << 32, data[1] | data[4] << 32, data[2] | data[5] << 32
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """capset(2) for the calling thread; each argument is a mask."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    low = 0xFFFFFFFF
+    data = (ctypes.c_uint32 * 6)(
+        effective & low, permitted & low, inheritable & low, effective >> 32, permitted >> 32, inheritable >> 32
+    )
+    syscall(NR_CAPSET, ctypes.byref(header), ctypes.byref(data), what="capset")
 
 
 def pivot_root(new: str, old: str) -> None:

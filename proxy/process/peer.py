@@ -3,8 +3,8 @@
     request(message) -> {"op": ..., "tag": 7} -> ... -> {"ok": ..., "tag": 7} -> the future of 7
 
 For who starts a forwarder and holds the other end of a socket pair: the crew (crew.py) and programs (api.py).  In
-netlib/control/, link.py is the one for threads, questions.py what both are made of.  When the other end goes away, or says what is no frame, every
-question that waits fails with errors.Unavailable, and so does every later one.
+netlib/control/, link.py is the one for threads, questions.py what both are made of.  When the other end goes away, or says
+what is no frame, every question that waits fails with errors.Unavailable, and so does every later one.
 """
 
 from __future__ import annotations

@@ -190,10 +190,10 @@ def _finish(process: Process, who: users.Identity, step: list[str]) -> NoReturn:
     k.prctl(k.PR_SET_KEEPCAPS, 0)
     if process.seccomp and not process.no_new_privileges:
         # a change of uid from 0 emptied the effective set; seccomp(2) wants CAP_SYS_ADMIN in it
-        linux.capset(process.permitted, process.permitted, 0)
+        k.capset(process.permitted, process.permitted, 0)
         linux.load_seccomp(process.seccomp)
     given = kept if who.uid == 0 else 0
-    linux.capset(given, given, 0)
+    k.capset(given, given, 0)
     if process.no_new_privileges:
         linux.set_no_new_privileges()
         if process.seccomp:

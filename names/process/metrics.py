@@ -1,0 +1,48 @@
+"""What the name server counts, as Prometheus' text exposition format 0.0.4: a part of the forwarder's page (docs/proxy.md)."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator, Mapping
+
+_FAMILIES: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
+    (
+        "questions_total",
+        "Questions, by how they were answered.",
+        (
+            ("local", "local"),
+            ("memo", "memo"),
+            ("cache", "cached"),
+            ("forwarded", "forwarded"),
+            ("refused", "refused"),
+            ("malformed", "malformed"),
+        ),
+    ),
+    ("transport_total", "Questions, by how they came.", (("udp", "udp"), ("tcp", "tcp"))),
+    ("failed_total", "Forwarded questions that nobody had an answer to.", (("", "failed"),)),
+    ("unsent_total", "Answers that could not be sent.", (("", "unsent"),)),
+    ("connections_total", "TCP connections accepted.", (("", "connections"),)),
+    ("connections_cut_total", "TCP connections that a limit ended.", (("", "cut"),)),
+)
+_LABELS = {"questions_total": "answer", "transport_total": "proto"}
+
+
+def render(counted: Mapping[str, int], sandboxes: int) -> Iterator[str]:
+    """*counted*: the sums of names/counters.py, of sandboxes that are gone too: a counter never goes back."""
+    for family, help, series in _FAMILIES:
+        name = f"pynet_names_{family}"
+        yield f"# HELP {name} {help}\n# TYPE {name} counter\n"
+        for label, key in series:
+            labels = f'{{{_LABELS[family]}="{label}"}}' if label else ""
+            yield f"{name}{labels} {counted.get(key, 0)}\n"
+    with open("/proc/self/statm", "rb") as statm:
+        resident = int(statm.read().split()[1]) * resource.getpagesize()
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    for name, kind, help, value in (
+        ("sandboxes", "gauge", "Sandboxes that are served.", sandboxes),
+        ("process_cpu_seconds_total", "counter", "Processor time of the name server.", usage.ru_utime + usage.ru_stime),
+        ("process_resident_memory_bytes", "gauge", "Memory of the name server.", resident),
+        ("process_open_fds", "gauge", "Descriptors of the name server.", len(os.listdir("/proc/self/fd"))),
+    ):
+        yield f"# HELP pynet_names_{name} {help}\n# TYPE pynet_names_{name} {kind}\npynet_names_{name} {value}\n"
