@@ -99,14 +99,17 @@ class Cache:
     def get(self, key: Key) -> Entry | None:
         """What is known; it may have ended (``ends``), no longer than *stale* ago.  Counts as asked for."""
         entry = self._entries.get(key)
-        if entry is None:
-            return None
-        if self.clock() >= entry.ends + self.stale:
+        if entry is None or self._ended(entry):
             return None
         entry.asked += 1
         if entry.lives < _LIVES:
             entry.lives += 1
         return entry
+
+    def peek(self, key: Key) -> Entry | None:
+        """The same, and nobody has asked for it."""
+        entry = self._entries.get(key)
+        return None if entry is None or self._ended(entry) else entry
 
     def put(self, key: Key, reply: Reply, ttl: float | None = None) -> Entry | None:
         """Keep *reply* for its TTL, or *ttl*; None when it is not kept.  In the place of what was there, which goes in any
@@ -197,7 +200,8 @@ class Cache:
         self._evict(entry)
 
     def _ended(self, entry: Entry) -> bool:
-        return self.clock() >= entry.ends + self.stale
+        """A failure is never worth telling later."""
+        return self.clock() >= entry.ends + (self.stale if entry.reply.answers else 0.0)
 
     def _evict(self, entry: Entry) -> None:
         self.evicted += not self._ended(entry)

@@ -1,6 +1,5 @@
-"""What goes to an upstream, and what it said: read once, kept, and said again to whoever asks the same.  Pure.
+"""What an upstream said: read once, kept, and said again to whoever asks the same.  Pure.
 
-    Asking.message(wire, id)    -> bytes               with EDNS, without what is between two neighbours alone
     read(data, wire)            -> Reply, or ValueError for what no client shall be given
     Reply.say(question, ...)    -> bytes               id, name as asked, TTLs that have aged, OPT, cut to the asker's room
 
@@ -15,11 +14,11 @@ names have at most 255 bytes, records end where they say.  What passes can be gi
 
 from __future__ import annotations
 
-import secrets
 import struct
 from array import array
-from typing import Final, NamedTuple
+from typing import Final
 
+from .asking import ERROR, only, passed_on
 from .message import (
     AA,
     AAAA,
@@ -51,80 +50,19 @@ from .message import (
 )
 
 DNAME, RRSIG = 39, 46
-ECS, COOKIE, KEEPALIVE, PADDING, ERROR = 8, 10, 11, 12, 15
-NEIGHBOURS: Final = frozenset({ECS, COOKIE, KEEPALIVE, PADDING})
-"""Options that are not passed on: a client's subnet (RFC 7871 11.1: it is nobody's business), and what two neighbours agree upon
-(RFC 7873, 7828, 7830)."""
 LONGEST: Final = 86400
 """Seconds that an answer is kept at most (RFC 8767 4: implementations cap; a day is the usual one)."""
 LONGEST_NEGATIVE: Final = 3600
 """The same of a name's or type's absence (RFC 2308 5: one to three hours work well)."""
 
 _header = struct.Struct(">HHHHHH")
-_two = struct.Struct(">HH")
 _fixed = struct.Struct(">HHIH")
 _ttl = struct.Struct(">I")
 _opt = struct.Struct(">BHHIH")
-_LETTERS: Final = bytes(0x20 if chr(byte).isalpha() and byte < 128 else 0 for byte in range(256))
 _SIZES: Final = {A: 4, AAAA: 16}
 _NAMES: Final = {NS: 0, CNAME: 0, PTR: 0, DNAME: 0, MX: 2, SRV: 6}
 """Types whose data ends in a name that a compression pointer may stand in (RFC 3597 4, RFC 1035 3.3; SRV: some do), and
 how many bytes are before it."""
-
-
-def mixed(wire: bytes) -> bytes:
-    """*wire*, a question, with each letter of the name in a case that chance decides: draft-vixie-dnsext-dns0x20."""
-    name = wire[:-4]
-    letters = int.from_bytes(name.translate(_LETTERS), "big")
-    flipped = int.from_bytes(name, "big") ^ letters & secrets.randbits(8 * len(name))
-    return flipped.to_bytes(len(name), "big") + wire[-4:]
-
-
-def letters(wire: bytes) -> int:
-    """How many letters the name of a question has."""
-    return wire[:-4].translate(_LETTERS).count(0x20)
-
-
-def passed_on(options: bytes) -> bytes:
-    """Those of EDNS's *options* (whole ones) that concern more than two neighbours."""
-    kept, at = b"", 0
-    while at < len(options):
-        code, length = _two.unpack_from(options, at)
-        if code not in NEIGHBOURS:
-            kept += options[at : at + 4 + length]
-        at += 4 + length
-    return kept
-
-
-class Asking(NamedTuple):
-    """What is asked of an upstream: of a Question what matters to it."""
-
-    wire: bytes
-    """Folded."""
-    recursion: bool = True
-    dnssec_ok: bool = False
-    checking_disabled: bool = False
-    options: bytes = b""
-
-    @classmethod
-    def of(cls, question: Question) -> Asking:
-        options = passed_on(question.options) if question.options else b""
-        wire = question.wire.lower()[:-4] + question.wire[-4:]
-        return cls(wire, question.recursion, question.dnssec_ok, question.checking_disabled, options)
-
-    @property
-    def shared(self) -> bool:
-        """Whether the answer is the same for everybody who asks it: a cache may know it.  Who wants no recursion asks what
-        the upstream itself knows, and an option may mean anything."""
-        return self.recursion and not self.options
-
-    def message(self, wire: bytes, id: int, *, edns: bool = True) -> bytes:
-        """AD is always set: the upstream says then whether it validated, without records that nobody asked for (RFC 6840 5.7)."""
-        flags = AD | (RD if self.recursion else 0) | (CD if self.checking_disabled else 0)
-        head = _header.pack(id, flags, 1, 0, 0, int(edns)) + wire
-        if not edns:
-            return head
-        return head + _opt.pack(0, OPT, MAX_UDP, DO if self.dnssec_ok else 0, len(self.options)) + self.options
 
 
 class Reply:
@@ -238,31 +176,6 @@ class Reply:
     def size(self) -> int:
         """Bytes of memory, its last ageing with it; what CPython's objects take is in there (tests measure it)."""
         return 2 * len(self.body) + 4 * len(self.marks) + len(self.options) + 300
-
-
-def only(options: bytes, wanted: int) -> bytes:
-    kept, at = b"", 0
-    while at < len(options):
-        code, length = _two.unpack_from(options, at)
-        if code == wanted:
-            kept += options[at : at + 4 + length]
-        at += 4 + length
-    return kept
-
-
-def failure(code: int = SERVFAIL) -> Reply:
-    return Reply(code)
-
-
-def belongs(data: bytes, id: int, wire: bytes) -> bool:
-    """Whether *data* answers *wire*, in the very case that it was sent in, by its id."""
-    return (
-        len(data) >= HEADER + len(wire)
-        and data.startswith(wire, HEADER)
-        and int.from_bytes(data[:2], "big") == id
-        and data[2] & 0xF8 == QR >> 8
-        and data[4:6] == b"\0\1"
-    )
 
 
 def read(data: bytes, wire: bytes, *, recursion: bool = True, longest: int = LONGEST) -> Reply:

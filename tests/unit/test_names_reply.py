@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pynet.names import message, reply
+from pynet.names import asking, message, reply
+from pynet.names.asking import Asking
 from pynet.names.message import Question
-from pynet.names.reply import Asking, Reply
+from pynet.names.reply import Reply
 
 NAME = "www.Example.org."
 
@@ -105,9 +106,9 @@ def test_a_referral_is_no_answer_to_who_wants_recursion() -> None:
 
 def test_an_answer_is_told_in_the_case_of_who_asks() -> None:
     asked = question("www.example.org")
-    sent = reply.mixed(asked.wire)
+    sent = asking.mixed(asked.wire)
     while sent == asked.wire:
-        sent = reply.mixed(asked.wire)
+        sent = asking.mixed(asked.wire)
     record = sent[:-4] + struct.pack(">HHIH", 1, 1, 60, 4) + b"\1\2\3\4"  # an owner without compression
     data = struct.pack(">HHHHHH", 7, 0x8180, 1, 1, 0, 0) + sent + record
     told = reply.read(data, sent).say(asked, room=512)
@@ -123,9 +124,9 @@ def test_options_of_neighbours_and_the_clients_subnet_are_not_passed_on() -> Non
     asked = question(use_edns=0, options=options)
     assert Asking.of(asked).options == b"" and Asking.of(asked).shared
     unknown = dns.edns.GenericOption(dns.edns.OptionType.make(65001), b"x")
-    asking = Asking.of(question(use_edns=0, options=[*options, unknown]))
-    assert asking.options == b"\xfd\xe9\0\1x" and not asking.shared
-    sent = dns.message.from_wire(asking.message(asked.wire, 3))
+    wanting = Asking.of(question(use_edns=0, options=[*options, unknown]))
+    assert wanting.options == b"\xfd\xe9\0\1x" and not wanting.shared
+    sent = dns.message.from_wire(wanting.message(asked.wire, 3))
     assert [option.otype for option in sent.options] == [65001]
     assert sent.payload == 1232 and sent.id == 3
 
@@ -301,17 +302,17 @@ def test_a_message_full_of_pointers_takes_no_time() -> None:
 
 def test_case_is_mixed_in_letters_alone() -> None:
     wire = b"\3www\7ex-1pl3\3org\0\0\x41\0\1"  # type 65 is an A
-    seen = {reply.mixed(wire) for _ in range(200)}
+    seen = {asking.mixed(wire) for _ in range(200)}
     assert len(seen) > 100
     assert {one.lower()[:-4] + one[-4:] for one in seen} == {wire}
-    assert reply.letters(wire) == 10 and reply.mixed(b"\0\0\1\0\1") == b"\0\0\1\0\1"
+    assert asking.letters(wire) == 10 and asking.mixed(b"\0\0\1\0\1") == b"\0\0\1\0\1"
 
 
 @pytest.mark.parametrize("turn", ["id", "case", "opcode", "query", "type"])
 def test_an_answer_belongs_to_its_question_alone(turn: str) -> None:
     asked = question()
     data = said(asked, "@ 60 A 192.0.2.1")
-    assert reply.belongs(data, 7, asked.wire)
+    assert asking.belongs(data, 7, asked.wire)
     wrong = {
         "id": b"\0\x08" + data[2:],
         "case": data.replace(b"Example", b"example"),
@@ -319,4 +320,4 @@ def test_an_answer_belongs_to_its_question_alone(turn: str) -> None:
         "query": data[:2] + b"\1" + data[3:],
         "type": data.replace(asked.wire, asked.wire[:-3] + b"\x1c\0\1"),
     }
-    assert not reply.belongs(wrong[turn], 7, asked.wire)
+    assert not asking.belongs(wrong[turn], 7, asked.wire)
