@@ -11,14 +11,16 @@ Candidates are whole words: in ``--network=ba`` the candidate is ``--network=bac
 
 from __future__ import annotations
 
+import signal
 import sys
+from contextlib import contextmanager
 
 from ..netlib.errors import PynetError
 from .parser import Option, Parser
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
     from typing import Any
 
     Candidates = list[tuple[str, str]]
@@ -52,10 +54,12 @@ VALUES = {
     "--stop-signal": _SIGNALS,
     "--format": "json table",
     "--type": "container image network",
-    "--driver": "bridge",
+    "--driver": "bridge macvlan ipvlan",
     "--attach": "stdin stdout stderr",
     "--log-driver": "json-file none",
-    "--ipam-driver": "default null",
+    "--ipam-driver": "default null dhcp",
+    "--firewall": "auto nftables iptables",
+    "--publish-policy": "nat host-input",
     "SHELL": " ".join(SHELLS),
     "start|stop|status": "start stop status",
 }
@@ -84,7 +88,8 @@ def complete(words: Sequence[str], names: Names) -> tuple[str, Candidates]:
         return WORDS, _starting(found, current)
     name, *before = before
     if name == "help":
-        return WORDS, _starting([(name, text) for name, (_, text) in COMMANDS.items()], current)
+        table = GROUPS.get(before[0], {}) if before else COMMANDS
+        return WORDS, _starting([(name, text) for name, (_, text) in table.items()], current)
     if name not in COMMANDS:
         return WORDS, []
     title, (entry, text) = name, COMMANDS[name]
@@ -197,29 +202,61 @@ def _starting(found: Iterable[tuple[str, str]], current: str) -> Candidates:
 # -- the engine's names -------------------------------------------------------------------------------------------
 
 PATIENCE = 1.0
-"""Seconds that an engine has to answer."""
+"""Seconds that an engine has to answer all that is asked for one line."""
 
 
 def names_of(options: dict[str, str]) -> Names:
     """The names that the engine of these global options knows; none when it does not run or does not answer."""
 
+    from time import monotonic
+
+    until = monotonic() + PATIENCE
+
     def names(kind: str) -> Candidates:
         from .client import Client, checked
         from .settings import Settings
 
+        left = until - monotonic()
+        if left <= 0:
+            return []
         where = {"network": "/networks", "image": "/images/json"}.get(kind, "/containers/json")
         try:
-            client = Client(Settings.resolve(options), start=False)
-            connection = client.send("GET", where, {"all": kind not in ("running",)} if "containers" in where else {})
-            try:
-                connection.sock.settimeout(PATIENCE)
-                return list(_names(kind, checked(connection.receive()).json()))
-            finally:
-                connection.close()
-        except (PynetError, OSError, ValueError):
+            with _within(left):
+                client = Client(Settings.resolve(options), start=False)
+                connection = client.send(
+                    "GET", where, {"all": kind not in ("running",)} if "containers" in where else {}
+                )
+                try:
+                    return list(_names(kind, checked(connection.receive()).json()))
+                finally:
+                    connection.close()
+        except (
+            PynetError,
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+        ):  # the last ones: it is no engine
             return []
 
     return names
+
+
+@contextmanager
+def _within(seconds: float) -> Generator[None]:
+    """TimeoutError after so long, wherever it waits: for a name server, a connection, or a peer that says a byte a second."""
+
+    def late(number: int, frame: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _names(kind: str, found: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:

@@ -119,6 +119,8 @@ HIDDEN = {"__complete": ("completion:answer", "")}
 """What shells ask; in no list."""
 ALONE = ("completion", "daemon", "playground")
 """Modules whose commands do not begin by asking an engine that runs."""
+NO_ENGINE = ("completion", "playground")
+"""Those that ask none at all: how an engine is reached is not their business, and may be told in words for another client."""
 ALIASES = {("container", "ps"): "ls", ("container", "list"): "ls", ("network", "list"): "ls", ("image", "list"): "ls",
            ("image", "remove"): "rm", ("network", "remove"): "rm", ("container", "remove"): "rm"}  # fmt: skip
 
@@ -235,8 +237,7 @@ def _dispatch(words: list[str]) -> int:
         return 0
     name = words[0]
     if name == "help":
-        words = [*words[1:2], "--help"] if len(words) > 1 else ["--help"]
-        return _dispatch(words)
+        return _dispatch([*words[1 : 3 if words[1:2] and words[1] in GROUPS else 2], "--help"])
     if name in HIDDEN:
         return _command(name, *HIDDEN[name], words[1:], options)
     if name not in COMMANDS:
@@ -264,7 +265,7 @@ def _command(title: str, entry: str, text: str, arguments: list[str], options: d
     name = f"{__package__}.commands.{module}"
     parser: Parser = Parser(title, text)
     try:
-        settings: Settings = Settings.resolve(options)
+        settings: Settings = Settings.resolve(options, {}) if module in NO_ENGINE else Settings.resolve(options)
         if module not in ALONE and "--help" not in arguments:
             from .client import knock
 

@@ -90,8 +90,7 @@ def declare(parser: Parser) -> None:
     option("--platform", help="accepted; images are local")
     option("--pull", metavar="POLICY", help="accepted; images are local")
     option("--cidfile", metavar="FILE", help="write the container's id to a file")
-    flag("--dry-run", help="print what its network would be made of, and make nothing")
-    flag("--json", help="with --dry-run: print it as JSON, a step a line")
+    parser.dry_run("what its network would be made of, and make nothing")
     parser.argument("image")
     parser.rest("words", metavar="COMMAND", help="command and its arguments")
 
@@ -331,7 +330,12 @@ def _fields(word: str) -> list[str]:
         return word.split(",")
     import csv
 
-    return next(csv.reader([word]))
+    try:
+        return next(csv.reader([word], strict=True))
+    except csv.Error as error:
+        raise BadOption(
+            f"invalid field {word}: {error}", hint='quote a whole field: name=back,"driver-opt=A=1,2"'
+        ) from None
 
 
 def _pair(word: str) -> tuple[str, str]:

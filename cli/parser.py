@@ -80,6 +80,7 @@ class Parser:
         self.stops_at_first_argument = False
         self._options: dict[str, Option] = {}
         self._arguments: list[tuple[str, str | None, str, str]] = []  # name, count, shown, help
+        self._json_is_of_dry_run = False
         self.flag("--help", help="print this page")
 
     # -- declaring ---------------------------------------------------------------------------------------------
@@ -104,6 +105,12 @@ class Parser:
     ) -> None:
         """An option that may be given several times; its value is a list."""
         self._declare(Option(names, "repeated", type=type, metavar=metavar, help=help))
+
+    def dry_run(self, what: str = "what would be made, and make nothing") -> None:
+        """``--dry-run``, which prints *what*, and ``--json``, which says how and is wrong without it."""
+        self.flag("--dry-run", help=f"print {what}")
+        self.flag("--json", help="with --dry-run: print it as JSON, a step a line")
+        self._json_is_of_dry_run = True
 
     def _declare(self, option: Option) -> None:
         for name in option.names:
@@ -140,6 +147,8 @@ class Parser:
         if args.help:
             print(self.help_page(), end="")
             return None
+        if self._json_is_of_dry_run and args.json and not args.dry_run:
+            raise UsageError("--json is for what --dry-run prints")
         self._read_arguments(arguments, args)
         args.group, _, args.command = self.title.rpartition(" ")
         return args
@@ -195,6 +204,8 @@ class Parser:
         value: Any = text
         if option.type is not None:
             try:
+                if option.type is int and not (text.isascii() and text.lstrip("+-").isdigit()):
+                    raise ValueError  # Python's "1_000" and " 1 " are no numbers of Go's
                 value = option.type(text)
             except ValueError:
                 raise UsageError(f'invalid value "{text}" for {name}') from None

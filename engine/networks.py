@@ -179,6 +179,14 @@ class Networks:
             self._hosts.follow(container)
             self._core.publish_network("connect", network.name, network.id, container=container.id)
 
+    def planned_disconnect(self, ref: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """What ``disconnect`` would do, or its error; nothing while the container does not run."""
+        judge(Fields(body), "Disconnect", warn=False)
+        container = self._registry.get(self._container_ref(body))
+        name, _ = self._name_for(ref, container)
+        with container.lock:
+            return {"Plan": plan_shape(self._attachments.planned_disconnect(container, name))}
+
     def disconnect(self, ref: str, body: Mapping[str, Any]) -> None:
         judge(Fields(body), "Disconnect", warn=False)
         try:
@@ -212,16 +220,19 @@ class Networks:
             self._hosts.follow_networks({id}, also=container)
             self._hosts.follow_links(container)
 
-    def limit(self, ref: str, body: Mapping[str, Any]) -> None:
-        """pynet's own: change the rates of a container's connection."""
+    def limit(self, ref: str, body: Mapping[str, Any], *, dry: bool = False) -> dict[str, Any]:
+        """pynet's own: change the rates of a container's connection; with *dry* only say how, or the error."""
         judge(Fields(body), "Limit", warn=False)
         container = self._registry.get(self._container_ref(body))
         name, _ = self._name_for(ref, container)
         options = Fields(body).string_map("DriverOpts")
         shaping.parse({option: text for option, text in options.items() if text})
         with container.lock:
+            if dry:
+                return {"Plan": plan_shape(self._attachments.planned_limit(container, name, options))}
             self._attachments.limit(container, name, options)
             self._registry.save(container)
+        return {}
 
     def _force_off(self, ref: str, name: str) -> None:
         """Remove an endpoint whose container nobody knows: of a program that used the library on this root, say."""

@@ -68,6 +68,10 @@ def run(args: Arguments) -> int:
         pass
     except PynetError as error:
         lost = error  # what came so far is in the file, and counted
+    except OSError as error:
+        if fd == 1:
+            raise
+        raise OSError(error.errno, error.strerror, args.write) from None
     reader_left = _left(fd)
     if fd != 1:
         os.close(fd)

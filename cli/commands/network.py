@@ -37,14 +37,9 @@ def create(parser: Parser) -> Run:
     parser.flag("--config-only", help="only hold a configuration, for networks that are made from it")
     parser.option("--config-from", metavar="NETWORK", help="take the configuration from there")
     parser.option("--scope", metavar="SCOPE", help="scope (local)")
-    _add_dry_run(parser)
+    parser.dry_run()
     parser.argument("name", metavar="NETWORK")
     return run_create
-
-
-def _add_dry_run(parser: Parser) -> None:
-    parser.flag("--dry-run", help="print what would be made, and make nothing")
-    parser.flag("--json", help="with --dry-run: print it as JSON, a step a line")
 
 
 def run_create(args: Arguments) -> int:
@@ -192,7 +187,7 @@ def connect(parser: Parser) -> Run:
     parser.repeated("--driver-opt", metavar="NAME=VALUE", help="option of the driver")
     parser.option("--gw-priority", metavar="N", type=int, default=0, help="the highest one has the default route")
     parser.option("--mac-address", metavar="ADDRESS", help="MAC address")
-    _add_dry_run(parser)
+    parser.dry_run()
     parser.argument("network")
     parser.argument("container")
     return run_connect
@@ -218,6 +213,7 @@ def run_connect(args: Arguments) -> int:
 
 def disconnect(parser: Parser) -> Run:
     parser.flag("-f", "--force", help="also when the container is gone")
+    parser.dry_run("what would be unmade, and change nothing")
     parser.argument("network")
     parser.argument("container")
     return run_disconnect
@@ -225,5 +221,7 @@ def disconnect(parser: Parser) -> Run:
 
 def run_disconnect(args: Arguments) -> int:
     body = {"Container": args.container, "Force": args.force}
-    Client(args.settings).post(f"{path(args.network, 'networks')}/disconnect", body=body)
+    answer = Client(args.settings).post(f"{path(args.network, 'networks')}/disconnect", {"dry-run": args.dry_run}, body)
+    if args.dry_run:
+        show_plan(args, answer["Plan"])
     return 0

@@ -36,7 +36,7 @@ PATHS = [("Port", "PORT"), ("Host", "HOST"), ("Path", "PATH"), ("Target", "TARGE
 def port(parser: Parser) -> Run:
     add_format(parser)
     parser.flag("-v", "--verbose", help="the way that each port takes to the container, and why")
-    parser.flag("--dry-run", help="with add: print what would be done, and do nothing")
+    parser.flag("--dry-run", help="with add and rm: print what would be done, and do nothing")
     parser.argument("container", help='a container; or "add", "rm" or "stats", and then the container')
     parser.argument(
         "words", count="*", metavar="PORT", help="PORT[/PROTO]; for add as -p, for rm [IP:]PORT[-END][/PROTO]"
@@ -46,7 +46,11 @@ def port(parser: Parser) -> Run:
 
 def run(args: Arguments) -> int:
     words: list[str] = args.words
+    if args.dry_run and args.container not in ("add", "rm"):
+        raise UsageError("--dry-run is for add and rm, which change something")
     if args.container == "stats":
+        if len(words) > 1:
+            raise UsageError(f"pynet port stats has no use for {words[1]!r}")
         return _stats(args, next(iter(words), None))
     if args.container in ("add", "rm"):
         if len(words) < 2:
@@ -63,6 +67,8 @@ def _list(args: Arguments, port: str) -> int:
         wanted = port if "/" in port or not port else f"{port}/tcp"
         known: list[dict[str, Any]] = client.get(f"/pynet{path(args.container)}/ports")
         found = [one for one in known if wanted in ("", one["Port"])]
+        if port and not found:
+            raise _not_public(args.container, wanted)
         if args.json:
             lines(found)
         else:
@@ -73,14 +79,18 @@ def _list(args: Arguments, port: str) -> int:
     if port:
         wanted = port if "/" in port else f"{port}/tcp"
         if not ports.get(wanted):
-            raise NotFound(
-                f"no public port {wanted!r} published for {args.container}", hint=f"`pynet port {args.container}`"
-            )
+            raise _not_public(args.container, wanted)
         print("".join(f"{_shown(binding)}\n" for binding in ports[wanted] or ()), end="")
         return 0
     for name in sorted(ports, key=lambda text: (int(text.partition("/")[0]), text)):
         print("".join(f"{name} -> {_shown(binding)}\n" for binding in ports[name] or ()), end="")
     return 0
+
+
+def _not_public(container: str, wanted: str) -> NotFound:
+    return NotFound(
+        f"no public port {wanted!r} published for {container}", hint=f"`pynet port {container}` lists those that are"
+    )
 
 
 def _add(args: Arguments, container: str, mappings: list[str]) -> int:
@@ -104,8 +114,12 @@ def _remove(args: Arguments, container: str, words: list[str]) -> int:
 
     for word in words:
         parse_host_ports(word)  # a slip is told before the engine is asked
-    query = "&".join(f"port={quote(word)}" for word in words)
-    return _told(args, Client(args.settings).delete(f"/pynet{path(container)}/ports?{query}"))
+    query = "&".join([f"port={quote(word)}" for word in words] + ["dry-run=1"] * args.dry_run)
+    answer = Client(args.settings).delete(f"/pynet{path(container)}/ports?{query}")
+    if args.dry_run:
+        show_plan(args, answer["Plan"])
+        return 0
+    return _told(args, answer)
 
 
 def _told(args: Arguments, answer: dict[str, Any]) -> int:
@@ -122,11 +136,13 @@ def _shown(binding: dict[str, str]) -> str:
 
 
 def _stats(args: Arguments, container: str | None) -> int:
-    ports = Client(args.settings).get("/pynet/ports")
+    client = Client(args.settings)
+    name = client.get(f"{path(container)}/json")["Name"].removeprefix("/") if container is not None else None
+    ports = [port for port in client.get("/pynet/ports") if name in (None, port["Container"])]
     if args.json:
         lines(ports)
     else:
-        show_rows(args.format, [_row(port) for port in ports if container in (None, port["Container"])], COLUMNS)
+        show_rows(args.format, [_row(port) for port in ports], COLUMNS)
     return 0
 
 

@@ -40,12 +40,20 @@ def _declare(parser: Parser) -> None:
     parser.repeated("--filter", metavar="NAME=VALUE", help="only what matches: until=..., label=...")
 
 
+def _agreed() -> bool:
+    try:
+        return input("Are you sure you want to continue? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:  # Ctrl-D
+        print()
+        return False
+
+
 def _prune(args: Arguments, steps: list[tuple[str, str, str, str]]) -> int:
     if not args.force:
         if not os.isatty(0):
             raise InvalidArgument("prune asks before it removes, and stdin is no terminal", hint="use -f")
         print("WARNING! This will remove:\n" + "".join(f"  - {what}\n" for *_, what in steps))
-        if input("Are you sure you want to continue? [y/N] ").strip().lower() not in ("y", "yes"):
+        if not _agreed():
             return 1
     client = Client(args.settings)
     query = {"filters": filters(args.filter)}

@@ -9,7 +9,7 @@ from ...netlib.errors import InvalidArgument
 from ..client import Client
 from ..format import size
 from ..objects import path
-from ..output import Row, add_format, lines, show_rows
+from ..output import Row, add_format, lines, show_plan, show_rows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def limit(parser: Parser) -> Run:
     )
     parser.option("--rate-out", metavar="RATE", help="what it may send; 0 is no limit")
     parser.option("--burst", metavar="SIZE", help="what may pass at once after a pause, for example 64k")
+    parser.dry_run()
     parser.argument("network")
     parser.argument("container")
     return run_limit
@@ -49,7 +50,10 @@ def run_limit(args: Arguments) -> int:
     if not options:
         raise InvalidArgument("nothing to change", hint="give --rate-in, --rate-out or --burst")
     body = {"Container": args.container, "DriverOpts": options}
-    Client(args.settings).post(f"/pynet{path(args.network, 'networks')}/limit", body=body)
+    where = f"/pynet{path(args.network, 'networks')}/limit"
+    answer = Client(args.settings).post(where, {"dry-run": args.dry_run}, body)
+    if args.dry_run:
+        show_plan(args, answer["Plan"])
     return 0
 
 

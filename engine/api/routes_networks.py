@@ -38,14 +38,17 @@ async def connect(call: Call) -> web.StreamResponse:
 
 async def disconnect(call: Call) -> web.StreamResponse:
     body = await call.json()
+    if call.flag("dry-run"):
+        return call.reply(await call.work(call.engine.networks.planned_disconnect, call["id"], body))
     await call.work(call.engine.networks.disconnect, call["id"], body)
     return call.empty(200)
 
 
 async def limit(call: Call) -> web.StreamResponse:
     body = await call.json()
-    await call.work(call.engine.networks.limit, call["id"], body)
-    return call.empty()
+    dry = call.flag("dry-run")
+    answer = await call.work(call.engine.networks.limit, call["id"], body, dry=dry)
+    return call.reply(answer) if dry else call.empty()
 
 
 async def statistics(call: Call) -> web.StreamResponse:

@@ -19,7 +19,8 @@ async def add(call: Call) -> web.StreamResponse:
 
 
 async def remove(call: Call) -> web.StreamResponse:
-    return call.reply(await call.work(call.engine.ports.remove, call["id"], call.texts("port")))
+    dry = call.flag("dry-run")
+    return call.reply(await call.work(call.engine.ports.remove, call["id"], call.texts("port"), dry=dry))
 
 
 ROUTES: list[Route] = [

@@ -229,15 +229,33 @@ class ContainerNetworks:
                 except (PynetError, OSError):
                     pass  # the first error is the one to tell
 
-    def disconnect(self, container: Container, network_name: str) -> None:
+    def planned_disconnect(self, container: Container, network_name: str) -> Sequence[Step]:
+        """What ``disconnect`` would do, or its error; nothing while the container does not run."""
+        entry = self._leaving(container, network_name)
+        endpoint = self.endpoint(entry) if container.running else None
+        return self.controller.planned(endpoint.delete) if endpoint is not None else ()
+
+    def _leaving(self, container: Container, network_name: str) -> Mapping[str, Any]:
         if network_name == "host" and container.network_mode == "host":
             raise Forbidden("container cannot be disconnected from host network or connected to host network")
         entry = container.networks.get(network_name)
         if entry is None:
             raise _not_connected(container, network_name)
+        return entry
+
+    def disconnect(self, container: Container, network_name: str) -> None:
+        entry = self._leaving(container, network_name)
         del container.networks[network_name]
         for endpoint in self._endpoints_of(entry):
             endpoint.delete()
+
+    def planned_limit(self, container: Container, network_name: str, options: Mapping[str, str]) -> Sequence[Step]:
+        """What ``limit`` would do, or its error; nothing while the container does not run."""
+        entry = container.networks.get(network_name)
+        if entry is None:
+            raise _not_connected(container, network_name)
+        endpoint = self.endpoint(entry) if container.running else None
+        return self.controller.planned(endpoint.limit, **options) if endpoint is not None else ()
 
     def limit(self, container: Container, network_name: str, options: Mapping[str, str]) -> None:
         """Change the rates of one connection, at once where the container runs; "" takes an option off."""

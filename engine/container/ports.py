@@ -149,8 +149,8 @@ class Ports:
         self._tell(container, "publish", bindings)
         return {"Ports": [port_shape(port) for port in published], "Warnings": warnings}
 
-    def remove(self, ref: str, words: Sequence[str]) -> dict[str, Any]:
-        """Withdraw the host ports that the words name; NotFound for one that names none."""
+    def remove(self, ref: str, words: Sequence[str], *, dry: bool = False) -> dict[str, Any]:
+        """Withdraw the host ports that the words name; NotFound for one that names none.  With *dry* only say how."""
         selections = [(word, parse_host_ports(word)) for word in words]
         if not selections:
             raise InvalidArgument("no port to withdraw: name a host port")
@@ -172,6 +172,9 @@ class Ports:
                 bindings, gone = stay, [*gone, *going]
                 withdrawn += leaving
                 ports = [port for port in ports if port not in left]
+            if dry:
+                steps = self._core.controller.planned(sandbox.unpublish, withdrawn) if sandbox and withdrawn else ()
+                return {"Plan": plan_shape(steps)}
             self._record(container, bindings, asked)
             if sandbox is not None and withdrawn:
                 sandbox.unpublish(withdrawn)

@@ -95,9 +95,51 @@ def test_a_connection(daemon: Daemon) -> None:
     assert shown(daemon, "network", "connect", "--dry-run", "b", "idle") == []
 
 
+def test_what_goes_and_what_is_limited(daemon: Daemon) -> None:
+    shown(daemon, "network", "create", "--subnet", "10.91.0.0/24", "a")
+    shown(
+        daemon,
+        "run",
+        "-d",
+        "--name",
+        "box",
+        "--network",
+        "a",
+        "-p",
+        "8080:80",
+        "-p",
+        "8081:81",
+        "busybox",
+        "sleep",
+        "1000",
+    )
+    shown(daemon, "network", "connect", "bridge", "box")
+    before = state(daemon)
+    lines = shown(daemon, "port", "--dry-run", "rm", "box", "8080")
+    assert any(line.startswith("alter NAT of the published ports") and "8080" not in line for line in lines), lines
+    lines = shown(daemon, "network", "limit", "--dry-run", "--rate-in", "1mbit", "a", "box")
+    assert [line.split()[0] for line in lines] == ["make"]
+    assert "1000kbit" in lines[0]
+    lines = shown(daemon, "network", "disconnect", "--dry-run", "a", "box")
+    assert any(line.startswith("unmake interface eth0") for line in lines), lines
+    steps = [json.loads(line) for line in shown(daemon, "network", "disconnect", "--dry-run", "--json", "a", "box")]
+    assert [f"{step['Verb']} {step['What']}" for step in steps] == lines
+    assert state(daemon) == before
+    assert daemon.get("/pynet/networks/stats", network="a").body[0]["Limits"]["rate_in"] == 0
+
+    shown(daemon, "create", "--name", "idle", "--network", "a", "-p", "8082:80", "busybox", "true")
+    assert shown(daemon, "port", "--dry-run", "rm", "idle", "8082") == []
+    assert shown(daemon, "network", "limit", "--dry-run", "--rate-in", "1mbit", "a", "idle") == []
+    assert shown(daemon, "network", "disconnect", "--dry-run", "a", "idle") == []
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
+        (["port", "--dry-run", "rm", "box", "9999"], 1, "publishes no host port 9999"),
+        (["network", "disconnect", "--dry-run", "b", "box"], 1, "is not connected to network b"),
+        (["network", "limit", "--dry-run", "--rate-in", "fast", "a", "box"], 1, "fast"),
+        (["network", "limit", "--dry-run", "--rate-in", "1mbit", "b", "box"], 1, "is not connected to network b"),
         (["run", "--dry-run", "--name", "box", "busybox", "true"], 125, 'The container name "/box" is already in use'),
         (["run", "--dry-run", "--network", "nosuch", "busybox", "true"], 125, "network nosuch not found"),
         (["run", "--dry-run", "nosuch", "true"], 125, "No such image: nosuch:latest"),

@@ -201,6 +201,12 @@ def test_what_is_wrong_with_a_capture_is_said(web: Daemon, tmp_path: Path) -> No
     assert not file.exists()
 
 
+def test_a_file_that_can_not_be_written_is_named(web: Daemon) -> None:
+    done = web.pynet("capture", "-w", "/dev/full", "web")
+    assert done.returncode == 1
+    assert "pynet: /dev/full: No space left on device\n" in done.stderr
+
+
 def test_only_so_many_captures_run_at_a_time(web: Daemon) -> None:
     with ExitStack() as stack:
         for _ in range(MOST):

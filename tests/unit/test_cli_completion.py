@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from pynet.cli import completion
 from pynet.cli.completion import FILES, WORDS, complete, declared
 from pynet.cli.main import COMMANDS, GROUPS
+from pynet.engine.config_file import FIREWALLS, PUBLISH_POLICIES
+from pynet.netlib.driver import driver_names
+
+from support.waiting import PATIENCE
 
 NAMES = {
     "container": ["web", "old", "asleep"],
@@ -35,6 +45,10 @@ def offered(line: str) -> list[str]:
         ("netw", ["network"]),
         ("network con", ["connect"]),
         ("help netw", ["network"]),
+        ("help network con", ["connect"]),
+        ("network create --driver ", ["bridge", "macvlan", "ipvlan"]),
+        ("network create --ipam-driver d", ["default", "dhcp"]),
+        ("daemon --firewall n", ["nftables"]),
         ("nosuch ", []),
         ("network nosuch ", []),
         ("--ro", ["--root"]),
@@ -76,7 +90,16 @@ def test_what_is_offered(line: str, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["capture -w ", "capture --write=/t", "load -i ", "import ", "--root ", "run --env-file e"]
+    "line",
+    [
+        "daemon --config-file ",
+        "capture -w ",
+        "capture --write=/t",
+        "load -i ",
+        "import ",
+        "--root ",
+        "run --env-file e",
+    ],
 )
 def test_files_are_the_shells_business(line: str) -> None:
     assert complete(line.split(" "), names) == (FILES, [])
@@ -102,3 +125,73 @@ def test_kinds_that_are_asked_for_are_kinds_that_the_engine_is_asked() -> None:
 def test_the_names_of_an_engine_that_does_not_run_are_none_and_none_is_started(tmp_path: object) -> None:
     assert completion.names_of({"run": f"{tmp_path}/run", "root": f"{tmp_path}/root"})("container") == []
     assert completion.names_of({"host": f"unix://{tmp_path}/none.sock"})("network") == []
+
+
+def test_values_are_those_that_there_are() -> None:
+    assert set(completion.VALUES["--driver"].split()) == set(driver_names()) - {"host", "null"}, "of those one may make"
+    assert tuple(completion.VALUES["--firewall"].split()) == FIREWALLS
+    assert tuple(completion.VALUES["--publish-policy"].split()) == PUBLISH_POLICIES
+
+
+class Sluggish:
+    """An engine that says a byte every tenth of a second, and would be at the end of its answer's head in two hours."""
+
+    def __init__(self, path: Path) -> None:
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(path))
+        self.listener.listen()
+        self.left, self.end = threading.Event(), threading.Event()
+        self.thread = threading.Thread(target=self._serve)
+        self.thread.start()
+
+    def _serve(self) -> None:
+        try:
+            sock, _ = self.listener.accept()
+        except OSError:
+            return  # nobody came
+        with sock:
+            try:
+                while not self.end.wait(0.1):
+                    sock.send(b"H")
+            except (BrokenPipeError, ConnectionResetError):
+                self.left.set()
+
+    def close(self) -> None:
+        self.end.set()
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+        self.listener.close()
+
+
+@pytest.fixture
+def sluggish(tmp_path: Path) -> Iterator[Sluggish]:
+    engine = Sluggish(tmp_path / "s")
+    closing = threading.Timer(PATIENCE / 2, engine.end.set)  # whoever waits for it is not held up for good
+    closing.start()
+    yield engine
+    closing.cancel()
+    engine.close()
+
+
+def test_an_engine_that_answers_slowly_is_not_waited_for(sluggish: Sluggish, tmp_path: Path) -> None:
+    ask = completion.names_of({"host": f"unix://{tmp_path}/s"})
+    assert ask("container") == []
+    assert sluggish.left.wait(PATIENCE), "it was the shell that left"
+    assert ask("network") == [], "and it is not asked again for this line"
+
+
+def test_an_engine_that_takes_no_connection_is_not_waited_for(tmp_path: Path) -> None:
+    """It was stopped, and its queue is full."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen(0)
+        waiting: list[socket.socket] = []
+        try:
+            while True:
+                waiting.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+                if waiting[-1].connect_ex(str(tmp_path / "s")) == errno.EAGAIN:
+                    break
+            assert completion.names_of({"host": f"unix://{tmp_path}/s"})("container") == []
+        finally:
+            for one in waiting:
+                one.close()

@@ -335,6 +335,60 @@ def test_a_signal_that_the_terminal_did_not_make_ends_us_and_gives_the_terminal_
     os.close(slave)
 
 
+# -- what the user asked for ---------------------------------------------------------------------------------------
+
+
+def port_script(request: str) -> Answer:
+    rows = [
+        {"Container": name, "HostIp": "0.0.0.0", "HostPort": 8080, "Port": "80/tcp", "Proxy": {}}
+        for name in ("web", "db")
+    ]
+    if request == "GET /containers/c1/json":
+        return Answer({"Name": "/web"})
+    if request == "GET /containers/c1/ports" or request == "GET /pynet/containers/c1/ports":
+        return Answer(
+            [{"HostIp": "0.0.0.0", "HostPort": "8080", "Port": "80/tcp", "Path": "nat", "Why": "", "Target": ""}]
+        )
+    if request == "GET /pynet/ports":
+        return Answer(rows)
+    return Answer({"message": "No such container: nobody"}, status=404)
+
+
+def test_counters_of_one_container_are_asked_for_by_any_of_its_names(engine: Start) -> None:
+    engine(port_script)
+    done = pynet("port", "stats", "--format", "{{.Container}}", "c1")
+    assert (done.returncode, done.stdout) == (0, "web\n")
+    missing = pynet("port", "stats", "nobody")
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert "No such container: nobody" in missing.stderr
+
+
+def test_a_port_that_is_not_published_is_missed_in_every_form_of_the_list(engine: Start) -> None:
+    engine(port_script)
+    assert pynet("port", "-v", "c1", "80").returncode == 0
+    for words in (["-v"], ["--json"], ["--format", "{{.Port}}"]):
+        done = pynet("port", *words, "c1", "81")
+        assert (done.returncode, done.stdout) == (1, ""), words
+        assert "no public port '81/tcp' published for c1" in done.stderr
+
+
+def test_control_d_is_no_to_a_question(engine: Start) -> None:
+    server = engine(lambda request: Answer({}))
+    master, slave = pty.openpty()
+    with subprocess.Popen([*PYNET, "network", "prune"], stdin=slave, stdout=slave, stderr=slave) as process:
+        said = b""
+        while b"[y/N] " not in said:
+            said += os.read(master, 4096)
+        os.write(master, b"\x04")
+        assert process.wait(PATIENCE) == 1
+    while not said.endswith(b"[y/N] \r\n"):
+        said += os.read(master, 4096)
+    os.close(slave)
+    os.close(master)
+    assert b"Traceback" not in said
+    assert server.requests == []
+
+
 # -- our own output -----------------------------------------------------------------------------------------------
 
 

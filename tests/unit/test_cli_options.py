@@ -196,6 +196,9 @@ def test_a_seccomp_profile_is_sent_as_its_text(tmp_path: Path) -> None:
         ["--network", ""],
         ["--network", "alias=x"],
         ["--network", "name=a,colour=red"],
+        ["--network", '"name=a'],
+        ["--network", '"name=a"b'],
+        ["--network", f'"name={"a" * 200_000}"'],
         ["--network", "host", "--network", "a"],
     ],
 )

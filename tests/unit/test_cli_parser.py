@@ -87,6 +87,8 @@ def test_lists_are_not_shared_between_parsers() -> None:
         (["-n"], "option needs a value: -n"),
         (["--proxy=maybe", "x"], 'invalid value "maybe" for --proxy'),
         (["--count", "many", "x"], "--count"),
+        (["--count", "1_000", "x"], 'invalid value "1_000" for --count'),
+        (["--count", " 1", "x"], 'invalid value " 1" for --count'),
         ([], "TARGET"),
         (["--det", "x"], "unknown option: --det"),
     ],

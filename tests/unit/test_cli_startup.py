@@ -103,6 +103,24 @@ def test_pages_of_groups(words: list[str], capsys: pytest.CaptureFixture[str]) -
 def test_help_of_a_command_by_the_word(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["help", "ps"]) == 0
     assert capsys.readouterr().out.startswith("usage: pynet ps [OPTIONS]")
+    assert command.main(["help", "network", "create"]) == 0
+    assert capsys.readouterr().out.startswith("usage: pynet network create [OPTIONS]")
+    assert command.main(["help", "run", "busybox"]) == 0, "help runs nothing"
+    assert capsys.readouterr().out.startswith("usage: pynet run [OPTIONS]")
+
+
+def test_commands_that_ask_no_engine_do_not_care_where_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DOCKER_HOST may be in words that Docker's client alone knows."""
+    monkeypatch.delenv("PYNET_HOST", raising=False)
+    monkeypatch.delenv("PYNET_RUN", raising=False)
+    monkeypatch.setenv("DOCKER_HOST", "ssh://me@there")
+    assert command.main(["completion", "bash"]) == 0
+    assert command.main(["__complete", "bash", "netw"]) == 0
+    assert "network\t" in capsys.readouterr().out
+    assert command.main(["ps"]) == 125
+    assert "unable to parse the engine's address" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -115,6 +133,15 @@ def test_help_of_a_command_by_the_word(capsys: pytest.CaptureFixture[str]) -> No
         (["ps", "--nope"], "unknown option: --nope"),
         (["run"], "needs IMAGE"),
         (["run", "-p", "0:80", "busybox"], "invalid hostPort: 0"),
+        (["run", "--json", "busybox"], "--json is for what --dry-run prints"),
+        (["create", "--json", "busybox"], "--json is for what --dry-run prints"),
+        (["network", "create", "--json", "a"], "--json is for what --dry-run prints"),
+        (["network", "connect", "--json", "a", "b"], "--json is for what --dry-run prints"),
+        (["network", "disconnect", "--json", "a", "b"], "--json is for what --dry-run prints"),
+        (["network", "limit", "--rate-in", "0", "--json", "a", "b"], "--json is for what --dry-run prints"),
+        (["port", "--dry-run", "web"], "--dry-run is for add and rm"),
+        (["port", "--dry-run", "stats"], "--dry-run is for add and rm"),
+        (["port", "stats", "web", "db"], "has no use for 'db'"),
         (["--host", "ftp://x", "ps"], "unable to parse"),
     ],
 )
