@@ -12,7 +12,7 @@ parented.py, what the kernel does in netlib/kinds/macvlan.py and host_access.py.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..netlib.driver import Reserved
 from ..netlib.errors import InvalidArgument
@@ -67,7 +67,8 @@ class MacvlanDriver(ParentedDriver):
         return parse_options(network).parent
 
     def reserves(self, network: NetworkRecord) -> Reserved:
-        return Reserved(gateway=False, auxiliary=(HOST,) if parse_options(network).host_access else ())
+        auxiliary = (HOST,) if parse_options(network).host_access else ()
+        return replace(super().reserves(network), auxiliary=auxiliary)
 
     def network_plan(self, network: NetworkRecord) -> Iterable[Resource]:
         options = parse_options(network)

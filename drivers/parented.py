@@ -95,7 +95,7 @@ class ParentedDriver:
         raise NotImplementedError
 
     def reserves(self, network: NetworkRecord) -> Reserved:
-        return Reserved(gateway=False)
+        return Reserved(gateway=False, shared_wire=bool(network.options.get("parent")))
 
     def parent_plan(self, network: NetworkRecord, *, mtu: int, sole: bool) -> Iterable[Resource]:
         parent = self.parent(network)

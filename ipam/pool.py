@@ -45,6 +45,7 @@ class Pool:
         self._hint = 0
         self.serial = True
         """False: the lowest free address each time, and none rests."""
+        self._spared: int | None = None
 
     @property
     def subnet(self) -> netaddr.IPNetwork:
@@ -73,7 +74,17 @@ class Pool:
     @property
     def free(self) -> int:
         """How many addresses the pool can still choose; with an ip_range that is less than capacity - used."""
-        return self._leases.size - self._leases.used
+        spared = self._spared is not None and self._spared not in self._leases
+        return self._leases.size - self._leases.used - spared
+
+    def spare_first(self) -> None:
+        """Never choose the subnet's first usable address, which is given to who asks for it by value; not in a subnet of two."""
+        if self.capacity > 2 and self._base == self._first and self._leases.size:
+            self._spared = 0
+
+    def _next_free(self, start: int) -> int | None:
+        number = self._leases.next_free(start)
+        return self._leases.next_free(number + 1) if number is not None and number == self._spared else number
 
     def gateway_candidate(self) -> str:
         """The first usable address of the subnet that is not taken: the customary gateway."""
@@ -102,10 +113,11 @@ class Pool:
             leases = self._leases
             if leases.used >= leases.size:
                 raise NoAvailableAddresses(str(self.range_prefix))
-            number = leases.next_free(self._hint if self.serial else 0)
+            number = self._next_free(self._hint if self.serial else 0)
             if number is None:
-                number = leases.next_free(0)
-            assert number is not None, "fewer leases than numbers, so one is free"
+                number = self._next_free(0)
+            if number is None:
+                raise NoAvailableAddresses(str(self.range_prefix))
             leases.take(number)
             self._hint = number + 1
             return format_address(self.version, self._base + number)

@@ -26,6 +26,9 @@ class PoolRequest:
     """Name and address; "" leaves the choice of the address."""
     has_gateway: bool = True
     """Whether one is chosen where ``gateway`` is None."""
+    shared_wire: bool = False
+    """Whether machines of others have addresses there: the first one, customarily a router's, is not chosen then, unless the
+    ``gateway`` or the ``ip_range`` says where the router is or what may be chosen."""
 
     @property
     def any_of_size(self) -> bool:

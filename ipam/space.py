@@ -119,6 +119,8 @@ class AddressSpace:
         with self._lock:
             pool = self.request_pool(request.subnet, ip_range=request.ip_range, version=request.version, avoid=avoid)
             try:
+                if request.shared_wire and not request.gateway and not request.ip_range:
+                    pool.spare_first()
                 gateway = _set_aside(pool, request.gateway) if request.gateway else ""
                 for name, address in request.auxiliary:
                     if address:

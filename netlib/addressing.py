@@ -90,7 +90,7 @@ class Addressing:
             for pool in opened
         )
 
-    def restore(self, network: NetworkRecord, endpoints: Iterable[EndpointRecord]) -> None:
+    def restore(self, network: NetworkRecord, endpoints: Iterable[EndpointRecord], reserved: Reserved) -> None:
         """The pools and leases of a network that is in the store; one that only holds a configuration has none."""
         if network.config_only:
             return
@@ -102,6 +102,7 @@ class Addressing:
                 config.gateway or None,
                 tuple(config.aux.items()),
                 has_gateway=False,  # it would stand there
+                shared_wire=reserved.shared_wire,
             )
             for config in network.ipam
         ]
@@ -144,7 +145,12 @@ def _chosen_before(network: NetworkRecord, endpoint: EndpointRecord) -> tuple[st
 def _with(reserved: Reserved, request: PoolRequest) -> PoolRequest:
     named = {name for name, _ in request.auxiliary}
     chosen = tuple((name, "") for name in reserved.auxiliary if name not in named)
-    return replace(request, has_gateway=reserved.gateway, auxiliary=(*request.auxiliary, *chosen))
+    return replace(
+        request,
+        has_gateway=reserved.gateway,
+        auxiliary=(*request.auxiliary, *chosen),
+        shared_wire=reserved.shared_wire,
+    )
 
 
 def _lease(endpoint: EndpointRecord) -> Lease:

@@ -24,7 +24,7 @@ from .addressing import Addressing
 from .applier import Applier
 from .change import AddressLease, Change, HostPortLease, Lease, PoolLease, Step
 from .decisions import decide_leased
-from .driver import Driver, load_driver
+from .driver import Driver, Reserved, load_driver
 from .errors import Forbidden, InvalidArgument, PynetError
 from .firewall.intents import is_loopback
 from .host_uses import HostUse, HostUses
@@ -79,9 +79,16 @@ class Core:
                 self.addressing.driver(network.ipam_driver)
             except PynetError:
                 continue
-            self.addressing.restore(network, self.registry.endpoints_of_network(network.id))
+            self.addressing.restore(network, self.registry.endpoints_of_network(network.id), self._reserved(network))
         for sandbox in self.registry.sandboxes.values():
             self.tools.ports.restore(sandbox.id, sandbox.ports)
+
+    def _reserved(self, network: NetworkRecord) -> Reserved:
+        """What the network's driver sets aside; nothing while it is away, or of a record that it can not read."""
+        try:
+            return self.driver(network.driver).reserves(network)
+        except PynetError:
+            return Reserved()
 
     # -- leases that are renewed (renewal.py) -----------------------------------------------------------------
 

@@ -63,6 +63,9 @@ class Reserved:
     """Whether a subnet whose gateway the user names none of gets one."""
     auxiliary: tuple[str, ...] = ()
     """Auxiliary addresses (by name) that each subnet has: chosen where the user gives none."""
+    shared_wire: bool = False
+    """Whether its endpoints are among machines of others, whose router customarily has a subnet's first address: that is not
+    chosen where the user says neither where the gateway is nor what may be chosen."""
 
 
 class Driver(Protocol):

@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 from pynet.ipam.driver import DefaultIpam
 from pynet.netlib.addressing import Addressing
 from pynet.netlib.controller import Controller
+from pynet.netlib.driver import Reserved
 from pynet.netlib.instance import Instance
 from pynet.netlib.ports.hostports import HostPorts
 from pynet.plugins.snapshot import Snapshot
@@ -159,7 +160,7 @@ def lost_leases(controller: Controller) -> list[str]:
     addressing = Addressing(controller.core.addressing.pools)
     ports = HostPorts(has_proxy=False)
     for network in registry.networks.values():
-        addressing.restore(network, registry.endpoints_of_network(network.id))
+        addressing.restore(network, registry.endpoints_of_network(network.id), Reserved())
     for sandbox in registry.sandboxes.values():
         ports.restore(sandbox.id, sandbox.ports)
     explained = _leases(addressing, ports)

@@ -339,7 +339,7 @@ def test_a_signal_that_the_terminal_did_not_make_ends_us_and_gives_the_terminal_
 
 
 def port_script(request: str) -> Answer:
-    rows = [
+    rows: list[dict[str, object]] = [
         {"Container": name, "HostIp": "0.0.0.0", "HostPort": 8080, "Port": "80/tcp", "Proxy": {}}
         for name in ("web", "db")
     ]

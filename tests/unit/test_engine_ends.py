@@ -27,10 +27,21 @@ from pynet.engine.container.run import Run
 from pynet.engine.daemon import bind, leave_lock, take_lock
 from pynet.engine.events import EventBus
 from pynet.engine.fields import Fields
+from pynet.engine.filters import Filters
+from pynet.engine.networks import Networks
 from pynet.engine.patterns import matcher
 from pynet.engine.reserve import Reserve
 from pynet.engine.volumes import Volumes
-from pynet.netlib.errors import InternalError, InvalidArgument, NotFound, NotModified, PynetError, RootBusy, Unavailable
+from pynet.netlib.errors import (
+    Conflict,
+    InternalError,
+    InvalidArgument,
+    NotFound,
+    NotModified,
+    PynetError,
+    RootBusy,
+    Unavailable,
+)
 from pynet.netlib.store.sqlite import Store
 
 # -- connections ---------------------------------------------------------------------------------------------------------
@@ -214,6 +225,45 @@ def test_two_restarts_of_a_container_that_is_removed_at_its_end_spare_it_both() 
     slow.join()
     assert kept
     assert not container.kept
+
+
+def test_a_second_prune_of_networks_is_a_conflict_until_the_first_is_done() -> None:
+    pruning, go_on = threading.Event(), threading.Event()
+
+    class Controller:
+        def networks(self) -> list[Any]:
+            return []
+
+    class Containers:
+        def all(self) -> list[Any]:
+            return []
+
+    class Core:
+        controller = Controller()
+        events = EventBus()
+
+    def until(text: str) -> float:
+        if text == "slow":
+            pruning.set()
+            go_on.wait(20)
+        return 0.0
+
+    none: Any = None
+    networks = Networks(Core(), Containers(), none, none)  # type: ignore[arg-type]
+    slow = threading.Thread(target=networks.prune, args=(Filters({"until": ["slow"]}), until))
+    slow.start()
+    assert pruning.wait(20)
+    for _ in range(2):
+        with pytest.raises(Conflict, match="a prune operation is already running") as caught:
+            networks.prune(Filters(), until)
+        assert caught.value.status == 409
+    go_on.set()
+    slow.join()
+    for _ in range(2):
+        assert networks.prune(Filters(), until) == {"NetworksDeleted": None}
+    with pytest.raises(InvalidArgument):
+        networks.prune(Filters({"nonsense": ["1"]}), until)
+    assert networks.prune(Filters(), until) == {"NetworksDeleted": None}, "one that is refused leaves no trace"
 
 
 def test_a_volume_is_removed_by_one_of_two(tmp_path: Path) -> None:

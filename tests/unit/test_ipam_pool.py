@@ -7,13 +7,17 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 
+from pynet.ipam.driver import SERIAL, DefaultIpam, Wanted
 from pynet.ipam.errors import AddressInUse, AddressOutOfRange, InvalidAddress, NoAvailableAddresses
 from pynet.ipam.leases import CHUNK, Bitmap, Sparse, leases_for
 from pynet.ipam.pool import Pool
 from pynet.ipam.prefix import format_address, parse_address, parse_loose
+from pynet.ipam.request import PoolRequest
+from pynet.ipam.space import AddressSpace
 
 
 def pool(subnet: str, ip_range: str | None = None) -> Pool:
@@ -254,3 +258,55 @@ def test_threads_never_share_an_address() -> None:
     for thread in threads:
         thread.join()
     assert len(set(got)) == len(got) == p.used == 2000
+
+
+@pytest.mark.parametrize(
+    ("options", "released", "restarted"),
+    [
+        ({}, ["10.0.0.5/24", "10.0.0.6/24"], "10.0.0.7/24"),
+        ({SERIAL: "true"}, ["10.0.0.5/24", "10.0.0.6/24"], "10.0.0.7/24"),
+        ({SERIAL: "false"}, ["10.0.0.3/24", "10.0.0.5/24"], "10.0.0.6/24"),
+    ],
+)
+def test_a_freed_address_rests_unless_the_lowest_is_asked_for(
+    options: dict[str, str], released: list[str], restarted: str
+) -> None:
+    driver = DefaultIpam(AddressSpace())
+    pools = driver.open("n", [PoolRequest(subnet="10.0.0.0/24")], lambda version: (), options)
+    first, second, third = (driver.lease("n", Wanted(owner)) for owner in "abc")
+    assert [one.address for one in (first, second, third)] == ["10.0.0.2/24", "10.0.0.3/24", "10.0.0.4/24"]
+    driver.release("n", second)
+    again = [driver.lease("n", Wanted(owner)) for owner in "de"]
+    assert [one.address for one in again] == released
+
+    later = DefaultIpam(AddressSpace())
+    later.restore("n", pools, [first, third, *again], again[-1].addresses, options)
+    assert later.lease("n", Wanted("f")).address == restarted
+
+
+@pytest.mark.parametrize(
+    ("changes", "chosen"),
+    [
+        ({"shared_wire": True}, ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"]),
+        ({"shared_wire": True, "auxiliary": (("host", ""),)}, ["10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"]),
+        ({"shared_wire": True, "gateway": "10.0.0.6"}, ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"]),
+        ({"shared_wire": True, "ip_range": "10.0.0.0/29"}, [f"10.0.0.{n}" for n in range(1, 7)]),
+        ({"shared_wire": True, "subnet": "10.0.0.0/31"}, ["10.0.0.0", "10.0.0.1"]),
+        ({}, [f"10.0.0.{n}" for n in range(1, 7)]),
+    ],
+)
+def test_the_routers_customary_address_is_chosen_for_nobody_on_a_wire_with_others(
+    changes: dict[str, Any], chosen: list[str]
+) -> None:
+    request = PoolRequest(**{"subnet": "10.0.0.0/29", "has_gateway": False, **changes})
+    p, _ = AddressSpace().open(request)
+    assert p.free == len(chosen)
+    assert drain(p) == chosen
+    assert p.free == 0
+    p.release(chosen[0])
+    assert drain(p) == chosen[:1], "however often the choice has gone round"
+    if "10.0.0.1" not in chosen and "gateway" not in changes:
+        assert p.allocate("10.0.0.1") == "10.0.0.1", "who asks for it by value gets it"
+    p.serial = False
+    p.release(chosen[-1])
+    assert drain(p) == chosen[-1:]

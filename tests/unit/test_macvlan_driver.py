@@ -12,6 +12,9 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pynet.drivers.ipvlan import IpvlanDriver
 from pynet.drivers.macvlan import MacvlanDriver
 from pynet.drivers.parented import ParentedDriver
+from pynet.ipam.defaults import default_pools
+from pynet.ipam.driver import Wanted
+from pynet.netlib.addressing import Addressing
 from pynet.netlib.driver import Joined, Reserved
 from pynet.netlib.errors import Forbidden, InvalidArgument
 from pynet.netlib.kernel import stacked
@@ -53,9 +56,22 @@ def with_options(**options: str) -> NetworkRecord:
     return replace(NETWORK, options=options)
 
 
+@pytest.mark.parametrize(("options", "first"), [({"parent": "eth0"}, "10.1.0.2/24"), ({}, "10.1.0.1/24")])
+def test_the_routers_customary_address_is_spared_on_a_wire_and_after_a_restart(
+    options: dict[str, str], first: str
+) -> None:
+    network = replace(NETWORK, ipam=(), options=options, ipam_driver="default")
+    reserved = MACVLAN.reserves(network)
+    before, after = Addressing(default_pools("00")), Addressing(default_pools("00"))
+    opened = before.open(network, [IpamConfig("10.1.0.0/24")], lambda version: (), reserved)
+    assert before.lease(network, Wanted("a")).address == first
+    after.restore(replace(network, ipam=opened), [], reserved)
+    assert after.lease(network, Wanted("a")).address == first
+
+
 @pytest.mark.parametrize("driver", [MACVLAN, IPVLAN], ids=lambda driver: driver.name)
 def test_the_gateway_is_the_users_or_none(driver: ParentedDriver) -> None:
-    assert driver.reserves(NETWORK) == Reserved(gateway=False)
+    assert driver.reserves(NETWORK) == Reserved(gateway=False, shared_wire=True)
     assert driver.join(NETWORK, ENDPOINT, SANDBOX) == Joined(gateway="10.1.0.254", gateway6="fd00:1::1")
     without = replace(NETWORK, ipam=(IpamConfig("10.1.0.0/24"), NETWORK.ipam[1]))
     assert driver.join(without, ENDPOINT, SANDBOX) == Joined(gateway6="fd00:1::1")
@@ -113,7 +129,7 @@ def test_what_stands_alone_on_its_parent_and_what_does_not() -> None:
 
 def test_host_access_is_an_interface_an_address_and_a_route_to_each_container() -> None:
     network = with_options(parent="eth0", host_access="true", mtu="1400")
-    assert MACVLAN.reserves(network) == Reserved(gateway=False, auxiliary=("host",))
+    assert MACVLAN.reserves(network) == Reserved(gateway=False, auxiliary=("host",), shared_wire=True)
     link = next(one for one in MACVLAN.network_plan(network) if isinstance(one, HostLink))
     assert (link.name, link.parent, link.addresses, link.mtu) == ("ph" + "ab" * 6, "eth0", ("10.1.0.9",), 1400)
     plan = list(MACVLAN.endpoint_plan(network, ENDPOINT, SANDBOX))
