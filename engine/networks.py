@@ -176,8 +176,10 @@ class Networks:
                 raise
             running = container.running
         if running:
-            self._hosts.follow(container)
-            self._core.publish_network("connect", network.name, network.id, container=container.id)
+            try:
+                self._hosts.follow(container)
+            finally:  # a file that can not be written keeps no one from hearing of it
+                self._core.publish_network("connect", network.name, network.id, container=container.id)
 
     def planned_disconnect(self, ref: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """What ``disconnect`` would do, or its error; nothing while the container does not run."""

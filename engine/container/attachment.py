@@ -341,7 +341,7 @@ class ContainerNetworks:
 
     def release_kept(self, network: Network, containers: Iterable[Container]) -> None:
         """Give back what stopped containers kept of a network, which can be removed then; nothing while anybody is on it."""
-        if any(endpoint.record.sandbox for endpoint in network.endpoints()):
+        if any(endpoint.sandbox for endpoint in self.controller.registry.endpoints_of_network(network.id)):
             return
         for container in containers:
             for entry in list(container.networks.values()):

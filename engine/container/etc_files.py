@@ -39,11 +39,13 @@ class HostFiles:
         self._asked: set[str] = set()
         core.controller.core.address_changed = self._address_changed
 
-    def names_on(self, container: Container, network: str) -> list[str]:
+    @staticmethod
+    def names_on(container: Container, network: str) -> list[str]:
         """The names that others on a user's network know a container by; none on the predefined ones."""
         if network in PREDEFINED:
             return []
-        names = [container.name, *(container.networks[network]["settings"].get("Aliases") or ()), container.id[:12]]
+        entry = container.networks.get(network) or {"settings": {}}  # it may be taken off the network just now
+        names = [container.name, *(entry["settings"].get("Aliases") or ()), container.id[:12]]
         if container.config["Hostname"] != container.id[:12]:
             names.append(container.config["Hostname"])
         return list(dict.fromkeys(names))

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from ...netlib.errors import InvalidArgument
-from ...netlib.ports.portspec import PortBinding, parse_port_bindings
+from ...netlib.ports.portspec import PortBinding, parse_port, parse_port_bindings
 from ...runtime.grammar.sysctls import check as check_sysctl
 from ...runtime.grammar.ulimits import check as check_ulimit
 from ..fields import Fields, is_word
@@ -64,6 +64,17 @@ def port_bindings(container_config: Mapping[str, Any], host_config: Mapping[str,
         for key in container_config.get("ExposedPorts", {}):
             wanted.setdefault(key, [{"HostIp": "", "HostPort": ""}])
     return parse_port_bindings(wanted)
+
+
+def _bindings_by_port(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """As it was asked for, each port by one name ("80/tcp"), however it was written ("080", "80/TCP")."""
+    found: dict[str, Any] = {}
+    for text, entries in asked.items():
+        key = "{}/{}".format(*parse_port(text))
+        if key in found and all(isinstance(one, list | None) for one in (entries, found[key])):
+            entries = [*(found[key] or [{}]), *(entries or [{}])]
+        found[key] = entries
+    return found
 
 
 def _addresses(name: str, values: list[str]) -> list[str]:
@@ -207,7 +218,7 @@ def _networking(host: Fields) -> dict[str, Any]:
             raise InvalidArgument(str(error), hint="set it for the whole host, with sysctl(8)") from None
     found: dict[str, Any] = {
         "NetworkMode": mode,
-        "PortBindings": dict(host.object("PortBindings").body),
+        "PortBindings": _bindings_by_port(host.object("PortBindings").body),
         "PublishAllPorts": host.boolean("PublishAllPorts"),
         "Dns": _addresses("DNS address", host.strings("Dns")),
         "DnsOptions": host.words("DnsOptions"),

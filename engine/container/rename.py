@@ -34,8 +34,10 @@ def rename(core: Core, registry: Registry, hosts: HostFiles, ref: str, new: str)
             _rename_endpoints(core, container, old)
             raise
         registry.drop_name(old, container.id)
-    hosts.follow(container)
-    core.events.publish("container", "rename", container.id, container.attributes(oldName=f"/{old}"))
+    try:
+        hosts.follow(container)
+    finally:  # a file that can not be written keeps no one from hearing of it
+        core.events.publish("container", "rename", container.id, container.attributes(oldName=f"/{old}"))
 
 
 def _rename_endpoints(core: Core, container: Container, name: str) -> None:

@@ -47,6 +47,22 @@ def refusal(body: dict[str, Any]) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        ({"080": [{"HostPort": "1"}]}, {"80/tcp": [{"HostPort": "1"}]}),
+        ({"80/": None, "80/TCP": []}, {"80/tcp": [{}, {}]}),
+        (
+            {"80/tcp": [{"HostPort": "1"}], "80": [{"HostPort": "2"}]},
+            {"80/tcp": [{"HostPort": "1"}, {"HostPort": "2"}]},
+        ),
+    ],
+)
+def test_a_published_port_has_one_name_however_it_was_written(asked: dict[str, Any], kept: dict[str, Any]) -> None:
+    """Inspect and ps would else show a port without a protocol beside the one that is published."""
+    assert complete_host_config({"PortBindings": asked}).config["PortBindings"] == kept
+
+
 # -- Config ------------------------------------------------------------------------------------------------------
 
 
