@@ -185,7 +185,7 @@ def _nothing_left(before: Facts, run: str) -> str:
 def show() -> int:
     """All steps, in a playground."""
     from .lan import CLIENT, HOST
-    from .playground import INSIDE_VARIABLE
+    from .playground_inside import INSIDE_VARIABLE
 
     demo = Demo()
     run = os.environ["PYNET_RUN"]
@@ -260,8 +260,8 @@ def main(argv: list[str] | None = None) -> int:
             print(error, file=sys.stderr)
             return 1
         return 0
-    from .playground import INSIDE_VARIABLE
     from .playground import main as playground
+    from .playground_inside import INSIDE_VARIABLE
 
     return show() if os.environ.get(INSIDE_VARIABLE) else playground([*OWN, "pynet.plugins.demo"])
 

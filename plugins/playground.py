@@ -2,8 +2,8 @@
 
     outer      the process that was called: waits, and clears away what outlives the namespaces
       |        unshare(user?, pid), fork
-    init       process 1: unshare(mount, net, ipc, uts), mounts, LAN, then only reaps; with its end the kernel kills
-      |        all that is left inside.  fork
+    init       process 1 (playground_inside.py): unshare(mount, net, ipc, uts), mounts, LAN, then only reaps; with its
+      |        end the kernel kills all that is left inside.  fork
     command    the user's, in a process group of its own, in the terminal's foreground
 
             host: lan0 192.0.2.1/24, 2001:db8::1/64  ====  client: eth0 192.0.2.2/24, 2001:db8::2/64
@@ -31,17 +31,13 @@ import time
 from ..netlib.errors import NotFound, NotSupported, PynetError
 from ..netlib.kernel import syscall as linux
 from .isolation import become_root_of_a_user_namespace
+from .playground_inside import CANNOT, LAN_VARIABLE, complain, environment, execute, init, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-CANNOT = 125
-"""Exit code when there can be no playground."""
-LAN_VARIABLE = "PYNET_LAN_NETNS"
 PREFIX = "pynet-"
-INSIDE_VARIABLE = "PYNET_PLAYGROUND"
-_INSIDE = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 _JOINED = (
     *(("ipc", linux.CLONE_NEWIPC), ("uts", linux.CLONE_NEWUTS), ("net", linux.CLONE_NEWNET)),
     *(("pid", linux.CLONE_NEWPID), ("mnt", linux.CLONE_NEWNS)),
@@ -72,7 +68,7 @@ def play(command: list[str]) -> int:
         foreground = _foreground()
         child = os.fork()
         if child == 0:
-            _init(directory, command, foreground)
+            init(directory, command, foreground)
         return _wait(child, foreground)
     finally:
         os.rmdir(directory)
@@ -134,11 +130,6 @@ def _forbidden_by(number: int | None) -> str:
     )
 
 
-def _write(path: str, text: str) -> None:
-    with open(path, "w", encoding="ascii") as file:
-        file.write(text)
-
-
 def _foreground() -> bool:
     """Whether we hold the terminal, and so have to hand it to the command and take it back."""
     try:
@@ -191,151 +182,6 @@ def _remove_cgroups(root: str) -> None:
                         time.sleep(0.005)
                         continue
                 break
-
-
-# -- init ---------------------------------------------------------------------------------------------------------
-
-
-def _init(directory: str, command: list[str], foreground: bool) -> NoReturn:
-    """Process 1 of the playground.  Never returns, and never lets an exception out into the caller's frames."""
-    code = CANNOT
-    try:
-        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-        lan = os.path.join(directory, "lan")
-        linux.unshare(_INSIDE)
-        _mounts(directory)
-        linux.sethostname("playground")
-        _lan(lan)
-        environ = environment(directory, lan)
-        child = os.fork()
-        if child == 0:
-            _execute(command, environ, foreground)
-        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTOU, signal.SIGTTIN):
-            signal.signal(number, signal.SIG_IGN)
-        while True:
-            pid, status = os.wait()
-            if pid == child:
-                code = os.waitstatus_to_exitcode(status)
-                code = code if code >= 0 else 128 - code
-                break
-    except PynetError as error:
-        _complain(str(error), error.hint)
-    except OSError as error:
-        _complain(f"cannot set up the playground: {error.filename or ''}: {error.strerror}", _hint(error))
-    finally:
-        os._exit(code)
-
-
-def _complain(message: str, hint: str) -> None:
-    os.write(2, f"pynet: {message}\n  {hint}\n".encode())
-
-
-def _hint(error: OSError) -> str:
-    if error.filename == "/proc" and error.errno == errno.EPERM:
-        return "parts of /proc are covered here, as in a container, and so no new one may be mounted; run this outside"
-    return "the kernel lacks a feature, or a security module forbids it"
-
-
-def _mounts(directory: str) -> None:
-    """Private mounts; /proc and /sys of the new namespaces; a tmpfs for all state."""
-    quiet = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
-    linux.mount(None, "/", None, linux.MS_REC | linux.MS_PRIVATE)
-    linux.mount("tmpfs", directory, "tmpfs", linux.MS_NOSUID, "mode=700")
-    for name in ("root", "run", "cgroup", "bin"):
-        os.mkdir(os.path.join(directory, name), 0o711)
-    # the same pynet inside as outside, also when it was called by its path or as a module
-    _write(os.path.join(directory, "bin", "pynet"), f'#!/bin/sh\nexec {_shell(sys.executable)} -I -m pynet "$@"\n')
-    os.chmod(os.path.join(directory, "bin", "pynet"), 0o755)
-    # what the machine's own pynet and `ip netns` keep must neither be seen nor be changed from inside
-    for path in ("/run/pynet", "/run/netns"):
-        if os.path.isdir(path):
-            linux.mount("tmpfs", path, "tmpfs", linux.MS_NOSUID, "mode=755")
-    linux.mount("proc", "/proc", "proc", quiet)
-    keep = os.path.join(directory, "cgroup")
-    kept = _try_mount(_CGROUPS, keep, None, linux.MS_BIND | linux.MS_REC)
-    # a read-only /sys (as in a container) allows only a read-only second one
-    if _try_mount("sysfs", "/sys", "sysfs", quiet) or _try_mount("sysfs", "/sys", "sysfs", quiet | linux.MS_RDONLY):
-        if kept:
-            linux.mount(keep, _CGROUPS, None, linux.MS_MOVE)
-    elif kept:
-        linux.umount2(keep, linux.MNT_DETACH)
-
-
-def _shell(text: str) -> str:
-    """*text* as one word of sh(1)."""
-    return "'" + text.replace("'", "'\\''") + "'"
-
-
-def _try_mount(source: str, target: str, kind: str | None, flags: int) -> bool:
-    try:
-        linux.mount(source, target, kind, flags)
-    except OSError:
-        return False
-    return True
-
-
-def _lan(path: str) -> None:
-    """A second network namespace, bound at *path*, and a cable between it and ours."""
-    from ..netlib.kernel.rtnetlink import Rtnetlink
-    from ..netlib.kernel.rtnl_messages import LOOPBACK_INDEX
-    from .lan import lay
-
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    host = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    linux.unshare(linux.CLONE_NEWNET)
-    linux.mount("/proc/self/ns/net", path, None, linux.MS_BIND)
-    client = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    there = Rtnetlink()
-    linux.setns(host, linux.CLONE_NEWNET)
-    with there, Rtnetlink() as here:
-        here.set_link(LOOPBACK_INDEX, up=True)
-        lay(here, there, client_fd=client, ifname="lan0")
-    os.close(host)
-    os.close(client)
-
-
-def environment(directory: str, lan: str) -> dict[str, str]:
-    """The command's environment: the directories, and a PATH on which `pynet` and the system's programs are found."""
-    environ = {name: value for name, value in os.environ.items() if name not in ("PYNET_HOST", "DOCKER_HOST")}
-    run = os.path.join(directory, "run")
-    environ |= {
-        INSIDE_VARIABLE: directory,
-        "PYNET_ROOT": os.path.join(directory, "root"),
-        "PYNET_RUN": run,
-        "PYNET_CONFIG_FILE": os.devnull,  # the machine's names things of the machine's network
-        LAN_VARIABLE: lan,
-        "DOCKER_HOST": f"unix://{run}/pynet.sock",
-    }
-    path = environ.get("PATH", "/usr/local/bin:/usr/bin:/bin").split(":")
-    environ["PATH"] = ":".join(
-        [os.path.join(directory, "bin"), *path, *(place for place in ("/usr/sbin", "/sbin") if place not in path)]
-    )
-    return environ
-
-
-def _execute(command: list[str], environ: dict[str, str], foreground: bool) -> NoReturn:
-    try:
-        os.setpgid(0, 0)
-        if foreground:
-            signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-            os.tcsetpgrp(0, os.getpid())
-        for number in (signal.SIGTTOU, signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)
-        execute(command, environ)
-    finally:
-        os._exit(CANNOT)
-
-
-def execute(command: list[str], environ: dict[str, str]) -> NoReturn:
-    """Become *command*; 127 and 126 as a shell has them."""
-    try:
-        os.execvpe(command[0], command, environ)
-    except OSError as error:
-        # a directory on PATH that may not be searched is no reason to say that the command may not be executed
-        places = [""] if "/" in command[0] else environ.get("PATH", "").split(":")
-        found = any(os.path.exists(os.path.join(place, command[0])) for place in places)
-        _complain(f"cannot run {command[0]}: {error.strerror if found else 'not found'}", "it is looked for on PATH")
-        os._exit(126 if found else 127)
 
 
 # -- the LAN's client ---------------------------------------------------------------------------------------------
@@ -400,7 +246,7 @@ def join(command: list[str]) -> int:
     foreground = _foreground()
     child = os.fork()  # a process enters a process id namespace by birth
     if child == 0:
-        _execute(command, environment(directory, os.path.join(directory, "lan")), foreground)
+        run(command, environment(directory, os.path.join(directory, "lan")), foreground)
     return _wait(child, foreground)
 
 
@@ -422,7 +268,7 @@ def main(words: list[str]) -> int:
             as_client(words[1:])
         return join(words[1:]) if words[0] == "--join" else play(words)
     except PynetError as error:
-        _complain(str(error), error.hint)
+        complain(str(error), error.hint)
         return error.exit_code
 
 

@@ -38,7 +38,8 @@ from .container import Container
 from .context import Context
 from .errors import StartError
 from .host import Host
-from .loop import Loop, Timer
+from .loop import Loop
+from .parents import Parents
 from .records import Record, check_id
 from .watchdog import Watchdog
 
@@ -46,8 +47,6 @@ _MAX_BACKLOG = 1000
 """Most events kept for a subscriber to come."""
 _PARK = 0.05
 """Seconds until connections are taken again after there was no descriptor for one."""
-_PARENT_IDLE = 2.0
-"""Seconds without containers until the empty parent cgroup is removed."""
 
 Fields = dict[str, Any]
 
@@ -71,9 +70,7 @@ class Supervisor:
         host.devices_guarded = cgroups.guards_devices
         self.context = Context(self.loop, host, cgroups, self.emit)
         self._backlog: list[Fields] = []
-        self._parents: set[str] = set()
-        self._parents_file = f"{run}/cgroups"
-        self._parents_timer: Timer | None = None
+        self._parents = Parents(self.loop, cgroups, f"{run}/cgroups", lambda: not self.containers)
         self._watchdog = Watchdog(self.loop)
         self._operations: dict[str, Callable[[Request], None]] = {
             "start": self._start,
@@ -117,12 +114,7 @@ class Supervisor:
                 self._take_over(name, record, spec, state)
             except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
                 print(f"container {name} can not be taken over: {error!r}", file=sys.stderr, flush=True)
-        try:
-            with open(self._parents_file, encoding="utf-8") as file:
-                self._parents.update(file.read().splitlines())
-        except OSError:
-            pass
-        self._forget_parents_later()
+        self._parents.restore()
 
     def _take_over(self, name: str, record: Record, spec: ContainerSpec, state: Fields) -> None:
         container = Container(self.context, record, spec, self._forget)
@@ -130,7 +122,7 @@ class Supervisor:
             self._remove_torso(record, spec)
             return
         self.containers[name] = container
-        self._remember_parent(spec["cgroup"])
+        self._parents.remember(spec["cgroup"])
         container.restore(state)
 
     def _remove_torso(self, record: Record, spec: ContainerSpec | None) -> None:
@@ -235,7 +227,7 @@ class Supervisor:
             raise Conflict(f"container {id} is running already")  # another start has waited for the same
         container = Container(self.context, Record(f"{self.run_directory}/containers/{id}"), spec, self._forget)
         self.containers[id] = container
-        self._remember_parent(spec["cgroup"])
+        self._parents.remember(spec["cgroup"])
 
         def done(error: StartError | None) -> None:
             if error is not None:
@@ -261,33 +253,7 @@ class Supervisor:
     def _forget(self, container: Container) -> None:
         if self.containers.get(container.id) is container:
             del self.containers[container.id]
-        self._forget_parents_later()
-
-    def _remember_parent(self, name: str) -> None:
-        """That there is a group above *name*, on disk too: a successor that finds no container has to remove it."""
-        if os.path.dirname(name) in {os.path.dirname(known) for known in self._parents}:
-            return
-        self._parents.add(name)
-        try:
-            with open(self._parents_file, "a", encoding="utf-8") as file:
-                file.write(f"{name}\n")
-        except OSError:
-            pass  # a full disk: then an empty directory may stay
-
-    def _forget_parents_later(self) -> None:
-        if self._parents and not self.containers and self._parents_timer is None:
-            self._parents_timer = self.loop.later(_PARENT_IDLE, self._remove_parents)
-
-    def _remove_parents(self) -> None:
-        self._parents_timer = None
-        for name in self._parents:
-            self.context.cgroups.remove_parents(name)
-        if not self.containers:
-            self._parents.clear()
-            try:
-                os.unlink(self._parents_file)
-            except OSError:
-                pass
+        self._parents.remove_later()
 
     def _kill(self, request: Request) -> None:
         self._find(request).kill(request.number("signal"), resume=bool(request.message.get("resume")))
@@ -401,6 +367,6 @@ class Supervisor:
             if container.run.confinement.busy:
                 container.run.confinement.when_removed(lambda: self._shutdown(request))
                 return
-        self._remove_parents()
+        self._parents.remove()
         request.reply()
         self.loop.running = False

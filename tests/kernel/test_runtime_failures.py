@@ -32,6 +32,7 @@ from pynet.runtime.supervisor.context import Context
 from pynet.runtime.supervisor.group import Group
 from pynet.runtime.supervisor.host import Host
 from pynet.runtime.supervisor.loop import Loop
+from pynet.runtime.supervisor.parents import Parents
 from pynet.runtime.supervisor.records import Record
 from pynet.runtime.supervisor.spawn import Spawned
 from pynet.runtime.supervisor.streams import Streams
@@ -195,12 +196,12 @@ def test_a_container_that_does_not_stand_still_goes_on(tmp_path: Path, monkeypat
 
 def test_one_name_is_kept_for_all_groups_of_a_parent(tmp_path: Path) -> None:
     """Each start cost as much as there had been starts: their names were kept, and gone through."""
-    supervisor = Supervisor(str(tmp_path))
+    loop = Loop()
+    parents = Parents(loop, Cgroups(""), str(tmp_path / "cgroups"), lambda: False)
     for number in range(100):
-        supervisor._remember_parent(f"pynet/instance/{number}")
-    assert len(supervisor._parents) == 1
+        parents.remember(f"pynet/instance/{number}")
     assert (tmp_path / "cgroups").read_text().splitlines() == ["pynet/instance/0"]
-    supervisor.context.close()
+    loop.close()
 
 
 # -- requests ----------------------------------------------------------------------------------------------------------

@@ -20,12 +20,12 @@ from pynet.engine.api import hangup
 from pynet.engine.api.call import Call
 from pynet.engine.api.routes_streams import tail_count
 from pynet.engine.api.server import Server
+from pynet.engine.claims import bind, leave_lock, take_lock
 from pynet.engine.container.end import End
 from pynet.engine.container.etc_files import HostFiles
 from pynet.engine.container.mounts import parse_mount
 from pynet.engine.container.record import Container, State
 from pynet.engine.container.run import Run
-from pynet.engine.daemon import bind, leave_lock, take_lock
 from pynet.engine.events import EventBus
 from pynet.engine.fields import Fields
 from pynet.engine.filters import Filters
