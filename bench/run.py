@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import bench_dns
 import bench_libraries
 import bench_scale
 import control
@@ -44,6 +45,7 @@ GROUPS = (
     "thousand",
     "libraries",
     "proxy",
+    "dns",
     "ps-client",
     *(case.key for case in control.CASES),
 )
@@ -74,7 +76,7 @@ def proxy_rows(quick: bool) -> list[Row]:
 
 def measure(options: argparse.Namespace) -> Iterator[Row]:
     only, quick = options.only, options.quick
-    if only not in ("join", "heal", "reach", "thousand", "libraries", "proxy"):
+    if only not in ("join", "heal", "reach", "thousand", "libraries", "proxy", "dns"):
         with ExitStack() as stack:
             peers: list[Peer] = [stack.enter_context(Pynet())]
             missing = Docker.missing()
@@ -100,6 +102,8 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
         yield from bench_libraries.measure(3 if quick else 15)
     if only in ("", "proxy"):
         yield from proxy_rows(quick)
+    if only in ("", "dns"):
+        yield from bench_dns.run(quick=quick)
 
 
 def main() -> int:

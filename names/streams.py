@@ -10,7 +10,7 @@ Everything is by events, so a client that stops anywhere holds nothing but its o
     within a message, in or out     Limits.message        counted from its first byte, whatever else moves
     one more than there may be      the one that has been quiet longest ends
 
-A length of less than a header is no message: the connection ends there, for what follows has no beginning (CVE-2026-35406).
+What has no answer, as a length of less than a header, ends the connection: what follows it has no beginning (CVE-2026-35406).
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from collections.abc import Callable
 from ..proxy.dataplane.lane import Lane
 from .counters import Counters, Limits
 from .datagrams import Answer
-from .message import HEADER
 
 _CHUNK = 16 << 10
 _ACCEPTED = 8
@@ -235,9 +234,6 @@ class Connection:
         at = 0
         while len(received) >= at + 2 and self._room():
             length = int.from_bytes(received[at : at + 2], "big")
-            if length < HEADER:
-                self.cut()
-                return False
             if len(received) < at + 2 + length:
                 break
             message = bytes(received[at + 2 : at + 2 + length])

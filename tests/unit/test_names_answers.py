@@ -241,6 +241,8 @@ def test_a_stamp_says_whom_a_change_concerns() -> None:
     assert changed(DB) == "ac"
     assert changed(replace(DB, network="n2", network_name="front")) == "abc", "another network"
     assert changed(DB, gone=("e-db",)) == "abc", "told and gone at once is there"
+    assert changed(replace(FAR, names=("far",))) == "bc"
+    assert changed(gone=("e-db",)) == "ac", "though what is left is as old as what was newest before"
     before = stamps()
     made.tell([View("b", ("n2",)), View("a", ("n1",), ndots=1)])
     assert [was != now for was, now in zip(before, stamps(), strict=True)] == [True, False, False]
