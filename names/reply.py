@@ -323,6 +323,9 @@ class _Names:
             trail.append(before)
         for start in reversed(trail):
             self.past(start)
+            if start not in self._known:  # a pointer to a pointer, without a label of its own
+                pointed = int.from_bytes(self._data[start : start + 2], "big") & 0x3FFF
+                self._known[start] = self._known[pointed]
 
     def check(self, kind: int, at: int, end: int) -> None:
         """The data of a record.  ValueError where it is not as its type wants it."""

@@ -287,6 +287,15 @@ def test_an_answer_with_bytes_turned_is_read_or_refused(data: st.DataObject) -> 
     assert len(got.say(asked, room=512, age=1)) <= 512
 
 
+def test_a_pointer_to_a_pointer_is_the_name_that_it_leads_to() -> None:
+    asked = question()
+    start = 12 + len(asked.wire)
+    first = b"\xc0\x0c" + struct.pack(">HHIH", 5, 1, 60, 2) + b"\xc0\x0c"
+    second = b"\xc0\x0c" + struct.pack(">HHIHH", 5, 1, 60, 2, 0xC000 | (start + len(first) - 2))
+    data = struct.pack(">HHHHHH", 1, 0x8180, 1, 2, 0, 0) + asked.wire + first + second
+    assert reply.read(data, asked.wire).say(asked, room=512, age=0).count(b"\xc0\x0c") >= 2
+
+
 def test_a_message_full_of_pointers_takes_no_time() -> None:
     """64 KiB in which each pointer leads to the one before: read once each, not once for each that leads there."""
     asked = question(type="TXT")
