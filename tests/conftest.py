@@ -105,6 +105,12 @@ def start_controller(tmp_path: Path, host: Host) -> Iterator[Callable[..., Contr
 
 
 @pytest.fixture
+def controller(start_controller: Callable[..., Controller]) -> Controller:
+    """One with nftables; modules that try both firewalls have their own."""
+    return start_controller()
+
+
+@pytest.fixture
 def daemon(host: Host) -> Iterator[Daemon]:
     """A pynetd with the busybox image, in the namespace that plays the host."""
     with Daemon.running() as daemon:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 from dataclasses import dataclass, field
 
@@ -29,8 +30,9 @@ class Captured:
         return source, destination
 
     @property
-    def is_ipv4(self) -> bool:
-        return self.data[12:14] == b"\x08\x00"
+    def is_udp(self) -> bool:
+        """Over IPv4.  The kernel says things of its own on every interface, over IPv6 and by IGMP."""
+        return self.data[12:14] == b"\x08\x00" and self.data[23] == socket.IPPROTO_UDP
 
 
 @dataclass

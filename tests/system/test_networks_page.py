@@ -14,7 +14,7 @@ from support.engine import Daemon
 
 PAGE = Path(__file__).parents[2] / "docs" / "networks.md"
 STARTS = "pynet daemon"
-"""Starts of the engine: tests/system/test_networks.py has them."""
+"""Starts of the engine: tests/system/test_network_starts.py has them."""
 
 
 def sections() -> Iterator[tuple[str, list[str]]]:

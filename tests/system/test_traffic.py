@@ -117,7 +117,7 @@ def send(*texts: bytes) -> None:
 
 
 def payloads(data: bytes) -> list[bytes]:
-    return [p.payload for p in pcap.read(data).packets if p.is_ipv4 and p.data[23] == socket.IPPROTO_UDP]
+    return [p.payload for p in pcap.read(data).packets if p.is_udp]
 
 
 def test_a_capture_of_a_container_without_tools_in_its_image(web: Daemon, tmp_path: Path) -> None:
