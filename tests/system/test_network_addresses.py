@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from pynet.plugins.testhost import Host
+
 from support.engine import Bed, Daemon
 from support.networks import box, create, inspect, names
 
@@ -111,6 +113,24 @@ def test_subnets_that_do_not_fit_are_refused_with_every_finding(
     assert reply.status == 400
     assert reply.body["message"].startswith(f"invalid network config:\n* {message}\n")
     assert reply.body["message"].count("\n* ") == 2
+
+
+@pytest.mark.parametrize(("serial", "address"), [("true", "10.99.0.4"), ("false", "10.99.0.2")])
+def test_the_order_of_addresses_is_as_asked_and_is_kept_over_a_restart(host: Host, serial: str, address: str) -> None:
+    ipam = {"Config": [{"Subnet": SUBNET}], "Options": {"com.docker.network.ipam.serial": serial}}
+
+    def run(name: str) -> str:
+        one.docker("run", "-d", "--name", name, "--network", "n", "busybox", "sleep", "1000")
+        return str(one.get(f"/containers/{name}/json").body["NetworkSettings"]["Networks"]["n"]["IPAddress"])
+
+    with Daemon.running() as one:
+        one.bootstrap()
+        create(one, "n", IPAM=ipam)
+        assert [run("one"), run("two")] == ["10.99.0.2", "10.99.0.3"]
+        one.docker("rm", "-f", "one")
+        one.terminate()
+        one.start()
+        assert run("three") == address
 
 
 # -- static addresses of containers that are stopped ------------------------------------------------------------------

@@ -135,24 +135,6 @@ def test_dockers_clients_make_configurations_and_networks_from_them(daemon: Daem
     assert 'configuration network "office" is in use' in refused.stderr
 
 
-@pytest.mark.parametrize(("serial", "address"), [("true", "10.99.0.4"), ("false", "10.99.0.2")])
-def test_the_order_of_addresses_is_as_asked_and_is_kept_over_a_restart(host: Host, serial: str, address: str) -> None:
-    ipam = {"Config": [{"Subnet": SUBNET}], "Options": {"com.docker.network.ipam.serial": serial}}
-
-    def run(name: str) -> str:
-        one.docker("run", "-d", "--name", name, "--network", "n", "busybox", "sleep", "1000")
-        return str(one.get(f"/containers/{name}/json").body["NetworkSettings"]["Networks"]["n"]["IPAddress"])
-
-    with Daemon.running() as one:
-        one.bootstrap()
-        create(one, "n", IPAM=ipam)
-        assert [run("one"), run("two")] == ["10.99.0.2", "10.99.0.3"]
-        one.docker("rm", "-f", "one")
-        one.terminate()
-        one.start()
-        assert run("three") == address
-
-
 @pytest.mark.parametrize("kind", ["networks", "volumes"])
 def test_the_filter_name_is_an_expression(daemon: Daemon, kind: str) -> None:
     for name in ("web", "web-1", "other"):
