@@ -3,8 +3,8 @@
     host namespace                    sandbox namespace
     pb<network> ---- pv<endpoint> ==== eth0
 
-The peer is configured before anything can talk to it, and the pair is in operation (RFC 2863) when ``make`` returns: the first
-packet is not lost.  IPv6 is off in a sandbox (namespace.py) and switched on for the interfaces that have an IPv6 address alone.
+The peer is configured before anything can talk to it, and the pair and its bridge are in operation (RFC 2863) when ``make``
+returns: the first packet is not lost.  IPv6 is off in a sandbox (namespace.py) and switched on for the interfaces that have an IPv6 address alone.
 
 Repair goes on with what is there: a pair whose ends are both where they belong is put back on its bridge and given what it
 lacks, and its connections live on.
@@ -81,7 +81,7 @@ class VethKind(LinkKind[Veth]):
                 try:
                     _switch_ipv6_on(inside, resource)
                     inside.rtnl.configure(peer, addresses=[_split(a) for a in resource.addresses], lo_up=False)
-                    tools.rtnl.wait_up(host)
+                    tools.rtnl.wait_forwarding(host, resource.bridge)
                 except BaseException:
                     tools.rtnl.delete_link(host)
                     raise
@@ -158,7 +158,7 @@ def _mend(tools: Tools, inside: Inside, resource: Veth, link: LinkInfo) -> bool:
     isolated = resource.isolated and not _bridged_packets_are_filtered(tools)
     tools.rtnl.set_link(link.index, up=True, master=bridge.index)
     tools.rtnl.set_link(link.index, hairpin=resource.hairpin, isolated=isolated)
-    tools.rtnl.wait_up(link.index)
+    tools.rtnl.wait_forwarding(link.index, resource.bridge)
     return True
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import pytest
 from pynet.netlib.errors import InvalidArgument
 from pynet.netlib.kernel.netlink import CHUNK
 from pynet.netlib.kernel.rtnetlink import NetlinkError, RouteInfo, Rtnetlink
+from pynet.netlib.kernel.rtnl_messages import OPERSTATE_UP
 from pynet.plugins.testhost import Host, Lan, Namespace
 
 MAC = "02:42:0a:00:00:02"
@@ -332,3 +335,50 @@ def test_each_end_of_a_pair_has_one_queue(host: Host, bridge: int, box: Namespac
         (shown,) = json.loads(place.run(["ip", "-d", "-j", "link", "show", name]).stdout)
         assert (shown["num_tx_queues"], shown["num_rx_queues"]) == (1, 1)
     host.rtnl.delete_link("v2")
+
+
+def _until_down(host: Host, bridge: int) -> None:
+    """A bridge whose last port left goes out of operation a moment later (linkwatch)."""
+    deadline = time.monotonic() + 10
+    while host.rtnl.operstate(bridge) == OPERSTATE_UP:
+        assert time.monotonic() < deadline, "the bridge never lost its carrier"
+        select.select([], [], [], 0.001)
+
+
+def test_the_first_frame_after_a_bridges_first_port_is_not_lost(host: Host, bridge: int, box: Namespace) -> None:
+    frame = b"\xff" * 6 + bytes.fromhex("02420a000001") + b"\x88\xb5" + b"x" * 50  # 0x88b5: for experiments (IEEE 802)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+        sender.bind(("br0", 0))
+        for number in range(20):
+            index, peer = host.rtnl.add_veth(f"v{number}", f"e{number}", netns_fd=box.fd, master=bridge)
+            with box.socket(socket.AF_PACKET, socket.SOCK_RAW) as receiver:
+                box.call(receiver.bind, (f"e{number}", 0x88B5))
+                box.rtnl.configure(peer)
+                host.rtnl.wait_forwarding(index, "br0")
+                sender.send(frame)
+                receiver.settimeout(5)
+                assert _first(receiver) == frame, f"round {number}"
+            host.rtnl.delete_link(index)
+            _until_down(host, bridge)
+
+
+def _first(receiver: socket.socket) -> bytes:
+    while True:
+        try:
+            return receiver.recv(2000)
+        except OSError as error:
+            if error.errno != errno.ENETDOWN:  # said once, of the time before the interface was up
+                raise
+
+
+def test_nobody_waits_for_a_spanning_tree_or_a_bridge_that_is_down(host: Host, bridge: int, box: Namespace) -> None:
+    host.rtnl.delete_link(_join(host, box, bridge, 2))
+    _until_down(host, bridge)
+    host.run(["ip", "link", "set", "br0", "type", "bridge", "stp_state", "1"])
+    began = time.monotonic()
+    host.rtnl.wait_forwarding(_join(host, box, bridge, 3), "br0", 20)
+    link = host.rtnl.link("v3")
+    assert link is not None and link.port_state in (1, 2)  # listening, learning: for 30 s
+    host.rtnl.set_link(bridge, up=False)
+    host.rtnl.wait_forwarding(link.index, "br0", 20)
+    assert time.monotonic() - began < 20
