@@ -45,6 +45,7 @@ from .traffic import Bucket, LinkCounters, QueueInfo
 __all__ = ["AddressInfo", "LinkInfo", "NetlinkError", "RouteInfo", "Rtnetlink"]
 
 _GONE = (errno.ENODEV,)
+_NO_IPV6 = (errno.EAFNOSUPPORT,)
 _NO_BUCKET = (errno.ENODEV, errno.ENOENT, errno.EINVAL)
 """What taking a queue away may say where there is none of ours (net/sched/sch_api.c, tc_get_qdisc)."""
 _SIOCGIFFLAGS, _SIOCGIFINDEX = 0x8913, 0x8933  # linux/sockios.h; a netlink socket answers them as any other does
@@ -97,6 +98,10 @@ class Rtnetlink:
 
         *mac* is the peer's.  *master* is a bridge's index, *hairpin* and *isolated* its port's options.  If a step
         fails, nothing is left.
+
+        A bridge's port has no use for an address of its own, and each would make every later join dearer: IPv6 walks all of
+        the host's routes when a link that is up is changed (net/ipv6/addrconf.c, addrconf_notify).  So it gets none, and is
+        up when all else is done.
         """
         first = messages.new_veth(
             host,
@@ -107,11 +112,15 @@ class Rtnetlink:
             mtu=mtu,
             master=master,
             group=group,
-            up=up,
+            up=up and not master,
         )
         rest: list[Message] = []
         if hairpin or isolated:
             rest.append(messages.change_port(0, host, hairpin=hairpin, isolated=isolated))
+        if master:
+            rest.append(messages.no_link_local(host))
+            if up:
+                rest.append(messages.change_link(0, name=host, up=True, step=f"set link {host} up"))
         try:
             found = self._new(first, host, *rest)
         except NetlinkError as error:
@@ -362,7 +371,8 @@ class Rtnetlink:
 
     def _new(self, message: Message, name: str, *rest: Message) -> LinkInfo:
         """Make a link; know it from the echo, which kernels before 6.2 do not send for links."""
-        found = _echoed(self._netlink.transact([message, *rest]), name) or self.link(name)
+        answers = self._netlink.transact([message, *rest], ignore=_NO_IPV6)
+        found = _echoed(answers, name) or self.link(name)
         if found is None:
             raise NetlinkError(errno.ENODEV, message.step, "the new link was gone at once")
         return found

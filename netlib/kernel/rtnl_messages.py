@@ -22,7 +22,8 @@ RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_GETRULE, RTM_GETNSID = 34, 90
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_QDISC, IFLA_MASTER = 1, 3, 4, 5, 6, 10
 IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_GROUP, IFLA_NET_NS_FD, IFLA_EXT_MASK = 16, 18, 20, 27, 28, 29
-IFLA_LINK_NETNSID = 37
+IFLA_AF_SPEC, IFLA_LINK_NETNSID = 26, 37
+IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE = 8, 1
 NETNSA_NSID, NETNSA_FD = 1, 3  # linux/net_namespace.h
 IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 31, 32
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
@@ -178,7 +179,7 @@ def new_veth(
 ) -> Message:
     """A veth pair whose *peer* is born in the namespace *netns_fd* (-1: this one).
 
-    The host end is up at once, the peer can not be (ENOTCONN).  Each end has one queue, as before Linux 5.15: since then the
+    The host end may be *up* at once, the peer can not be (ENOTCONN).  Each end has one queue, as before Linux 5.15: since then the
     kernel makes one a processor, a directory in sysfs each, which is a third of making a pair with two and serves
     none but XDP programs (a veth transmits without a lock, on the sender's processor).
     """
@@ -229,6 +230,15 @@ def change_port(index: int, name: str = "", *, hairpin: bool | None = None, isol
     body = _IFINFO.pack(0, 0, index, 0, 0) + (text(IFLA_IFNAME, check_ifname(name)) if name else b"")
     body += nested(IFLA_LINKINFO, text(IFLA_INFO_SLAVE_KIND, "bridge"), nested(IFLA_INFO_SLAVE_DATA, options))
     return Message(f"set bridge port {name or index}", RTM_NEWLINK, 0, body)
+
+
+def no_link_local(name: str) -> Message:
+    """Have a link without IPv6 addresses of the kernel's making (``ip link set DEV addrgenmode none``); EAFNOSUPPORT from a
+    kernel without IPv6."""
+    mode = _u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE)
+    body = _IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, check_ifname(name))
+    body += nested(IFLA_AF_SPEC, nested(socket.AF_INET6, mode))
+    return Message(f"keep link {name} without link-local address", RTM_NEWLINK, 0, body)
 
 
 def del_link(index: int = 0, *, name: str = "", group: int = 0) -> Message:

@@ -382,3 +382,11 @@ def test_nobody_waits_for_a_spanning_tree_or_a_bridge_that_is_down(host: Host, b
     host.rtnl.set_link(bridge, up=False)
     host.rtnl.wait_forwarding(link.index, "br0", 20)
     assert time.monotonic() - began < 20
+
+
+def test_a_bridges_port_has_no_address_of_the_kernels_making(host: Host, bridge: int, box: Namespace) -> None:
+    index = _join(host, box, bridge, 2)
+    assert host.rtnl.addresses(index) == []
+    link = host.rtnl.link(index)
+    assert link is not None and link.up and link.operstate == OPERSTATE_UP
+    host.rtnl.delete_link(index)
