@@ -179,8 +179,8 @@ def new_veth(
 ) -> Message:
     """A veth pair whose *peer* is born in the namespace *netns_fd* (-1: this one).
 
-    The host end may be *up* at once, the peer can not be (ENOTCONN).  Each end has one queue, as before Linux 5.15: since then the
-    kernel makes one a processor, a directory in sysfs each, which is a third of making a pair with two and serves
+    The host end may be *up* at once, the peer can not be (ENOTCONN).  Each end has one queue, as before Linux 5.15: since then
+    the kernel makes one a processor, a directory in sysfs each, which is a third of making a pair with two and serves
     none but XDP programs (a veth transmits without a lock, on the sender's processor).
     """
     queues = _u32(IFLA_NUM_TX_QUEUES, 1) + _u32(IFLA_NUM_RX_QUEUES, 1)

@@ -4,7 +4,8 @@
     pb<network> ---- pv<endpoint> ==== eth0
 
 The peer is configured before anything can talk to it, and the pair and its bridge are in operation (RFC 2863) when ``make``
-returns: the first packet is not lost.  IPv6 is off in a sandbox (namespace.py) and switched on for the interfaces that have an IPv6 address alone.
+returns: the first packet is not lost.  IPv6 is off in a sandbox (namespace.py) and switched on for the interfaces that have an
+IPv6 address alone.
 
 Repair goes on with what is there: a pair whose ends are both where they belong is put back on its bridge and given what it
 lacks, and its connections live on.
