@@ -71,7 +71,6 @@ class Engine:
             core,
             registry,
             networks=attachments,
-            hosts=hosts,
             ports=self.ports,
             execs=execs,
             volumes=volumes,

@@ -205,12 +205,28 @@ def _network_opts(value: object) -> list[str]:
     return texts
 
 
+def _texts(value: object) -> list[str]:
+    if not isinstance(value, list):
+        raise _Wrong("a list of strings")
+    texts: list[str] = []
+    one: object
+    for one in value:  # pyright: ignore[reportUnknownVariableType]
+        if not isinstance(one, str) or "\0" in one:
+            raise _Wrong("a list of strings")
+        texts.append(one)
+    return texts
+
+
 KEYS: dict[str, tuple[str, Callable[[object], Any]]] = {
     **{option.removeprefix("--"): (option, _text) for option, _, _ in network_options.OPTIONS},
     **{option.removeprefix("--"): (option, _switch) for option, _ in network_options.SWITCHES},
     "mtu": ("--mtu", _number_text),
     "default-address-pools": (network_options.POOL, _pools),
     "default-network-opts": (network_options.NETWORK_OPT, _network_opts),
+    "dns": ("--dns", _texts),
+    "dns-search": ("--dns-search", _texts),
+    "dns-opts": ("--dns-opt", _texts),
+    "host-gateway-ips": ("--host-gateway-ip", _texts),
     "firewall-backend": ("--firewall", _one_of(FIREWALLS)),
     "publish-policy": ("--publish-policy", _one_of(PUBLISH_POLICIES)),
     "proxy-workers": ("--proxy-workers", _number),

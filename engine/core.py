@@ -10,6 +10,7 @@ from ..netlib.instance import Instance
 from ..netlib.store.sqlite import Store
 from ..runtime.client import SupervisorClient
 from .events import EventBus
+from .name_options import NameOptions
 from .pools import Pools
 from .reserve import Reserve
 from .revivals import Revivals
@@ -28,6 +29,8 @@ class Core:
     """What ``info`` tells about this engine's start; added to while it starts."""
     default_network: str = "bridge"
     """Of containers that name none; "none" where the engine's options leave the network bridge out."""
+    names: NameOptions = field(default_factory=NameOptions)
+    """Of containers that say nothing of names themselves."""
     network_opts: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
     """Driver to the options of its new networks that name no other value for them."""
     limit_controllers: frozenset[str] = frozenset()

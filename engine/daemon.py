@@ -88,6 +88,7 @@ class Daemon:
                 self.instance.root,
                 self.instance.run,
                 proxy=self._helpers.forwarder,
+                names=self._helpers.names,
                 firewall=self.arguments.firewall or "auto",
                 default_pools=self._asked.pools,
                 publish_policy=self.arguments.publish_policy or "nat",
@@ -111,6 +112,7 @@ class Daemon:
                 warnings=warnings,
                 default_network="bridge" if self._bridge is not None else "none",
                 network_opts=self._asked.network_opts,
+                names=self._asked.names,
                 limit_controllers=frozenset(about.get("cgroups", ())),
             )
         )

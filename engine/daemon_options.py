@@ -17,6 +17,7 @@ from ..netlib.instance import Instance
 from .config_file import DEFAULT_PATH, FIREWALLS, PUBLISH_POLICIES, VARIABLE
 from .default_bridge import address_pools, default_bridge, network_opts
 from .grammar import network_options
+from .name_options import NameOptions
 
 if TYPE_CHECKING:
     from ..netlib.predefined import DefaultBridge
@@ -82,6 +83,7 @@ class Asked:
     pools: tuple[tuple[str, int], ...]
     network_opts: Mapping[str, Mapping[str, str]]
     proxy: ProxySettings
+    names: NameOptions
 
     @classmethod
     def of(cls, arguments: argparse.Namespace, instance: Instance) -> Self:
@@ -98,4 +100,5 @@ class Asked:
             ProxySettings.of(
                 arguments.proxy_workers, arguments.proxy_drain, arguments.metrics_addr, strict=not arguments.again
             ),
+            NameOptions.of(arguments),
         )

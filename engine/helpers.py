@@ -1,10 +1,11 @@
-"""The two processes beside pynetd: found or started at the start, watched, started again when they die.
+"""The processes beside pynetd: found or started at the start, watched, started again when they die.
 
-    pidfd of the supervisor readable --> spawn it --> its client connects again by itself --> states are compared
-    pidfd of the forwarder  readable --> spawn it --> every published port is sent again
+    pidfd of the supervisor   readable --> spawn it --> its client connects again by itself --> states are compared
+    pidfd of the forwarder    readable --> spawn it --> every published port is sent again
+    pidfd of the name server  readable --> spawn it --> it is given every sandbox's sockets, and told all
 
-Both in turn watch pynetd and start it when it dies without a goodbye.  Each has a lock of its own, so two who start one at
-the same time end up with one.
+The first two in turn watch pynetd and start it when it dies without a goodbye.  The name server is started with the first
+container that has names to resolve.  Each has a lock of its own, so two who start one at the same time end up with one.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from ..names.process.launch import Started as NamesStarted
+from ..names.process.launch import spawn as spawn_names
 from ..netlib.errors import InvalidArgument, PynetError, Unavailable
 from ..netlib.ports.bind import bind
 from ..proxy.mapping import parse_endpoint
@@ -92,6 +95,7 @@ class Helpers:
         self._stopping = False
         self._forwarder_process: subprocess.Popen[bytes] | None = None
         self.forwarder = ForwarderClient(str(instance.run / "forwarder.sock"))
+        self.names = NamesStarted(instance.run, spawner=self._spawn_names)
         self._supervisor: SupervisorClient | None = None
         self._settings = proxy.forwarder
         """Of the forwarder that was found."""
@@ -178,8 +182,11 @@ class Helpers:
         """In the event loop: see to it that both live."""
         self._watch("supervisor", int(self.supervisor.info()["pid"]), self._supervisor_again)
         self._watch("forwarder", self.forwarder.ping(), lambda: self._forwarder_again(controller))
+        self._watch_names(controller)
 
     def _watch(self, name: str, pid: int, again: Callable[[], int]) -> None:
+        if name in self._watching:
+            return  # somebody who needed it was faster in starting it again
         loop = asyncio.get_running_loop()
         try:
             pidfd = os.pidfd_open(pid)
@@ -210,6 +217,34 @@ class Helpers:
                 self.on_revival()
                 self._watch(name, pid, again)
                 return
+
+    def _watch_names(self, controller: Controller) -> None:
+        """The name server that runs, and any that is started with a container."""
+        loop = asyncio.get_running_loop()
+
+        def watch(pid: int) -> None:
+            if not self._stopping:
+                self._watch("names", pid, lambda: self._names_again(controller))
+
+        self.names.on_start = lambda: loop.call_soon_threadsafe(watch, self.names.ping())
+        try:
+            pid = self.names.ping()
+        except Unavailable:
+            return  # nobody has needed one
+        watch(pid)
+
+    def _spawn_names(self, run: os.PathLike[str], *options: str) -> subprocess.Popen[bytes] | None:
+        try:
+            return spawn_names(run, *options)
+        except Unavailable:  # as for the forwarder: one that nobody can talk to holds the lock
+            if not _end_holder(self._instance.run / "names.lock", "pynet.names.process.server"):
+                raise
+            return spawn_names(run, *options)
+
+    def _names_again(self, controller: Controller) -> int:
+        self.names.start()
+        controller.serve_names()
+        return self.names.ping()
 
     def _supervisor_again(self) -> int:
         self._start_supervisor()
@@ -247,6 +282,11 @@ class Helpers:
                 self.forwarder.unwatch()
         except PynetError as error:
             log.warning("goodbye to the forwarder: %s", error)
+        if everything:
+            try:
+                self.names.shutdown()
+            except PynetError as error:
+                log.warning("goodbye to the name server: %s", error)
         for pidfd in self._watching.values():
             os.close(pidfd)
         self._watching.clear()
@@ -262,6 +302,7 @@ class Helpers:
     def close(self) -> None:
         self.supervisor.close()
         self.forwarder.close()
+        self.names.let_live()
         if self._forwarder_process is not None:
             # it goes on without us; its exit status is init's business then
             self._forwarder_process.returncode = 0

@@ -219,8 +219,7 @@ class Networks:
                     if running:
                         self._core.publish_network("disconnect", name, id, container=container.id)
         if running:
-            self._hosts.follow_networks({id}, also=container)
-            self._hosts.follow_links(container)
+            self._hosts.follow(container)
 
     def limit(self, ref: str, body: Mapping[str, Any], *, dry: bool = False) -> dict[str, Any]:
         """pynet's own: change the rates of a container's connection; with *dry* only say how, or the error."""

@@ -28,6 +28,7 @@ from ...netlib.errors import (
     PynetError,
     Unavailable,
 )
+from ...netlib.model import Naming
 from ...netlib.rehearsal import Attachment
 from .endpoints import IFNAME, check_settings, sysctls
 from .record import Container
@@ -57,7 +58,12 @@ def _not_connected(container: Container, network_name: str) -> PynetError:
     )
 
 
-def _attachment(name: str, network: Network, settings: Mapping[str, Any]) -> Attachment:
+def other_names(id: str, hostname: str) -> tuple[str, ...]:
+    """What a container is known by on a network besides its name and aliases (moby, daemon/container_operations.go)."""
+    return tuple(dict.fromkeys((id[:12], hostname)))
+
+
+def _attachment(name: str, network: Network, settings: Mapping[str, Any], others: Sequence[str]) -> Attachment:
     """``EndpointSettings`` as the library's words."""
     ipam = settings.get("IPAMConfig") or {}
     options = settings.get("DriverOpts") or {}
@@ -70,10 +76,15 @@ def _attachment(name: str, network: Network, settings: Mapping[str, Any]) -> Att
         link_local=ipam.get("LinkLocalIPs") or (),
         sysctls=sysctls(options),
         aliases=tuple(settings.get("Aliases") or ()),
+        other_names=others,
         gw_priority=settings.get("GwPriority") or 0,
         options={option: text for option, text in options.items() if shaping.is_option(option)},
         ifname=options.get(IFNAME, ""),
     )
+
+
+def _wanted(container: Container, network: Network, settings: Mapping[str, Any]) -> Attachment:
+    return _attachment(container.name, network, settings, other_names(container.id, container.config["Hostname"]))
 
 
 def _create(wanted: Attachment) -> Endpoint:
@@ -85,6 +96,7 @@ def _create(wanted: Attachment) -> Endpoint:
         link_local=wanted.link_local,
         sysctls=wanted.sysctls,
         aliases=wanted.aliases,
+        other_names=wanted.other_names,
         gw_priority=wanted.gw_priority,
         options=wanted.options,
         over=wanted.over,
@@ -99,14 +111,14 @@ class ContainerNetworks:
 
     # -- the whole -------------------------------------------------------------------------------------------
 
-    def attach(self, container: Container, bindings: list[PortBinding]) -> str:
+    def attach(self, container: Container, bindings: list[PortBinding], naming: Naming | None = None) -> str:
         """Make the sandbox, join every network, publish; returns the path of the namespace ("" is the host's).
 
         The record's ``networks`` then name the endpoints.  On failure nothing is left.
         """
         self.rest(container)  # what a crash left between a start and its end
         try:
-            sandbox = self.controller.create_sandbox(container.id, host=container.network_mode == "host")
+            sandbox = self.controller.create_sandbox(container.id, host=container.network_mode == "host", naming=naming)
             for name in list(container.networks):
                 self._join(container, name, sandbox)
             self.publish(container, sandbox, bindings)
@@ -180,11 +192,18 @@ class ContainerNetworks:
             return ()
         waiting = [] if self.controller.sandbox(container.id).ports else container.bindings
         return self.controller.rehearsed(
-            container.id, [self._making_way(_attachment(container.name, network, settings))], waiting
+            container.id, [self._making_way(_wanted(container, network, settings))], waiting
         )
 
     def planned_start(
-        self, id: str, name: str, mode: str, networks: Mapping[str, dict[str, Any]], bindings: Sequence[PortBinding]
+        self,
+        id: str,
+        name: str,
+        networks: Mapping[str, dict[str, Any]],
+        *,
+        hostname: str,
+        mode: str,
+        bindings: Sequence[PortBinding],
     ) -> Sequence[Step]:
         """What the network of a container that is not there yet would be at its start; *networks* are names and settings."""
         if mode.startswith("container:"):
@@ -193,8 +212,9 @@ class ContainerNetworks:
         for ref, settings in networks.items():
             network = self.controller.network(ref)
             check_settings(network.name, settings, network.record)
-            wanted.append(self._making_way(_attachment(name, network, settings)))
-        return self.controller.rehearsed(id, wanted, bindings, host=mode == "host")
+            wanted.append(self._making_way(_attachment(name, network, settings, other_names(id, hostname))))
+        naming = Naming(own=(hostname,)) if mode != "none" else None
+        return self.controller.rehearsed(id, wanted, bindings, host=mode == "host", naming=naming)
 
     @staticmethod
     def _check_connect(container: Container, network: Network, settings: dict[str, Any]) -> None:
@@ -275,7 +295,7 @@ class ContainerNetworks:
     def _join(self, container: Container, name: str, sandbox: Sandbox) -> None:
         entry = container.networks[name]
         network = self._resolve(name, entry)
-        wanted = _attachment(container.name, network, entry["settings"])
+        wanted = _wanted(container, network, entry["settings"])
         for request in (self._making_way(wanted), wanted):
             endpoint = self._take_kept(entry, network, request) or _create(request)
             entry["network_id"], entry["endpoint_id"] = network.id, endpoint.id
@@ -301,7 +321,7 @@ class ContainerNetworks:
             network = self._resolve(name, entry)
         except PynetError:
             return
-        wanted = _attachment(container.name, network, entry["settings"])
+        wanted = _wanted(container, network, entry["settings"])
         if not (wanted.ip or wanted.ip6) or network.record.ipam_driver != "default":
             return
         try:
@@ -337,7 +357,9 @@ class ContainerNetworks:
         )
         if not same:
             endpoint.delete()
-        return endpoint if same else None
+            return None
+        endpoint.rename(other_names=wanted.other_names)
+        return endpoint
 
     def release_kept(self, network: Network, containers: Iterable[Container]) -> None:
         """Give back what stopped containers kept of a network, which can be removed then; nothing while anybody is on it."""
@@ -402,6 +424,15 @@ class ContainerNetworks:
         """Of these, the one of the entry's network that has addresses which were asked for."""
         found = [one for one in endpoints.values() if one.record.network == entry["network_id"] and one.record.static]
         return found[:1]
+
+    @staticmethod
+    def names_on(container: Container, network: str) -> list[str]:
+        """The names that others on a network know a container by; none where it has no interface of its own."""
+        if network in ("host", "none"):
+            return []
+        entry = container.networks.get(network) or {"settings": {}}  # it may be taken off the network just now
+        aliases = entry["settings"].get("Aliases") or ()
+        return list(dict.fromkeys([container.name, *aliases, *other_names(container.id, container.config["Hostname"])]))
 
     def addresses(self, container: Container) -> list[tuple[str, str]]:
         """Every address in the sandbox, without prefix length: (id of its network, address)."""

@@ -82,7 +82,12 @@ class Create:
         taken = self._registry.take_name(design.name, design.id)
         try:
             steps = self._networks.planned_start(
-                design.id, taken, design.host.config["NetworkMode"], design.networks, design.bindings
+                design.id,
+                taken,
+                design.networks,
+                hostname=design.config["Hostname"],
+                mode=design.host.config["NetworkMode"],
+                bindings=design.bindings,
             )
         finally:
             self._registry.drop_name(taken, design.id)

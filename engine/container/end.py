@@ -14,7 +14,6 @@ from ...netlib.errors import NotFound, PynetError
 from ...runtime.spec import UNKNOWN_EXIT
 from ..core import Core
 from .attachment import ContainerNetworks
-from .endpoints import PREDEFINED
 from .etc_files import HostFiles
 from .execs import Execs
 from .record import RUNNING, Container
@@ -64,7 +63,6 @@ class End:
 
     def network_down(self, container: Container) -> None:
         """Take the network down; what can not be removed now is left to ``repair`` and told in the log."""
-        ids = {entry["network_id"] for name, entry in container.networks.items() if name not in PREDEFINED} - {""}
         try:
             self._hosts.links.end(container)
         except (PynetError, OSError, sqlite3.Error) as error:
@@ -73,11 +71,10 @@ class End:
             self._core.reserve.spend(self._networks.rest, container)
         except (PynetError, OSError, sqlite3.Error) as error:
             log.error("network of %s: %s", container.name, error)
-        if ids:
-            try:
-                self._hosts.follow_networks(ids)
-            except (PynetError, OSError) as error:  # of others' files; whoever waits for this end must hear of it
-                log.error("the hosts files beside %s: %s", container.name, error)
+        try:
+            self._hosts.follow_links(container)
+        except (PynetError, OSError) as error:  # of others' names; whoever waits for this end must hear of it
+            log.error("who has links to %s: %s", container.name, error)
 
     def network_events(self, container: Container, action: str) -> None:
         for name, entry in container.networks.items():

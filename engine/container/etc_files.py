@@ -1,153 +1,175 @@
-"""The files that the engine puts into containers, kept right while networks come and go.
+"""What a container knows of names: its files, and what the library is told; kept right while networks come and go.
 
-Rendering is etc_render.py's.  One lock orders the rewrites, so two containers that join at once both end up in both files.
+    start, connect, disconnect, rename, end --follow--> hosts and resolv.conf of the container, its sandbox's Naming
+                                                `-----> the same of those that have a link to it
+
+Who else is on a container's networks is the name server's to answer (netlib/views.py), so no file has the others' names.  How a
+container resolves is decided in resolving.py, and files are rendered there and in etc_render.py.  One lock orders the rewrites:
+what was looked at last is written last.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ...netlib.errors import NotFound, PynetError
-from ...netlib.model import EndpointRecord
+from ...netlib.errors import InvalidArgument, NotFound, PynetError
+from ...netlib.model import EndpointRecord, Naming
 from ..core import Core
 from . import etc_render
 from .attachment import ContainerNetworks
-from .endpoints import PREDEFINED, parse_link
+from .endpoints import parse_link
 from .links import Links, links_of
 from .record import Container
 from .registry import Registry
+from .resolving import Resolving, extra_hosts, is_named, naming
 
 log = logging.getLogger(__name__)
 
-WRITTEN = "hosts.written"
-"""What we wrote into the hosts file last, beside it: what differs from it is its user's."""
+WRITTEN = ".written"
+"""What we wrote into a file last is beside it under its name and this: what differs from it is its user's."""
+HOST = "host.docker.internal"
+"""A name for the host that is known without being asked for; Docker Desktop has it."""
 
 
 class HostFiles:
     def __init__(self, core: Core, registry: Registry, networks: ContainerNetworks) -> None:
         self.links = Links(core, registry, networks)
         self._controller = core.controller
+        self._defaults = core.names
         self._registry = registry
         self._networks = networks
         self._lock = threading.Lock()
         """Orders the rewrites."""
-        self._asking = threading.Lock()
-        """Guards what was asked for and not begun; held for a moment only."""
-        self._asked: set[str] = set()
         core.controller.core.address_changed = self._address_changed
 
-    @staticmethod
-    def names_on(container: Container, network: str) -> list[str]:
-        """The names that others on a user's network know a container by; none on the predefined ones."""
-        if network in PREDEFINED:
-            return []
-        entry = container.networks.get(network) or {"settings": {}}  # it may be taken off the network just now
-        names = [container.name, *(entry["settings"].get("Aliases") or ()), container.id[:12]]
-        if container.config["Hostname"] != container.id[:12]:
-            names.append(container.config["Hostname"])
-        return list(dict.fromkeys(names))
+    # -- what is so now --------------------------------------------------------------------------------------
+
+    def naming(self, container: Container) -> Naming | None:
+        """What the library is told that a container resolves; None: names are not served in it."""
+        if not is_named(container):
+            return None
+        hosts = self._extra(container)
+        gateways = self._host_gateways(needed=False)
+        if gateways and HOST not in (name for name, _ in hosts):
+            hosts += [(HOST, address) for address in gateways]
+        linked = [(name, address) for address, names in self._linked(container) for name in names]
+        return naming(container, self._resolving(container), [*hosts, *linked])
+
+    def _resolving(self, container: Container) -> Resolving:
+        return Resolving.of(container.host_config, self._defaults, etc_render.host_text())
+
+    def _extra(self, container: Container) -> list[tuple[str, str]]:
+        asked = any(item.endswith(":host-gateway") for item in container.host_config["ExtraHosts"] or ())
+        return extra_hosts(container.host_config, self._host_gateways(needed=True) if asked else ())
+
+    def _host_gateways(self, *, needed: bool) -> Sequence[str]:
+        """The addresses under which a container finds the host: the engine's options', else the default bridge's."""
+        if self._defaults.host_gateways:
+            return self._defaults.host_gateways
+        try:
+            record = self._controller.network("bridge").record
+        except NotFound:
+            record = None
+        found = [address for address in (record.gateway, record.gateway6) if address] if record is not None else []
+        if needed and not found:
+            raise InvalidArgument(
+                "unable to derive the IP value for host-gateway",
+                hint="there is no default bridge: name an address with `pynet daemon start --host-gateway-ip`",
+            )
+        return found
+
+    # -- files -----------------------------------------------------------------------------------------------
 
     def prepare(self, container: Container) -> dict[str, str]:
         """Write all three files for a start; target in the container -> host path.
 
         A container that shares another's network has that one's files.
         """
-        owner, host = self._registry.network_owner(container), container.host_config
+        owner = self._registry.network_owner(container)
         directory = self._registry.directory(owner)
         if owner is container:
             directory.mkdir(parents=True, exist_ok=True, mode=0o710)
             etc_render.write_in_place(directory / "hostname", container.config["Hostname"] + "\n")
-            etc_render.write_in_place(
-                directory / "resolv.conf",
-                etc_render.render_resolv(
-                    etc_render.host_resolv(),
-                    servers=host["Dns"],
-                    search=host["DnsSearch"],
-                    options=host["DnsOptions"],
-                    filtered=container.network_mode != "host",
-                ),
-            )
-            for name in (WRITTEN, "hosts"):  # a start makes it anew, edits and all
-                etc_render.write_in_place(directory / name, "")
+            for name in ("hosts", "resolv.conf"):  # a start makes them anew, edits and all
+                for file in (f"{name}{WRITTEN}", name):
+                    etc_render.write_in_place(directory / file, "")
             self.follow(container, starting=True)
         return {f"/etc/{name}": str(directory / name) for name in ("hosts", "hostname", "resolv.conf")}
 
     def follow(self, container: Container, *, starting: bool = False) -> None:
-        """Rewrite the hosts files of a container and of everybody on its user-made networks."""
-        ids = {entry["network_id"] for name, entry in container.networks.items() if name not in PREDEFINED}
-        self.follow_networks(ids - {""}, also=container if starting or container.running else None)
+        """Have the files of a container, and what it resolves, say what is so now; and those of who has a link to it."""
+        if starting or container.running:
+            self._write(container)
         self.follow_links(container)
 
     def _address_changed(self, endpoint: EndpointRecord) -> None:
         """An address that came or went by itself, with its lease."""
-        self.follow_networks({endpoint.network}, also=self._registry.find_id(endpoint.sandbox))
+        container = self._registry.find_id(endpoint.sandbox)
+        if container is not None:
+            self.follow(container)
 
     def follow_links(self, container: Container) -> None:
-        """Have those who have a link to a container over the default bridge find it: open ways, rewrite hosts files."""
+        """Have those who have a link to a container find it: open ways, rewrite files."""
         self.links.follow(container)
-        for other in self.links.parents(container):
-            if other.running:
-                self.follow_networks(set(), also=other)
+        for other in self._linking(container):
+            try:
+                self._write(other)
+            except (PynetError, OSError) as error:  # of another's: not the business of who asked
+                log.error("the names of %s: %s", other.name, error)
 
-    def follow_networks(self, network_ids: set[str], also: Container | None = None) -> None:
-        """Have every hosts file on these networks, and the one of *also*, say what is so now.
+    def _linking(self, container: Container) -> list[Container]:
+        """Those that run and have a link to a container, over the default bridge or another network."""
+        known = {container.id, container.name, container.id[:12]}
+        found: list[Container] = []
+        for other in self._registry.all():
+            if other is container or not other.running:
+                continue
+            links = [link for entry in list(other.networks.values()) for link in entry["settings"].get("Links") or ()]
+            if any(id == container.id for id, _ in links_of(other)) or any(
+                parse_link(one)[0] in known for one in links
+            ):
+                found.append(other)
+        return found
 
-        Many who come at the same time need one rewrite: it is done for all who asked before it began.
-        """
-        with self._asking:
-            self._asked |= network_ids
-        with self._lock:
-            with self._asking:
-                asked, self._asked = self._asked, set()
-            blocks = _Blocks(self.endpoints_on, self.lines_of)
-            if also is not None:
-                self._write(also, blocks)
-            sandboxes = {endpoint.sandbox for network_id in asked for endpoint in self.endpoints_on(network_id)}
-            for other in map(self._registry.find_id, sandboxes):
-                if other is None or other is also:
-                    continue
-                try:
-                    self._write(other, blocks)
-                except NotFound:
-                    pass  # it ends, or leaves the network, just now: nobody reads this file any more, or it is written again
-                except OSError as error:  # of another's file: not the business of who asked
-                    log.error("the hosts file of %s: %s", other.name, error)
-
-    def endpoints_on(self, network_id: str) -> list[EndpointRecord]:
-        registry = self._controller.registry
-        known = registry.endpoints_of_network(network_id) if network_id in registry.networks else []
-        return [endpoint for endpoint in known if endpoint.sandbox]
-
-    def _write(self, container: Container, blocks: _Blocks) -> None:
+    def _write(self, container: Container) -> None:
         directory = self._registry.directory(container)
-        try:
-            etc_render.follow(directory / "hosts", directory / WRITTEN, self._render(container, blocks))
-        except FileNotFoundError:
-            pass  # it is being removed
+        with self._lock:
+            try:
+                hosts = directory / "hosts"
+                etc_render.follow(hosts, directory / f"hosts{WRITTEN}", self._render(container))
+                resolv = directory / "resolv.conf"
+                etc_render.follow_untouched(resolv, directory / f"resolv.conf{WRITTEN}", self._render_resolv(container))
+                self._controller.sandbox(container.id).set_naming(self.naming(container))
+            except (FileNotFoundError, NotFound):
+                pass  # it ends, or is being removed: its start, if there is one, writes all of this again
 
-    def _render(self, container: Container, blocks: _Blocks) -> str:
+    def _render_resolv(self, container: Container) -> str:
+        resolving = self._resolving(container)
+        if is_named(container):
+            return resolving.render()
+        return etc_render.render_resolv(
+            etc_render.host_resolv(),
+            servers=resolving.servers,
+            search=container.host_config["DnsSearch"] or self._defaults.search,
+            options=container.host_config["DnsOptions"] or self._defaults.options,
+            filtered=container.network_mode != "host",
+        )
+
+    def _render(self, container: Container) -> str:
         if container.network_mode == "host":
             try:
                 return Path("/etc/hosts").read_text(errors="replace")
             except OSError:
                 return etc_render.HOSTS_HEAD
-        extra = [
-            item.replace(":host-gateway", f":{self._host_gateway()}")
-            for item in container.host_config["ExtraHosts"] or ()
-        ]
-        config, networks = container.config, list(container.networks.items())
-        peers = [
-            blocks.without(container, name, entry["network_id"])
-            for name, entry in networks
-            if name not in PREDEFINED and entry["network_id"]
-        ]
-        links = [etc_render.render_lines(self._linked(container))]
-        return etc_render.render_hosts(
-            self._own(container), config["Hostname"], config["Domainname"], extra, [*links, *peers]
-        )
+        config = container.config
+        extra = [f"{address}\t{name}\n" for name, address in self._extra(container)]
+        linked = etc_render.render_lines(self._linked(container))
+        return etc_render.render_hosts(self._own(container), config["Hostname"], config["Domainname"], extra, linked)
+
+    # -- links and own names ---------------------------------------------------------------------------------
 
     def _linked(self, container: Container) -> Iterator[tuple[str, list[str]]]:
         """The addresses of those that a container has links to, with the names that the links give them."""
@@ -162,7 +184,7 @@ class HostFiles:
                 try:
                     other = self._registry.get(ref)
                 except PynetError:
-                    continue  # not there yet; its start writes this file again
+                    continue  # not there yet; its start has this written again
                 for address in self._addresses(other, name):
                     yield address, [alias]
 
@@ -174,42 +196,9 @@ class HostFiles:
     def _own(self, container: Container) -> list[tuple[str, list[str]]]:
         """Each of the container's addresses, with the names that are its own there."""
         names = {
-            entry["network_id"]: self.names_on(container, name) for name, entry in list(container.networks.items())
+            entry["network_id"]: self._networks.names_on(container, name)
+            for name, entry in list(container.networks.items())
         }
         return [
             (address, names.get(network, [])) for network, address in self._networks.addresses(container) if address
         ]
-
-    def _host_gateway(self) -> str:
-        """The address under which a container finds the host: the default bridge's."""
-        return self._controller.network("bridge").record.gateway
-
-    def lines_of(self, network_name: str, endpoint: EndpointRecord) -> str:
-        """How the others on a user's network see the container of an endpoint; "" when it is none."""
-        container = self._registry.find_id(endpoint.sandbox)
-        if container is None or network_name not in container.networks:
-            return ""
-        names = self.names_on(container, network_name)
-        # "name.network" resolves too, as with Docker's DNS
-        names.insert(1, f"{container.name}.{network_name}")
-        return etc_render.render_lines((address, names) for address in (endpoint.ip, endpoint.ip6) if address)
-
-
-class _Blocks:
-    """The lines of each network, made once for all the files that have them."""
-
-    def __init__(
-        self, endpoints: Callable[[str], list[EndpointRecord]], lines_of: Callable[[str, EndpointRecord], str]
-    ) -> None:
-        self._endpoints = endpoints
-        self._lines_of = lines_of
-        self._made: dict[str, tuple[str, dict[str, str]]] = {}
-
-    def without(self, container: Container, network_name: str, network_id: str) -> str:
-        """The lines of a network, but for the container's own."""
-        if network_id not in self._made:
-            lines = {one.sandbox: self._lines_of(network_name, one) for one in self._endpoints(network_id)}
-            self._made[network_id] = "".join(lines.values()), lines
-        text, lines = self._made[network_id]
-        own = lines.get(container.id)
-        return text.replace(own, "", 1) if own else text

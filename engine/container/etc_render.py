@@ -1,9 +1,9 @@
 """/etc/hosts, /etc/hostname and /etc/resolv.conf of a container: rendered here, bind-mounted by the supervisor.
 
 The texts are moby's (daemon/libnetwork/etchosts and internal/resolvconf).  A file is rewritten in place, never replaced: the
-bind mount is of the inode.  On the default bridge and with ``none`` only the container itself is in its hosts file; on
-networks made by users the other containers are too, under name, short id and aliases, and the files follow when those come
-and go.
+bind mount is of the inode.  The hosts file has the container itself, what its user asked for (``--add-host``) and those that it
+has links to; all others are found by the name server.  The resolv.conf of a container that asks it is resolving.py's, here
+is that of one which asks the host's servers.
 """
 
 from __future__ import annotations
@@ -30,19 +30,14 @@ def render_hosts(
     hostname: str,
     domain: str,
     extra: Iterable[str],
-    peers: Iterable[str],
+    linked: str,
 ) -> str:
-    """*addresses* are the container's own, each with the names that it has there beside its host name.
-
-    *extra* holds "name:address" with host-gateway already replaced, *peers* what ``render_lines`` made.
-    """
-    lines = [HOSTS_HEAD]
-    for item in extra:
-        name, _, address = item.partition(":")
-        lines.append(f"{address.strip('[]')}\t{name}\n")
+    """*addresses* are the container's own, each with the names that it has there beside its host name; *extra* and *linked* are
+    lines already."""
+    lines = [HOSTS_HEAD, *extra]
     own = [f"{hostname}.{domain}", hostname] if domain else [hostname]
     lines.append(render_lines((address, list(dict.fromkeys([*own, *names]))) for address, names in addresses))
-    return "".join([*lines, *peers])
+    return "".join([*lines, linked])
 
 
 def render_lines(addresses: Iterable[tuple[str, Sequence[str]]]) -> str:
@@ -91,9 +86,13 @@ def _is_local(server: str) -> bool:
     return address.is_loopback or "%" in server
 
 
+def host_text() -> str:
+    return _read("/etc/resolv.conf")
+
+
 def host_resolv() -> str:
     """systemd-resolved's stub hides the real servers, which it lists elsewhere (moby, resolvconf.Path)."""
-    text = _read("/etc/resolv.conf")
+    text = host_text()
     servers = [words[1] for line in text.splitlines() if len(words := line.split()) > 1 and words[0] == "nameserver"]
     if servers == ["127.0.0.53"]:
         return _read("/run/systemd/resolve/resolv.conf") or text
@@ -119,6 +118,13 @@ def follow(path: Path, written: Path, text: str) -> None:
     current = _read(path)
     write_in_place(path, text if current in (before, "") else merge(current, before, text))
     write_in_place(written, text)  # last: after a kill in between, the lines that are there already do not come twice
+
+
+def follow_untouched(path: Path, written: Path, text: str) -> None:
+    """The same for a file that is its user's from the first edit on: it is left alone then."""
+    if _read(path) in (_read(written), ""):
+        write_in_place(path, text)
+        write_in_place(written, text)
 
 
 def merge(current: str, before: str, after: str) -> str:

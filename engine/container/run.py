@@ -144,7 +144,7 @@ class Run:
         self._check_links(container)
         path = self._shared_netns(container)
         if path is None:
-            path = self._networks.attach(container, container.bindings)
+            path = self._networks.attach(container, container.bindings, self._hosts.naming(container))
         try:
             spec = build_spec(
                 container,

@@ -17,7 +17,6 @@ from ..core import Core
 from ..filters import Filters
 from ..volumes import Volumes
 from .attachment import ContainerNetworks
-from .etc_files import HostFiles
 from .execs import Execs
 from .listing import LIST_FILTERS, Listing
 from .mounts import inspect_mounts
@@ -34,7 +33,6 @@ class View:
         registry: Registry,
         *,
         networks: ContainerNetworks,
-        hosts: HostFiles,
         ports: Ports,
         execs: Execs,
         volumes: Volumes,
@@ -43,7 +41,6 @@ class View:
         self._controller = core.controller
         self._registry = registry
         self._networks = networks
-        self._hosts = hosts
         self._ports = ports
         self._execs = execs
         self._volumes = volumes
@@ -77,7 +74,7 @@ class View:
             gateway=endpoint.gateway,
             gateway6=endpoint.gateway6,
             mac=endpoint.mac,
-            dns_names=self._hosts.names_on(container, name),
+            dns_names=self._networks.names_on(container, name),
         )
 
     def _links(self, container: Container) -> list[str]:

@@ -31,8 +31,15 @@ NETWORK_OPT = "--default-network-opt"
 """DRIVER=OPTION=VALUE, repeated: options of a driver's networks that are made without them."""
 NETWORK_OPT_HELP = "option of every new network of the driver that names no other value for it"
 NETWORK_OPT_VALUE = "DRIVER=OPTION=VALUE"
-REPEATED = ((POOL, POOL_VALUE, POOL_HELP), (NETWORK_OPT, NETWORK_OPT_VALUE, NETWORK_OPT_HELP))
+REPEATED = (
+    (POOL, POOL_VALUE, POOL_HELP),
+    (NETWORK_OPT, NETWORK_OPT_VALUE, NETWORK_OPT_HELP),
+    ("--dns", "ADDRESS", "name server of containers that name none (the host's own)"),
+    ("--dns-search", "DOMAIN", "search domain of containers that name none"),
+    ("--dns-opt", "OPTION", "option of resolv.conf of containers that name none"),
+    ("--host-gateway-ip", "ADDRESS", "what host-gateway means in --add-host (the default bridge's address)"),
+)
 
 
 def names() -> tuple[str, ...]:
-    return (*(name for name, _, _ in OPTIONS), *(name for name, _ in SWITCHES), POOL, NETWORK_OPT)
+    return (*(name for name, _, _ in OPTIONS), *(name for name, _ in SWITCHES), *(name for name, _, _ in REPEATED))

@@ -45,16 +45,21 @@ def spawn(
     return None
 
 
+Spawner = Callable[..., "subprocess.Popen[bytes] | None"]
+
+
 class Started(NamesClient):
     """A client that starts the server when there is something to serve, and ends the one that it has started when it is
     closed."""
 
-    def __init__(self, run: str | os.PathLike[str], *extra: str, timeout: float = TIMEOUT) -> None:
-        super().__init__(run, timeout, starter=self._start)
-        self._run, self._extra = run, extra
+    def __init__(
+        self, run: str | os.PathLike[str], *extra: str, timeout: float = TIMEOUT, spawner: Spawner = spawn
+    ) -> None:
+        super().__init__(run, timeout, starter=self._needed)
+        self._run, self._extra, self._spawner = run, extra, spawner
         self._process: subprocess.Popen[bytes] | None = None
         self.on_start: Callable[[], object] = lambda: None
-        """Called in the thread that has started one."""
+        """Called in the thread whose request had one started."""
 
     def close(self) -> None:
         super().close()
@@ -70,8 +75,17 @@ class Started(NamesClient):
             self._process.returncode = 0  # its exit status is init's business
             self._process = None
 
+    def start(self) -> None:
+        """Have one run, whoever has started it; Unavailable."""
+        with self._starting:
+            if self._is_away():
+                self._start()
+
     def _start(self) -> None:
         if self._process is not None:
             self._process.wait()  # it does not listen any more
-        self._process = spawn(self._run, *self._extra)
+        self._process = self._spawner(self._run, *self._extra)
+
+    def _needed(self) -> None:
+        self._start()
         self.on_start()

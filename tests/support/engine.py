@@ -107,7 +107,7 @@ class Daemon:
         return said
 
     def pid(self, name: str = "pynetd") -> int:
-        """Of "pynetd", "supervisor" or "forwarder"; 0 when it does not run."""
+        """Of "pynetd", "supervisor" or "names"; 0 when it does not run."""
         try:
             text = (self.run / f"{name}.lock").read_text().strip()
         except OSError:
@@ -175,7 +175,7 @@ class Daemon:
         self.eventually(lambda: not self.pid(), "pynetd did not end")
 
     def stop_all(self) -> None:
-        pids = [self.pid("pynetd"), self.pid("supervisor")]
+        pids = [self.pid("pynetd"), self.pid("supervisor"), self.pid("names")]
         with suppress(Exception):
             pids.append(self.forwarder_pid())
         grace = 2.0

@@ -21,8 +21,8 @@ from pynet.engine.api.call import Call
 from pynet.engine.api.routes_streams import tail_count
 from pynet.engine.api.server import Server
 from pynet.engine.claims import bind, leave_lock, take_lock
+from pynet.engine.container.attachment import ContainerNetworks
 from pynet.engine.container.end import End
-from pynet.engine.container.etc_files import HostFiles
 from pynet.engine.container.mounts import parse_mount
 from pynet.engine.container.record import Container, State
 from pynet.engine.container.run import Run
@@ -52,7 +52,7 @@ def test_names_are_asked_for_while_the_container_is_taken_off_the_network() -> N
     """An inspect takes no lock: between its look at the networks and this one the entry may go."""
     config = {"Image": "", "Labels": {}, "Hostname": "web"}
     container = Container("0123456789abcdef", "box", 0, "", config, {}, {}, [], {})
-    assert HostFiles.names_on(container, "gone") == ["box", "0123456789ab", "web"]
+    assert ContainerNetworks.names_on(container, "gone") == ["box", "0123456789ab", "web"]
 
 
 # -- connections ---------------------------------------------------------------------------------------------------------
