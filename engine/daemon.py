@@ -8,8 +8,9 @@
     repair                              the kernel as the store says
     serve                               "1" to --ready-fd, else why not and a hint; then removals, policies
 
-TERM and INT end pynetd alone: containers, published ports and logs go on.  KILL does the same, except that the supervisor and
-the forwarder start it again.  Whatever is half-done then stands in the store, and the steps above finish it.
+TERM and INT end pynetd alone: containers, published ports and logs go on; HUP does nothing.  KILL does the same as TERM, except
+that the supervisor and the forwarder start it again.  Whatever is half-done then stands in the store, and the steps above finish
+it.
 """
 
 from __future__ import annotations
@@ -185,6 +186,7 @@ class Daemon:
         self.engine.stopping = stopping
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping, False)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         self._helpers.watch(self._controller)
         server = Server(self.engine, ROUTES)
         listening = await server.start(self._sock)
@@ -196,6 +198,11 @@ class Daemon:
         self._helpers.goodbye(everything=self._everything)
         listening.close()
         await server.stop()
+
+    @staticmethod
+    def _hang_up() -> None:
+        """Docker's engine reads its file again, and dies of no terminal that goes; ours has nothing in it that changes live."""
+        log.warning("SIGHUP: the configuration file is read when the engine is started, and not now")
 
     def _tell_ready(self) -> None:
         log.info("serving %s as process %d", self._path, os.getpid())

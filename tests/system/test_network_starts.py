@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -184,6 +185,10 @@ def test_an_engine_is_as_its_configuration_file_says_and_comes_back_so_from_a_cr
         assert inspect(daemon, "bridge")["IPAM"]["Config"] == [{"Subnet": "10.5.0.0/24", "Gateway": "10.5.0.1"}]
         create(daemon, "later")
         assert inspect(daemon, "later")["Options"] == opts["bridge"]
+
+        os.kill(daemon.pid(), signal.SIGHUP)
+        daemon.eventually(lambda: "SIGHUP: the configuration file is read when the engine is started" in daemon.log())
+        assert inspect(daemon, "later")["Options"] == opts["bridge"], "it is there still"
 
         daemon.terminate()
         said = daemon.start()

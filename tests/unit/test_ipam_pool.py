@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -298,7 +299,7 @@ def test_a_freed_address_rests_unless_the_lowest_is_asked_for(
 def test_the_routers_customary_address_is_chosen_for_nobody_on_a_wire_with_others(
     changes: dict[str, Any], chosen: list[str]
 ) -> None:
-    request = PoolRequest(**{"subnet": "10.0.0.0/29", "has_gateway": False, **changes})
+    request = replace(PoolRequest(subnet="10.0.0.0/29", has_gateway=False), **changes)
     p, _ = AddressSpace().open(request)
     assert p.free == len(chosen)
     assert drain(p) == chosen
