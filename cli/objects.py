@@ -8,7 +8,7 @@ while we wait for the first.  Where an order has a meaning (start, rmi), one is 
 
 from __future__ import annotations
 
-from ..netlib.errors import PynetError
+from ..netlib.errors import InvalidArgument, PynetError
 from .client import Client, DaemonError, checked, quote
 from .failure import report
 
@@ -27,7 +27,12 @@ AT_ONCE = 64
 
 
 def path(name: str, kind: str = "containers") -> str:
-    """The API path of an object; a name with odd characters stays one segment (and is answered with 404)."""
+    """The API path of an object; a name with odd characters stays one segment (and is answered with 404).
+
+    Without a name it would be that of all of them, or of none: `rm -f "$UNSET"` must not look as if it had done something.
+    """
+    if not name.strip():
+        raise InvalidArgument(f"invalid {kind[:-1]} name or ID: value is empty", hint="name one; is a variable unset?")
     return f"/{kind}/{quote(name, b'/:' if kind == 'images' else b':')}"
 
 
@@ -44,14 +49,15 @@ def each(
 
     *missing_is_fine*: an object that is not there is as good as done.
     """
+    requests = [request(name) for name in names]  # a slip in one is told before anything is done to another
     client = Client(args.settings)
     code = 0
     sent: list[Connection | PynetError] = []
     for position, name in enumerate(names):
         if at_once > 1 and len(names) > 1:
-            sent += [_sent(client, request(other)) for other in names[len(sent) : position + at_once]]
+            sent += [_sent(client, other) for other in requests[len(sent) : position + at_once]]
         try:
-            answer = _answer(sent[position]) if sent else client.request(*request(name))[1]
+            answer = _answer(sent[position]) if sent else client.request(*requests[position])[1]
         except DaemonError as error:
             if not (missing_is_fine and error.http_status == 404):
                 code = report(error, 1)

@@ -346,6 +346,8 @@ def _pair(word: str) -> tuple[str, str]:
 
 
 def _integer(text: str) -> int:
+    if not (text.isascii() and text.lstrip("+-").isdigit()):
+        raise InvalidValue("number", text, "write a whole number")
     try:
         return int(text)
     except ValueError:

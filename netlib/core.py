@@ -12,6 +12,7 @@ written or made.  That works for every verb alike, because each of them ends in 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -37,6 +38,8 @@ from .registry import Registry
 from .renewal import Renewal
 from .tools import Tools
 from .turns import Turns
+
+log = logging.getLogger("pynet.netlib")
 
 
 class _Shown(Exception):
@@ -87,7 +90,8 @@ class Core:
         """What the network's driver sets aside; nothing while it is away, or of a record that it can not read."""
         try:
             return self.driver(network.driver).reserves(network)
-        except PynetError:
+        except Exception as error:  # whatever a stranger's driver raises must not keep all networks from starting
+            log.warning("the driver of network %s: %s", network.name, error)
             return Reserved()
 
     # -- leases that are renewed (renewal.py) -----------------------------------------------------------------

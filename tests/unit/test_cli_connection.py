@@ -363,6 +363,32 @@ def test_counters_of_one_container_are_asked_for_by_any_of_its_names(engine: Sta
     assert "No such container: nobody" in missing.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["rm", "-f", "a", ""], "container"),
+        (["stop", " "], "container"),
+        (["inspect", ""], "container"),
+        (["network", "inspect", ""], "network"),
+        (["network", "rm", "-f", ""], "network"),
+        (["network", "connect", "", "a"], "network"),
+        (["image", "inspect", ""], "image"),
+        (["port", ""], "container"),
+        (["logs", ""], "container"),
+        (["capture", "-w", "/dev/null", ""], "container"),
+    ],
+)
+def test_an_empty_name_is_nobodys_and_nothing_is_done(words: list[str], what: str, engine: Start) -> None:
+    server = engine(lambda request: Answer([]))
+    done = pynet(*words)
+    assert (done.returncode, done.stdout.strip()) == (
+        1 if "inspect" in words else 125,
+        "[]" if "inspect" in words else "",
+    )
+    assert f"invalid {what} name or ID: value is empty" in done.stderr
+    assert server.requests == []
+
+
 def test_a_port_that_is_not_published_is_missed_in_every_form_of_the_list(engine: Start) -> None:
     engine(port_script)
     assert pynet("port", "-v", "c1", "80").returncode == 0

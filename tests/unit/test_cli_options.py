@@ -197,6 +197,7 @@ def test_a_seccomp_profile_is_sent_as_its_text(tmp_path: Path) -> None:
         ["--network", "alias=x"],
         ["--network", "name=a,colour=red"],
         ["--network", '"name=a'],
+        ["--network", "name=a,gw-priority=1_0"],
         ["--network", '"name=a"b'],
         ["--network", f'"name={"a" * 200_000}"'],
         ["--network", "host", "--network", "a"],
