@@ -23,7 +23,7 @@ def install(backend: str, address: str, udp: int, tcp: int) -> None:
     """Send *address*:53 to these ports, in the place of a redirect that is there; *backend* is auto, nftables or iptables."""
     if backend != "iptables":
         try:
-            _nft(_table(address, udp, tcp))
+            _install(_table(address, udp, tcp))
             return
         except (NftError, NotSupported):
             if backend == "nftables":
@@ -49,15 +49,21 @@ def remove() -> None:
 # -- nftables ------------------------------------------------------------------------------------------------------------
 
 
+def _install(table: str) -> None:
+    """Nearly always there is none.  To delete one in any case, as a transaction can, makes the kernel wait for a grace period of
+    RCU when the socket is closed (nf_tables_api.c, nft_rcv_nl_event): 6 to 14 ms a sandbox, where all the rest takes 0.6."""
+    try:
+        _nft(f"create table ip {TABLE}\n{table}")
+    except NftError:
+        _nft(f"add table ip {TABLE}\ndelete table ip {TABLE}\nadd table ip {TABLE}\n{table}")
+
+
 def _table(address: str, udp: int, tcp: int) -> str:
     rules = "".join(
         f"add rule ip {TABLE} output ip daddr {address} {proto} dport 53 dnat to {address}:{port}\n"
         for proto, port in (("udp", udp), ("tcp", tcp))
     )
-    return (
-        f"add table ip {TABLE}\ndelete table ip {TABLE}\nadd table ip {TABLE}\n"
-        f"add chain ip {TABLE} output {{ type nat hook output priority -100; }}\n{rules}"
-    )
+    return f"add chain ip {TABLE} output {{ type nat hook output priority -100; }}\n{rules}"
 
 
 def _nft(commands: str) -> None:
