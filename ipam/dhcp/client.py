@@ -152,6 +152,8 @@ class Client:
             wire, message.REQUEST, self._options(), deadline, source=grant.address, to=to
         ):
             if answer.kind == message.NAK:
+                if not rebind and answer.address(message.SERVER) not in ("", grant.server):
+                    continue  # nobody else was asked, and what another one gave is not his to take back
                 raise self._refusal(answer, grant.address)
             found = _grant(answer, sender_mac)
             if answer.kind == message.ACK and found is not None and found.address == grant.address:

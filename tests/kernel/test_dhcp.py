@@ -341,6 +341,20 @@ def test_a_server_that_hands_out_what_this_host_has_is_declined(
     assert endpoint.address == "192.0.2.102/24"
 
 
+def test_a_renewal_hears_the_server_that_gave_the_lease_alone(controller: Controller, server: DhcpServer) -> None:
+    """Another one on the LAN may say no as loud as it likes, until any is asked (rebinding)."""
+    server.options = as_tlv(58, (1).to_bytes(4, "big"))
+    endpoint = office(controller).create_endpoint("a")
+    before = endpoint.record.lease
+    server.next("request")
+    server.server, server.nak = "192.0.2.9", True
+    for _ in range(2):  # said again, for nobody answered who was asked
+        server.next("request")
+    controller.core.renewal.close()
+    assert endpoint.address == "192.0.2.100/24"
+    assert endpoint.record.lease["expires"] == before["expires"]
+
+
 def test_a_lease_of_a_second_is_renewed_before_it_ends(controller: Controller, server: DhcpServer) -> None:
     server.seconds = 1
     endpoint = office(controller).create_endpoint("a")
