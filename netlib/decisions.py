@@ -81,6 +81,8 @@ def decide_mac(asked: str, address: str) -> str:
             raise InvalidArgument(f"invalid MAC address: {asked}")
         if int(digits[0], 16) & 1:
             raise InvalidArgument(f"invalid MAC address: {asked} is a multicast address")
+        if not any(int(d, 16) for d in digits):
+            raise InvalidArgument(f"invalid MAC address: {asked} is none (the kernel takes it for no address)")
         return ":".join(digits)
     if address:
         raw = b"\x02\x42" + ip_address(address.partition("/")[0]).packed

@@ -1,8 +1,11 @@
-"""Decisions from records alone: what becomes of a sandbox's published ports."""
+"""Decisions from records and requests alone: published ports that are withdrawn, MAC addresses."""
 
 from __future__ import annotations
 
-from pynet.netlib.decisions import decide_unpublish
+import pytest
+
+from pynet.netlib.decisions import decide_mac, decide_unpublish
+from pynet.netlib.errors import InvalidArgument
 from pynet.netlib.model import PublishedPort, Room, SandboxRecord
 
 
@@ -42,3 +45,18 @@ def test_a_range_is_withdrawn_in_a_time_that_grows_with_it() -> None:
     assert Counted.comparisons <= 3 * len(has)
     assert len(gone) == len(has)
     assert after.sandbox.ports == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ("00:00:00:00:00:00", "is none"),
+        ("00-00-00-00-00-00", "is none"),
+        ("01:00:5e:00:00:01", "is a multicast address"),
+        ("02:00:00:00:00", "invalid MAC address: 02:00:00:00:00"),
+    ],
+)
+def test_a_mac_address_that_no_interface_can_have_is_refused(asked: str, why: str) -> None:
+    """The kernel's own refusal came at the join, without a word about the address."""
+    with pytest.raises(InvalidArgument, match=why):
+        decide_mac(asked, "")
