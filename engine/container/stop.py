@@ -27,6 +27,13 @@ def stop_signal(container: Container) -> int:
     return parse_signal(text) if text else SIGTERM
 
 
+def _not_running(container: Container) -> Conflict:
+    return Conflict(
+        f"cannot kill container: {container.name}: container {container.id} is not running",
+        hint="`pynet start` it first; `pynet ps -a` shows its state",
+    )
+
+
 class Stop:
     def __init__(self, core: Core, registry: Registry) -> None:
         self._core = core
@@ -48,7 +55,10 @@ class Stop:
             timeout = container.config.get("StopTimeout")
         self._tell(container, "kill", signal=str(signal or stop_signal(container)))
         try:
-            self._core.supervisor.stop(container.id, signal, 10 if timeout is None else timeout)
+            try:
+                self._core.supervisor.stop(container.id, signal, 10 if timeout is None else timeout)
+            except NotFound:
+                pass  # it has ended by itself, and whoever saw that had the supervisor forget it
             self._wait(container, ended)
         finally:
             container.forget("exit", ended)
@@ -58,17 +68,17 @@ class Stop:
         """Send a signal; Conflict when it does not run."""
         with container.lock:
             if not container.running:
-                raise Conflict(
-                    f"cannot kill container: {container.name}: container {container.id} is not running",
-                    hint="`pynet start` it first; `pynet ps -a` shows its state",
-                )
+                raise _not_running(container)
             if signal in (SIGKILL, stop_signal(container)):
                 self._asked(container, True)
             # moby, daemon/kill.go: a signal by which it may end resumes it; any may, unless the image names the one
             resumed = signal in (SIGKILL, stop_signal(container)) or not container.config.get("StopSignal")
         if container.state.stopped_by_user:
             self._core.supervisor.update_restart(container.id, {"name": "no", "max": 0})
-        self._core.supervisor.kill(container.id, signal, resume=resumed)
+        try:
+            self._core.supervisor.kill(container.id, signal, resume=resumed)
+        except (Conflict, NotFound):  # it has ended by itself just now
+            raise _not_running(container) from None
         self._tell(container, "kill", signal=str(signal))
 
     def kill_and_wait(self, container: Container) -> None:

@@ -26,6 +26,7 @@ from pynet.engine.container.end import End
 from pynet.engine.container.mounts import parse_mount
 from pynet.engine.container.record import Container, State
 from pynet.engine.container.run import Run
+from pynet.engine.container.stop import Stop
 from pynet.engine.events import EventBus
 from pynet.engine.fields import Fields
 from pynet.engine.filters import Filters
@@ -208,6 +209,35 @@ def test_an_end_is_told_whatever_goes_wrong_beside_it() -> None:
     with pytest.raises(RuntimeError):
         end.exited(container, {"exit_code": 3})
     assert ended.result(0) == 3
+
+
+@pytest.mark.parametrize("gone", [Conflict("container x is not running"), NotFound("No such container: x")])
+def test_a_kill_or_a_stop_that_its_end_overtakes(gone: PynetError) -> None:
+    """The supervisor knows of the end, and this record does not yet."""
+    container = Container("x", "box", 0, "", {"Image": "", "Labels": {}}, {}, {}, [], {}, state=State("running"))
+
+    class Supervisor:
+        def kill(self, *_: Any, **__: Any) -> None:
+            raise gone
+
+        def stop(self, *_: Any) -> None:
+            container.change(status="exited")
+            container.announce("exit")
+            raise gone
+
+    class There:
+        def check_there(self) -> None: ...
+        def save_end(self, container: Container) -> None: ...
+
+    class Core:
+        events, supervisor, store = EventBus(), Supervisor(), There()
+
+    stop = Stop(Core(), There())  # type: ignore[arg-type]
+    with pytest.raises(Conflict, match=r"^cannot kill container: box: container x is not running$"):
+        stop.kill(container, 10)
+    if isinstance(gone, NotFound):
+        stop.stop(container)
+        assert not container.running
 
 
 def test_two_restarts_of_a_container_that_is_removed_at_its_end_spare_it_both() -> None:
