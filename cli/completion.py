@@ -37,7 +37,7 @@ ASKED: dict[str, str] = {
     "CONTAINER": "container", "FILE": FILES, "DIR": FILES, "FILE|-": FILES, "SOURCE:TARGET[:ro]": FILES,
 }  # fmt: skip
 """What an argument's name, or an option's metavar, asks for."""
-RUNNING = frozenset(("attach", "capture", "exec", "kill", "pause", "port", "stats", "stop", "top"))
+RUNNING = frozenset(("attach", "capture", "exec", "kill", "log", "pause", "port", "stats", "stop", "top"))
 STATES = {**dict.fromkeys(RUNNING, "running"), "start": "stopped", "unpause": "paused"}
 """Commands for containers in a state; the others take all."""
 OBJECTS = {
@@ -61,6 +61,7 @@ VALUES = {
     "--firewall": "auto nftables iptables",
     "--publish-policy": "nat host-input",
     "SHELL": " ".join(SHELLS),
+    "RECORD": "A AAAA PTR SRV CNAME MX NS TXT",
     "start|stop|status": "start stop status",
 }
 """By an option's long name, or an argument as it is shown."""
@@ -166,8 +167,9 @@ def _awaits(word: str, known: dict[str, Option]) -> Option | None:
 
 def _value(parser: Parser, option: Option, current: str, prefix: str, names: Names) -> tuple[str, Candidates]:
     long = next((name for name in option.names if name.startswith("--")), option.names[0])
-    if long in VALUES:
-        found: Candidates = [(value, "") for value in VALUES[long].split()]
+    kind = option.metavar if option.metavar in VALUES else long
+    if kind in VALUES:
+        found: Candidates = [(value, "") for value in VALUES[kind].split()]
     elif option.metavar in ASKED:
         if ASKED[option.metavar] == FILES:
             return FILES, []

@@ -57,6 +57,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "container": ("", "Commands on containers (`pynet container ls` is `pynet ps`)"),
     "network": ("", "Commands on networks"),
     "image": ("", "Commands on images"),
+    "dns": ("", "Commands on names: what containers resolve"),
     "system": ("", "Commands on the whole engine"),
 }
 """Name -> module below cli/commands and its function, help; "" means a group of commands.
@@ -92,6 +93,11 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "tag": COMMANDS["tag"],
         "inspect": ("inspect:inspect_image", "Show all that is known about images"),
         "bootstrap": ("image:bootstrap", "Make busybox:latest from this host's static busybox"),
+    },
+    "dns": {
+        "query": ("dns:query", "Ask for a name as a container would, and say from where the answer came"),
+        "ls": ("dns:ls", "List what a container may resolve"),
+        "log": ("dns:log", "Follow what a container asks for"),
     },
     "system": {
         "prune": ("system:prune", "Remove stopped containers and unused networks"),

@@ -30,6 +30,7 @@ from .container.view import View
 from .core import Core
 from .images import Images
 from .inotify import Inotify
+from .lookups import Lookups
 from .networks import Networks
 from .system import System
 from .volumes import Volumes
@@ -66,6 +67,7 @@ class Engine:
         )
         self.ports = Ports(core, registry, attachments)
         self.captures = Captures(core, registry)
+        self.lookups = Lookups(core, registry)
         self.create = Create(core, registry, store, volumes, networks=attachments, remove=remove)
         self.view = View(
             core,

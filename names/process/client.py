@@ -31,8 +31,12 @@ class Queried(NamedTuple):
     reply: bytes | None
     """The message; None when nothing was said."""
     source: str
-    """From where: hosts, network NAME, cache, forwarded, or the rule that it is by."""
+    """From where: hosts, network NAME, cache, which upstream, or the rule that it is by."""
     seconds: float
+    code: str = ""
+    """NOERROR, NXDOMAIN, ...; of ``lookup``, as its records are."""
+    lines: tuple[str, ...] = ()
+    """The records of the answer, each as in a zone file."""
 
 
 class NamesClient(Asker):
@@ -105,6 +109,17 @@ class NamesClient(Asker):
         reply = self.ask({"op": "query", "sandbox": sandbox, "message": data.hex(), "tcp": tcp})
         said = reply["reply"]
         return Queried(bytes.fromhex(said) if said is not None else None, str(reply["source"]), float(reply["seconds"]))
+
+    def lookup(self, sandbox: str, name: str, type: str = "A", *, tcp: bool = False) -> Queried:
+        """``query`` for who has no message: InvalidArgument where there is no such name or type."""
+        reply = self.ask({"op": "query", "sandbox": sandbox, "name": name, "type": type, "tcp": tcp})
+        return Queried(
+            bytes.fromhex(reply["reply"]) if reply["reply"] is not None else None,
+            str(reply["source"]),
+            float(reply["seconds"]),
+            str(reply["code"]),
+            tuple(reply["lines"]),
+        )
 
     def stats(self) -> dict[str, dict[str, int]]:
         """What is counted (names/counters.py), by sandbox; nothing when no server runs."""

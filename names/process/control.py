@@ -14,6 +14,7 @@ from collections.abc import Callable
 from ...netlib.control.server import DONE, Answer, Caller, Server
 from ...netlib.errors import InvalidArgument, NotFound
 from ...netlib.ipc import Message
+from .. import library
 from ..server import Server as NameServer
 from . import messages
 from .log import Log
@@ -113,17 +114,27 @@ class ControlServer(Server):
 
     async def _query(self, message: Message, fds: list[int]) -> Message:
         id, tcp = messages.text(message.get("sandbox"), "the id of a sandbox"), message.get("tcp", False)
+        named = "name" in message
         try:
-            data = bytes.fromhex(str(message.get("message")))
-        except ValueError:
-            raise InvalidArgument("the message of a query is written in hexadecimal digits") from None
+            if named:
+                data = library.query(str(message["name"]), str(message.get("type", "A")))
+            else:
+                data = bytes.fromhex(str(message.get("message")))
+        except ValueError as error:
+            text = str(error) if named else "the message of a query is written in hexadecimal digits"
+            raise InvalidArgument(text) from None
         if not 0 < len(data) <= _LARGEST:
             raise InvalidArgument(f"a query has from 1 to {_LARGEST} bytes")
         try:
             reply, entry = await self._server.query(id, data, tcp=bool(tcp))
         except KeyError:
             raise NotFound(f"names are not served in sandbox {id}") from None
-        return {"reply": reply.hex() if reply is not None else None, "source": entry.source, "seconds": entry.seconds}
+        told: Message = {"source": entry.source, "seconds": entry.seconds}
+        if named and reply is not None:
+            told |= {"code": library.code_name(reply), "lines": library.lines(reply)}
+        elif named:
+            told |= {"code": "", "lines": []}
+        return {"reply": reply.hex() if reply is not None else None, **told}
 
     def _stats(self, caller: Caller, message: Message, fds: list[int]) -> Answer:
         return Answer({"pid": os.getpid(), "sandboxes": self._server.counters()}, [])

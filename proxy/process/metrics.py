@@ -110,8 +110,11 @@ async def _write(stats: Stats) -> bytes:
 class Exposition:
     """An HTTP server on one listening socket."""
 
-    def __init__(self, stats: Callable[[], Awaitable[Stats]]) -> None:
-        self._stats = stats
+    def __init__(
+        self, stats: Callable[[], Awaitable[Stats]], beside: Callable[[], Awaitable[str]] | None = None
+    ) -> None:
+        """*beside*: what stands on the page behind our own, in the same format."""
+        self._stats, self._beside = stats, beside
         self._server: asyncio.Server | None = None
         self._live: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
@@ -172,6 +175,8 @@ class Exposition:
         if method not in (b"GET", b"HEAD"):
             return _response("405 Method Not Allowed", extra="Allow: GET, HEAD\r\n")
         body = await _write(await self._stats())
+        if self._beside is not None:
+            body += (await self._beside()).encode(errors="replace")
         return _response("200 OK", body, CONTENT_TYPE, is_head=method == b"HEAD")
 
 

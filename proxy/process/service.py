@@ -13,6 +13,7 @@ import heapq
 import os
 import socket
 from collections.abc import Iterable, Iterator
+from functools import partial
 from operator import attrgetter, itemgetter
 from time import monotonic
 
@@ -29,7 +30,7 @@ from ..dataplane.relay import Relay, Socket
 from ..dataplane.tcp import ACCEPTS, CREW_ACCEPTS, Reserve, TcpPort, TcpShared
 from ..dataplane.udp import Batches, Clients, UdpPort, UdpShared
 from ..ports import PAGE, PortSpec, Target
-from . import messages
+from . import beside, messages
 from .crew import Crew, Followed
 from .guard import Guard
 from .metrics import Exposition
@@ -38,6 +39,8 @@ from .options import Options
 Port = TcpPort | UdpPort
 
 
+NAMES = "names.sock"
+"""In the run directory: the name server's, which has a part of the metrics page."""
 _STATS_PAGE = 5000
 """Ports that a member of the crew tells of in one frame."""
 _LOOK = 0.05
@@ -103,6 +106,7 @@ class Service:
         self._exposition: Exposition | None = None
         self._retired = False
         self._udp = UdpShared(lane, Clients(loop, lane, options.udp_clients, options.udp_idle), Batches())
+        self._beside = partial(beside.exposition, os.path.join(options.run, NAMES)) if options.run else None
         self.ports: dict[str, Port] = {}
         """By id; for reading."""
         self.stopped = asyncio.Event()
@@ -270,7 +274,7 @@ class Service:
         """Answer Prometheus on *sock*, in place of where it was answered before; None: nowhere."""
         exposition = None
         if sock is not None:
-            exposition = Exposition(self.stats)
+            exposition = Exposition(self.stats, self._beside)
             try:
                 await exposition.open(sock)
             except OSError as error:

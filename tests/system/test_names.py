@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
 import signal
 import socket
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -269,6 +271,88 @@ def test_when_both_are_killed_at_once_all_is_made_anew(own: Daemon) -> None:
     own.wait_back(old)
     assert ask(own, "box", "web") == ["NOERROR", f"web. 600 IN A {address(own, 'web')}"]
     assert own.get("/pynet/check").body == []
+
+
+# -- looking in ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_container_is_answered_can_be_asked_from_outside(daemon: Daemon) -> None:
+    said(daemon, "network", "create", "--subnet", "10.81.0.0/24", "net")
+    run(daemon, "web", "--network", "net")
+    run(daemon, "box", "--network", "net", "--add-host", "up.corp:192.0.2.7", "--dns-search", "corp")
+    run(daemon, "apart")
+    run(daemon, "free", "--network", "host")
+    asked = ("dns", "query", "--format", "{{.Container}} {{.Question}} {{.Answer}} {{.Source}}")
+    web = address(daemon, "web")
+    assert said(daemon, *asked, "web", "--from", "box") == f"box web A {web} network net\n"
+    assert said(daemon, *asked, "web", "--tcp", "--from", "box") == f"box web A {web} network net\n"
+    assert said(daemon, *asked, "up", "--from", "box") == "box up.corp A 192.0.2.7 hosts\n"
+    assert said(daemon, *asked, "_80._tcp.web", "-t", "SRV", "--from", "box") == (
+        "box _80._tcp.web SRV 0 0 80 web. network net\n"
+    )
+    everybody = daemon.pynet(*asked, "web").stdout.splitlines()
+    assert [line.split()[0] for line in everybody] == ["apart", "box", "web"]
+    assert everybody[1] == f"box web A {web} network net"
+    table = said(daemon, "dns", "query", "web", "--from", "box").splitlines()
+    assert re.fullmatch(rf"box +web +A {web} +network net +[0-9.]+ ms", table[1])
+    none = daemon.pynet("dns", "query", "web", "-t", "AAAA", "--from", "box")
+    assert (none.returncode, none.stdout.split()[-8:-4]) == (1, ["none", "of", "this", "type"])
+    assert "names are not served in container free" in daemon.pynet("dns", "query", "web", "--from", "free").stderr
+    assert "cannot ask for" in daemon.pynet("dns", "query", "web", "-t", "NONSENSE", "--from", "box").stderr
+
+
+def test_what_a_container_may_resolve_is_listed(daemon: Daemon) -> None:
+    said(daemon, "network", "create", "--subnet", "10.81.0.0/24", "net")
+    run(daemon, "web", "--network", "net", "--network-alias", "www")
+    run(daemon, "box", "--network", "net", "--add-host", "up:192.0.2.7")
+    run(daemon, "apart")
+    shown = said(
+        daemon, "dns", "ls", "--from", "box", "--format", "{{.Name}} {{.Addresses}} {{.Source}} {{.Container}}"
+    )
+    rows = shown.splitlines()
+    assert "up 192.0.2.7 hosts " in rows
+    for name in ("web", "www"):
+        assert f"{name} {address(daemon, 'web')} network net web" in rows
+    assert not any(row.startswith("apart ") for row in rows)
+    assert f"apart {address(daemon, 'apart', 'bridge')} network bridge apart" in said(
+        daemon, "dns", "ls", "--format", "{{.Name}} {{.Addresses}} {{.Source}} {{.Container}}"
+    )
+
+
+def test_what_a_container_asks_for_can_be_followed(daemon: Daemon) -> None:
+    said(daemon, "network", "create", "--subnet", "10.81.0.0/24", "net")
+    run(daemon, "web", "--network", "net")
+    run(daemon, "box", "--network", "net")
+    process = daemon.start_pynet("dns", "log", "box")
+    assert process.stdout is not None and process.stderr is not None
+    try:
+        while not select.select([process.stdout], [], [], 0)[0]:  # until the log is open, nothing of it can be seen
+            assert ask(daemon, "box", "web")[0] == "NOERROR"
+        line = process.stdout.readline().decode()
+        assert re.fullmatch(r"[0-9:.]{12} A web\. NOERROR network net [0-9.]+ ms\n", line)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def test_the_metrics_page_has_the_name_servers_counters(host: Host) -> None:
+    with Daemon.running("--metrics-addr", "127.0.0.1:9323") as daemon:
+
+        def page() -> str:
+            with urllib.request.urlopen("http://127.0.0.1:9323/metrics", timeout=PATIENCE) as answer:
+                return str(answer.read().decode())
+
+        assert "pynet_names_" not in page() and "pynet_proxy_processes 1\n" in page()
+        daemon.bootstrap()
+        run(daemon, "web")
+        for _ in range(2):
+            assert ask(daemon, "web", "web")[0] == "NOERROR"
+        assert 'pynet_names_questions_total{answer="local"} 1\n' in page()
+        assert "pynet_names_sandboxes 1\n" in page()
+        said(daemon, "rm", "-f", "web")
+        assert 'pynet_names_transport_total{proto="udp"} 2\n' in page()  # a counter never goes back
 
 
 # -- other clients ------------------------------------------------------------------------------------------------------
