@@ -21,6 +21,7 @@ import tempfile
 from pathlib import Path
 
 from pynet.names import message
+from pynet.names.forward import Source
 from pynet.names.message import Question
 from pynet.names.server import Server
 from pynet.names.zones import Zones
@@ -40,8 +41,11 @@ class Nowhere:
     def cached(self, sandbox: str, view: View, question: Question, *, tcp: bool) -> bytes | None:
         return message.reply(question, message.SERVFAIL)
 
-    async def ask(self, sandbox: str, view: View, question: Question, *, tcp: bool) -> bytes:
-        return message.reply(question, message.SERVFAIL)
+    async def answer(self, sandbox: str, view: View, question: Question, *, tcp: bool) -> tuple[bytes, Source]:
+        return message.reply(question, message.SERVFAIL), Source("nobody")
+
+    def forget(self, sandbox: str) -> None:
+        pass
 
 
 def sockets() -> tuple[socket.socket, socket.socket]:

@@ -75,6 +75,12 @@ class Source(NamedTuple):
     why: str = ""
     """Of a failure: what the upstreams' were."""
 
+    @property
+    def text(self) -> str:
+        """For people: upstream 192.0.2.1, hedged; failed: 192.0.2.1 is silent."""
+        words = f"{self.kind} {self.upstream}".rstrip() + (", hedged" if self.hedged else "")
+        return f"{words}: {self.why}" if self.why else words
+
 
 class Upstreams:
     """Servers that are asked alike, and whose answers are each other's."""

@@ -27,6 +27,7 @@ from ..proxy.dataplane.lane import Lane
 from . import answers, message
 from .counters import Counters, Limits
 from .datagrams import Datagrams, Send
+from .forward import Source
 from .memo import TURNS, Memo, Turns
 from .message import MAX_TCP, REFUSED, SERVFAIL, Malformed, Question
 from .streams import Connections, Streams
@@ -34,15 +35,19 @@ from .zones import Zones
 
 
 class Forwarder(Protocol):
-    """Who answers what is not ours.  Both give whole messages that answer *question*: its id, its name as asked, and over UDP
-    no more than ``question.room``."""
+    """Who answers what is not ours (forward.py).  Its messages answer *question*: its id, its name as asked, and over UDP no
+    more than ``question.room``."""
 
     def cached(self, sandbox: str, view: View, question: Question, *, tcp: bool) -> bytes | None:
         """An answer that is at hand, or None.  Called in the thread that serves everybody: it must not take long."""
         ...
 
-    async def ask(self, sandbox: str, view: View, question: Question, *, tcp: bool) -> bytes:
-        """An answer, after a bounded time: SERVFAIL when nobody has one."""
+    async def answer(self, sandbox: str, view: View, question: Question, *, tcp: bool) -> tuple[bytes, Source]:
+        """An answer and from where it is, after a bounded time: SERVFAIL when nobody has one."""
+        ...
+
+    def forget(self, sandbox: str) -> None:
+        """A sandbox is gone, or another has its id."""
         ...
 
 
@@ -54,7 +59,7 @@ class Entry(NamedTuple):
     question: Question | None
     """None: malformed."""
     source: str
-    """From where the answer is: hosts, network NAME, cache, forwarded, or the rule that it is by."""
+    """From where the answer is: hosts, network NAME, the rule that it is by; of what is forwarded, ``Source``'s text."""
     code: int | None
     """None: nothing was said."""
     seconds: float
@@ -176,15 +181,15 @@ class Served:
 
     async def _ask(self, asked: Asked, question: Question, view: View) -> None:
         try:
-            reply = await self._server.forwarder.ask(self.id, view, question, tcp=asked.tcp)
+            reply, source = await self._server.forwarder.answer(self.id, view, question, tcp=asked.tcp)
         except Exception as error:
             self._server.report(error, f"forwarding for {self.id}")
-            reply = message.reply(question, SERVFAIL)
+            reply, source = message.reply(question, SERVFAIL), Source("failed", why=str(error))
         self.counters.failed += reply[3] & 15 == SERVFAIL
         task = asyncio.current_task()
         if task:
             self._asked(task)  # before its asker may ask again
-        asked.answered(self.id, "forwarded", _fitting(asked, question, reply))
+        asked.answered(self.id, source.text, _fitting(asked, question, reply))
 
     def _asked(self, task: asyncio.Task[None]) -> None:
         if task in self.under_way:
@@ -225,6 +230,7 @@ class Server:
         before = self._served.pop(id, None)
         if before is not None:
             before.close()
+            self.forwarder.forget(id)
         counters = before.counters if before else Counters()
         served = self._served[id] = Served(self, id, udp, tcp, counters)
         served.read(self.zones.view(id) is not None)
@@ -234,6 +240,7 @@ class Server:
         served = self._served.pop(id, None)
         if served is not None:
             served.close()
+            self.forwarder.forget(id)
 
     @property
     def served(self) -> frozenset[str]:

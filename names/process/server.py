@@ -1,9 +1,9 @@
 """The name server as a process: one for all sandboxes of a run directory.
 
-    python -I -m pynet.names.process.server --run RUN [--ready-fd N] [--ttl SECONDS]
+    python -I -m pynet.names.process.server --run RUN [--ready-fd N] [--ttl SECONDS] [--serve-stale SECONDS] [--resolv-conf PATH]
 
     RUN/names.sock --> ControlServer (control.py) --> Server (names/server.py) --> Zones, Datagrams, Streams
-                                                          `-> Forwarder (names/forward.py)
+                                                          `-> Forwarder (names/forward.py) <-- Watched: the host's resolv.conf
                                                                   `-> Entrance (entrance.py): sockets in a sandbox
 
 It binds nothing and reads no store: sockets come from who made them inside the sandboxes, and with them the snapshot to answer
@@ -30,11 +30,12 @@ from ...netlib import ipc
 from ...netlib.control.single import say_ready, take_lock
 from ...netlib.errors import PynetError
 from ...proxy.dataplane.lane import Lane
+from ..forward import Forwarder
+from ..resolvconf import PATH, ResolvConf, Watched
 from ..server import Server
 from ..zones import TTL, Zones
 from .control import ControlServer
 from .entrance import Entrance, give_up_rights
-from .outside import Outside
 
 SOCKET, LOCK = "names.sock", "names.lock"
 
@@ -43,6 +44,8 @@ class Options(argparse.Namespace):
     run: str
     ready_fd: int | None
     ttl: int
+    serve_stale: float
+    resolv_conf: str
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,6 +57,11 @@ def parser() -> argparse.ArgumentParser:
         "--ready-fd", type=int, metavar="N", help="write 0 or 1 and a newline here when ready or failed"
     )
     result.add_argument("--ttl", type=int, default=TTL, metavar="S", help="seconds that answers may be kept")
+    result.add_argument(
+        "--serve-stale", type=float, default=0.0, metavar="S",
+        help="seconds for which an answer that has ended is told while no upstream has another (RFC 8767); 0: not at all",
+    )  # fmt: skip
+    result.add_argument("--resolv-conf", default=PATH, metavar="PATH", help="names the host's servers, and is watched")
     return result
 
 
@@ -65,7 +73,20 @@ async def serve(lane: Lane, listener: socket.socket, entrance: Entrance, options
         stopped.set()
         lane.wake = True
 
-    server = Server(lane, loop, Outside(), zones=Zones(options.ttl))
+    def wake() -> None:
+        lane.wake = True
+
+    def inside(sandbox: str, family: int, kind: int) -> socket.socket:
+        return entrance.socket(server.of(sandbox).datagrams.sock, family, kind)
+
+    def changed(conf: ResolvConf) -> None:
+        forwarder.use(conf.servers)
+
+    forwarder = Forwarder(inside=inside, serve_stale=options.serve_stale, wake=wake)
+    host = Watched(options.resolv_conf, changed)
+    if host.now is not None:
+        changed(host.now)
+    server = Server(lane, loop, forwarder, zones=Zones(options.ttl))
     control = ControlServer(loop, listener, server, stop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
@@ -76,7 +97,9 @@ async def serve(lane: Lane, listener: socket.socket, entrance: Entrance, options
     gc.freeze()
     await stopped.wait()
     control.close()
+    host.close()
     server.close()
+    forwarder.close()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 
 from pynet.names import message
 from pynet.names.counters import Limits
+from pynet.names.forward import Source
 from pynet.names.message import IN, A, Question
 from pynet.names.server import LIMITS, Server
 from pynet.names.streams import Streams
@@ -48,16 +49,17 @@ class ToyForwarder:
     def __init__(self) -> None:
         self.at_hand: dict[bytes, bytes] = {}
         """name -> reply past the id"""
-        self.answer: Callable[[Question], bytes] = lambda question: message.reply(question, message.NXDOMAIN)
+        self.say: Callable[[Question], bytes] = lambda question: message.reply(question, message.NXDOMAIN)
         self.held: asyncio.Event | None = None
         self.asked: list[tuple[str, bytes, bool]] = []
         self.cancelled = 0
+        self.forgotten: list[str] = []
 
     def cached(self, sandbox: str, view: View, question: Question, *, tcp: bool) -> bytes | None:
         found = self.at_hand.get(question.name)
         return None if found is None else question.id.to_bytes(2, "big") + found
 
-    async def ask(self, sandbox: str, view: View, question: Question, *, tcp: bool) -> bytes:
+    async def answer(self, sandbox: str, view: View, question: Question, *, tcp: bool) -> tuple[bytes, Source]:
         self.asked.append((sandbox, question.name, tcp))
         try:
             if self.held is not None:
@@ -65,7 +67,10 @@ class ToyForwarder:
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        return self.answer(question)
+        return self.say(question), Source("upstream", "192.0.2.1")
+
+    def forget(self, sandbox: str) -> None:
+        self.forgotten.append(sandbox)
 
 
 class Udp:

@@ -132,6 +132,7 @@ def test_a_sandbox_that_is_withdrawn_is_closed_and_one_that_is_served_anew_keeps
         for _ in range(2):
             server.call(server.server.withdraw, "s")
         assert server.call(lambda: server.server.served) == {"t"}
+        assert server.forwarder.forgotten == ["s", "s"], "once for the sockets that were replaced"
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(server.tcp["s"])
         with Udp(server.udp["t"]) as client:
@@ -205,7 +206,7 @@ def test_memos_stay_within_their_bounds() -> None:
 
 def test_what_is_not_ours_is_forwarded() -> None:
     with running("s") as server, Udp(server.udp["s"]) as client, Tcp(server.tcp["s"]) as stream:
-        server.forwarder.answer = lambda question: message.reply(question, NOERROR, (message.Record(A, 5, bytes(4)),))
+        server.forwarder.say = lambda question: message.reply(question, NOERROR, (message.Record(A, 5, bytes(4)),))
         assert addresses(client.ask(query("Example.com"))) == ["0.0.0.0"]
         assert addresses(stream.ask(query(OUTSIDE))) == ["0.0.0.0"]
         assert server.forwarder.asked == [("s", b"example.com", False), ("s", b"example.com", True)]
@@ -223,7 +224,7 @@ def _asked(data: bytes) -> message.Question:
 
 def test_a_forwarder_that_fails_or_says_too_much_is_put_right() -> None:
     with running("s") as server, Udp(server.udp["s"]) as client, Tcp(server.tcp["s"]) as stream:
-        server.forwarder.answer = lambda question: message.reply(question, NOERROR)[:100] + bytes(2000)
+        server.forwarder.say = lambda question: message.reply(question, NOERROR)[:100] + bytes(2000)
         reply = client.ask(query(OUTSIDE, size=1232))
         assert truncated(reply) and len(reply) < 100
         assert len(stream.ask(query(OUTSIDE))) > 2000
@@ -231,7 +232,7 @@ def test_a_forwarder_that_fails_or_says_too_much_is_put_right() -> None:
         def fail(question: message.Question) -> bytes:
             raise RuntimeError("a defect")
 
-        server.forwarder.answer = fail
+        server.forwarder.say = fail
         assert code(client.ask(query(OUTSIDE))) == SERVFAIL
         assert server.count("s")["failed"] == 1
         assert [str(error["exception"]) for error in server.errors] == ["a defect"]
@@ -482,7 +483,7 @@ def test_every_question_is_logged_while_somebody_wants_to_know() -> None:
         assert seen == [
             ("s", False, b"db", "network back", NOERROR),
             ("s", False, b"db", "network back", NOERROR),
-            ("s", True, b"example.com", "forwarded", NXDOMAIN),
+            ("s", True, b"example.com", "upstream 192.0.2.1", NXDOMAIN),
             ("s", False, None, "bytes after the end", message.FORMERR),
         ]
         assert all(one.seconds > 0 for one in noted)
@@ -495,7 +496,7 @@ def test_one_may_ask_as_a_sandbox_would() -> None:
         assert reply is not None and addresses(reply) == ["10.0.0.2"]
         assert (entry.source, entry.code) == ("network back", NOERROR)
         reply, entry = server.wait(server.server.query("s", query(OUTSIDE)))
-        assert (reply is not None and code(reply), entry.source) == (NXDOMAIN, "forwarded")
+        assert (reply is not None and code(reply), entry.source) == (NXDOMAIN, "upstream 192.0.2.1")
         server.forwarder.at_hand[b"example.com"] = message.reply(_asked(query(OUTSIDE)), NOERROR)[2:]
         assert server.wait(server.server.query("s", query(OUTSIDE)))[1].source == "cache"
         assert server.wait(server.server.query("s", b""))[0] is None
