@@ -14,9 +14,20 @@ _DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB")
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
+def printable(text: str) -> str:
+    """*text* with what is no letter to print written out ("\\x1b", "\\n").
+
+    Containers choose the names of their processes, images their labels: neither is to move the cursor of who looks at them, or
+    to make two lines of one.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns padded to their widest cell, three spaces apart; every line ends with a newline."""
-    lines = [list(header), *map(list, rows)]
+    lines = [list(header), *([printable(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     return "".join(
         "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n"

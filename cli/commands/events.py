@@ -6,6 +6,7 @@ import sys
 import time
 
 from ..client import Client
+from ..format import printable
 from ..output import add_format, filters, lines, unescape
 from ..units import parse_moment
 
@@ -54,4 +55,4 @@ def text(event: dict[str, Any]) -> str:
     actor = event.get("Actor") or {}
     attributes = ", ".join(f"{key}={value}" for key, value in sorted((actor.get("Attributes") or {}).items()))
     head = f"{stamp}.{rest:09d}{zone[:3]}:{zone[3:]} {event.get('Type', '')} {event.get('Action', '')} {actor.get('ID', '')}"
-    return f"{head} ({attributes})" if attributes else head
+    return printable(f"{head} ({attributes})" if attributes else head)

@@ -170,7 +170,7 @@ class Sluggish:
 @pytest.fixture
 def sluggish(tmp_path: Path) -> Iterator[Sluggish]:
     engine = Sluggish(tmp_path / "s")
-    closing = threading.Timer(PATIENCE / 2, engine.end.set)  # whoever waits for it is not held up for good
+    closing = threading.Timer(PATIENCE, engine.end.set)  # whoever waits for it is not held up for good
     closing.start()
     yield engine
     closing.cancel()
@@ -180,7 +180,7 @@ def sluggish(tmp_path: Path) -> Iterator[Sluggish]:
 def test_an_engine_that_answers_slowly_is_not_waited_for(sluggish: Sluggish, tmp_path: Path) -> None:
     ask = completion.names_of({"host": f"unix://{tmp_path}/s"})
     assert ask("container") == []
-    assert sluggish.left.wait(PATIENCE), "it was the shell that left"
+    assert sluggish.left.wait(2 * PATIENCE), "it was the shell that left"
     assert ask("network") == [], "and it is not asked again for this line"
 
 

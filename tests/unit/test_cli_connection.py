@@ -422,7 +422,12 @@ def shell(script: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["/bin/sh", "-c", script, *PYNET, *words], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("words", [["--version"], ["--help"], ["ps"], ["ps", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [["--version"], ["--help"], ["ps"], ["ps", "--help"], ["completion", "bash"], ["__complete", "bash", ""],
+     ["network", "stats"], ["port", "stats"], ["port", "-v", "a"], ["network", "help"]],
+    ids=" ".join,
+)  # fmt: skip
 @pytest.mark.parametrize(
     ("where", "why"),
     [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")],

@@ -26,6 +26,20 @@ def test_table_pads_to_the_widest_cell_and_ends_lines_cleanly() -> None:
     assert text.table(["A", "LONG"], [["aaa", "b"], ["", "c"]]) == "A     LONG\naaa   b\n      c\n"
 
 
+def test_what_containers_call_themselves_neither_moves_the_cursor_nor_makes_a_line() -> None:
+    title = "sh\x1b]0;owned\x07\nroot\u009b2J\udc80"
+    assert text.table(["CMD"], [[title], ["é…"]]) == "CMD\nsh\\x1b]0;owned\\x07\\nroot\\x9b2J\\udc80\né…\n"
+    event = {
+        "time": 0,
+        "Type": "container",
+        "Action": "exec_start: sh\n",
+        "Actor": {"Attributes": {"label": "\x1b[2J\n1970"}},
+    }
+    line = events.text(event)
+    assert line.endswith("exec_start: sh\\n  (label=\\x1b[2J\\n1970)"), line
+    assert line.isprintable()
+
+
 @pytest.mark.parametrize(
     ("count", "decimal", "binary"),
     [
