@@ -82,7 +82,8 @@ class Execs:
         try:
             if wanted["tty"]:
                 master = spawn.container_terminal(owner.run.first.pidfd, owner.run.first.pid)
-                ours, theirs = [master], [spawn.open_terminal(master)] * 3
+                ours = [master]
+                theirs = [spawn.open_terminal(master)] * 3
                 if wanted["size"] is not None:
                     spawn.resize(master, *wanted["size"])
             else:
@@ -165,7 +166,11 @@ def _pipes(stdin: bool) -> tuple[list[int], list[int]]:
         if number == 0 and not stdin:
             theirs.append(-1)
             continue
-        reader, writer = os.pipe2(os.O_CLOEXEC)
+        try:
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+        except OSError:
+            _close([*theirs, *ours])
+            raise
         theirs.append(reader if number == 0 else writer)
         ours.append(writer if number == 0 else reader)
     return theirs, ours

@@ -23,12 +23,14 @@ from pynet.runtime import linux
 from pynet.runtime.child import devices
 from pynet.runtime.spec import RootFS
 from pynet.runtime.supervisor import group as groups
-from pynet.runtime.supervisor import logs, main, rootfs
+from pynet.runtime.supervisor import logs, main, rootfs, spawn
 from pynet.runtime.supervisor.cgroups import Cgroups
 from pynet.runtime.supervisor.confinement import Confinement
 from pynet.runtime.supervisor.connection import Connection
 from pynet.runtime.supervisor.container import Container
 from pynet.runtime.supervisor.context import Context
+from pynet.runtime.supervisor.errors import StartError
+from pynet.runtime.supervisor.execs import Execs
 from pynet.runtime.supervisor.group import Group
 from pynet.runtime.supervisor.host import Host
 from pynet.runtime.supervisor.loop import Loop
@@ -260,6 +262,64 @@ def test_descriptors_that_can_not_be_copied_do_not_end_the_connection() -> None:
     connection.close()
     ours.close()
     loop.close()
+
+
+class Joined:
+    """What a command that joins a container asks of it: this process plays the container's first one."""
+
+    def __init__(self) -> None:
+        self.state = {"status": "running"}
+        self.id, self.alive = "c", True
+        self.spec: dict[str, Any] = {}
+        self.run: Any = self
+        self.first, self.group, self.context = self, None, None
+        self.pid, self.pidfd = os.getpid(), os.pidfd_open(os.getpid())
+
+    def need_alive(self) -> None: ...
+
+
+def untold(_error: StartError | None, _pid: int, _fds: list[int]) -> None:
+    """A reply that nobody is to get."""
+    raise AssertionError
+
+
+def fails(execs: Execs, *, tty: bool) -> None:
+    wanted: Any = {"tty": tty, "stdin": True, "size": None}
+    with pytest.raises(StartError):
+        execs.start("e", wanted, untold)
+
+
+@pytest.mark.parametrize("left", range(5))
+def test_a_command_for_which_too_few_descriptors_are_left_keeps_none(left: int) -> None:
+    """Each that failed kept up to four, so that nothing could be run any more when there was room again."""
+    owner: Any = Joined()
+    execs = Execs(owner)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    spare = [os.dup(0) for _ in range(highest + 1 - descriptors())]
+    before = descriptors()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max([*spare, highest]) + 1 + left, hard))
+    try:
+        fails(execs, tty=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    after = descriptors()
+    for fd in [*spare, owner.pidfd]:
+        os.close(fd)
+    assert after == before
+
+
+def test_a_terminal_that_can_not_be_opened_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    owner: Any = Joined()
+    monkeypatch.setattr(spawn, "ioctl", refuse)
+    before = descriptors()
+    fails(Execs(owner), tty=True)
+    after = descriptors()
+    os.close(owner.pidfd)
+    assert after == before
 
 
 class Full:
