@@ -13,6 +13,7 @@ import sqlite3
 import time
 from typing import Any
 
+from ...ipam.dhcp.client import NoServer
 from ...netlib.errors import (
     Conflict,
     InternalError,
@@ -131,7 +132,9 @@ class Run:
             seen = self._core.revivals.count
             try:
                 return self._launch(container)
-            except Unavailable:
+            except Unavailable as error:
+                if isinstance(error.__cause__, NoServer):  # it is nobody of ours, who would be started again
+                    raise
                 if not self._core.revivals.wait(seen, deadline - time.monotonic()):
                     raise
                 log.info("container %s: the start is made again", container.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pynet.engine.container.run import HELPER_PATIENCE
 from pynet.plugins.testhost import Host, Lan, playing_host, playing_lan
 
 from support.dhcp import DhcpServer
@@ -191,7 +193,9 @@ def test_containers_have_the_addresses_that_the_lans_server_gives(bed: Bed) -> N
         *("network", "create", "-d", "macvlan", "-o", "parent=eth0", "--ipam-driver", "dhcp"),
         *("--ipam-opt", "timeout=1", "office"),
     )
+    begun = time.monotonic()
     failed = daemon.pynet("run", "--rm", "--network", "office", "busybox", "true")
+    assert time.monotonic() - begun < HELPER_PATIENCE, "it waited for a process of the engine's to come back"
     assert failed.returncode == 125
     assert "no DHCP server answered on eth0 within 1 s" in failed.stderr
     assert inspect(daemon, "office")["Containers"] == {}
