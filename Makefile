@@ -1,6 +1,6 @@
 # Every target does its own set-up (.ci/setup).  All of them run in namespaces of their own; the machine's network is not touched.
 PYTHON = .venv/bin/python
-PYTEST = $(PYTHON) -m pytest -q -n auto --dist loadgroup
+PYTEST = $(PYTHON) -m pytest -q -n auto
 
 .PHONY: help demo test check bench bench-proxy matrix mutants clean
 

@@ -26,8 +26,6 @@ PYNET = [sys.executable, "-I", "-m", "pynet"]
 DOCS = Path(__file__).parents[2] / "docs"
 LIMIT = 20.0
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("cli-system")]
-
 
 class Result(NamedTuple):
     code: int

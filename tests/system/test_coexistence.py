@@ -197,7 +197,6 @@ def docker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @needs_root
-@pytest.mark.xdist_group("docker")
 def test_beside_a_dockerd_that_runs(docker: Any) -> None:
     docker.run("run", "-d", "--name", "web", "-p", "9090:80", "busybox", "sleep", "1000")
     pid = docker.run("inspect", "-f", "{{.State.Pid}}", "web").out.strip()

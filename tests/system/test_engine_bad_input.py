@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from support.engine import Daemon
+from support.engine import Bed, Daemon
 
 RUN = ("run", "--rm")
 CASES = [
@@ -37,6 +37,11 @@ CASES = [
     ((*RUN, "--sysctl", "kernel.panic=1", "busybox", "true"), 125, "separate kernel namespace"),
     ((*RUN, "--device", "/dev/nosuch", "busybox", "true"), 125, "/dev/nosuch"),
 ]  # fmt: skip
+
+
+@pytest.fixture
+def daemon(bed: Bed) -> Daemon:
+    return bed.daemon
 
 
 def test_every_mistake_is_told_in_a_line_and_what_helps_in_another(daemon: Daemon) -> None:

@@ -10,10 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from support.engine import Daemon
+from support.engine import Bed, Daemon
 
 SIZE = 12 << 20
 """More than the sockets between the two hold."""
+
+
+@pytest.fixture
+def daemon(bed: Bed) -> Daemon:
+    return bed.daemon
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,6 @@ def _proxies(docker: Any) -> list[str]:
     return [process.command for process in docker.bed.processes() if "pynet.proxy" in process.command]
 
 
-@pytest.mark.xdist_group("docker")
 def test_dockerd_publishes_through_pynet_proxy(docker: Any) -> None:
     publish = ("-p", "8080:80/tcp", "-p", "8081:80/udp", "-p", "127.0.0.1:8100-8104:100-104")
     docker.run("run", "-d", "--name", "web", *publish, "busybox", "sleep", "1000")
@@ -85,7 +84,6 @@ def test_dockerd_publishes_through_pynet_proxy(docker: Any) -> None:
     assert "8080" not in docker.bed.run("ss", "-Hltn").out
 
 
-@pytest.mark.xdist_group("docker")
 def test_dockerd_hears_why_a_port_can_not_be_had(docker: Any) -> None:
     docker.bed.spawn(sys.executable, "-c", "import socket; s = socket.create_server(('', 8080)); s.accept()")
     end = time.monotonic() + 20

@@ -20,10 +20,15 @@ import pytest
 from pynet.engine.captures import MOST
 
 from support import pcap
-from support.engine import Daemon
+from support.engine import Bed, Daemon
 from support.waiting import PATIENCE
 
 PAGE = Path(__file__).parents[2] / "docs/traffic.md"
+
+
+@pytest.fixture
+def daemon(bed: Bed) -> Daemon:
+    return bed.daemon
 
 
 def test_the_commands_of_the_page_are_understood_by_a_real_engine(daemon: Daemon) -> None:
