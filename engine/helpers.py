@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from ..names.process.launch import Started as NamesStarted
+from ..names.process.launch import NameService
 from ..names.process.launch import spawn as spawn_names
 from ..netlib.errors import InvalidArgument, PynetError, Unavailable
 from ..netlib.ports.bind import bind
@@ -95,7 +95,7 @@ class Helpers:
         self._stopping = False
         self._forwarder_process: subprocess.Popen[bytes] | None = None
         self.forwarder = ForwarderClient(str(instance.run / "forwarder.sock"))
-        self.names = NamesStarted(instance.run, spawner=self._spawn_names)
+        self.names = NameService(instance.run, spawner=self._spawn_names)
         self._supervisor: SupervisorClient | None = None
         self._settings = proxy.forwarder
         """Of the forwarder that was found."""

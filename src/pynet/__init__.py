@@ -8,11 +8,12 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # importing typing would cost more than all the rest of a short command
 if TYPE_CHECKING:
+    from .names.process.launch import NameService
     from .netlib.controller import Controller
     from .netlib.driver import Driver
     from .netlib.errors import PynetError
     from .netlib.handles import Endpoint, Network, Sandbox
-    from .netlib.model import IpamConfig, PublishedPort
+    from .netlib.model import IpamConfig, Naming, PublishedPort
     from .netlib.ports.portspec import PortBinding, parse_publish
     from .netlib.version import __version__
     from .proxy.api import Forwarder
@@ -23,6 +24,8 @@ __all__ = [
     "Endpoint",
     "Forwarder",
     "IpamConfig",
+    "NameService",
+    "Naming",
     "Network",
     "PortBinding",
     "PublishedPort",
@@ -38,6 +41,8 @@ _WHERE = {
     "Endpoint": ".netlib.handles",
     "Forwarder": ".proxy.api",
     "IpamConfig": ".netlib.model",
+    "NameService": ".names.process.launch",
+    "Naming": ".netlib.model",
     "Network": ".netlib.handles",
     "PortBinding": ".netlib.ports.portspec",
     "PublishedPort": ".netlib.model",

@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 
 from pynet.names import library
 from pynet.names.process.client import NamesClient
-from pynet.names.process.launch import Started, spawn
+from pynet.names.process.launch import NameService, spawn
 from pynet.netlib.controller import Controller
 from pynet.netlib.errors import InvalidArgument, NotFound, Unavailable
 from pynet.netlib.handles import Sandbox
@@ -28,14 +29,14 @@ from support.netlib import call_in
 
 
 @pytest.fixture
-def names(tmp_path: Path, host: Host) -> Iterator[Started]:
-    names = Started(tmp_path / "run")
+def names(tmp_path: Path, host: Host) -> Iterator[NameService]:
+    names = NameService(tmp_path / "run")
     yield names
     names.close()
 
 
 @pytest.fixture
-def controller(names: Started, start_controller: Callable[..., Controller]) -> Controller:
+def controller(names: NameService, start_controller: Callable[..., Controller]) -> Controller:
     return start_controller(names=names)
 
 
@@ -99,7 +100,7 @@ def test_programs_in_sandboxes_find_each_other(controller: Controller, tmp_path:
 
 
 def test_the_server_starts_when_it_is_needed_and_not_before(
-    names: Started, start_controller: Callable[..., Controller]
+    names: NameService, start_controller: Callable[..., Controller]
 ) -> None:
     controller = start_controller(names=names)
     assert controller.check() == []
@@ -116,7 +117,7 @@ def test_the_server_starts_when_it_is_needed_and_not_before(
     assert (names.served, names.told(), names.ping()) == (frozenset(), ([], []), pid)
 
 
-def test_a_second_server_gives_way(names: Started, controller: Controller, tmp_path: Path) -> None:
+def test_a_second_server_gives_way(names: NameService, controller: Controller, tmp_path: Path) -> None:
     controller.create_sandbox("a")
     pid = names.ping()
     assert spawn(tmp_path / "run") is None
@@ -124,7 +125,7 @@ def test_a_second_server_gives_way(names: Started, controller: Controller, tmp_p
 
 
 def test_a_query_that_is_sent_while_the_server_is_dead_is_answered_by_the_next_one(
-    names: Started, controller: Controller
+    names: NameService, controller: Controller
 ) -> None:
     network = controller.create_network("net", subnet="10.1.0.0/24")
     sandbox = controller.create_sandbox("a")
@@ -152,7 +153,7 @@ def test_a_query_that_is_sent_while_the_server_is_dead_is_answered_by_the_next_o
 
 
 def test_a_verb_after_a_kill_starts_the_next_server_and_a_repair_tells_it_the_rest(
-    names: Started, controller: Controller, tmp_path: Path
+    names: NameService, controller: Controller, tmp_path: Path
 ) -> None:
     network = controller.create_network("net", subnet="10.1.0.0/24")
     first = controller.create_sandbox("a")
@@ -167,8 +168,29 @@ def test_a_verb_after_a_kill_starts_the_next_server_and_a_repair_tells_it_the_re
     assert resolve(second, tmp_path, "web") == ["web 10.1.0.2"]
 
 
+def test_a_program_that_watches_has_the_server_started_again_at_once(
+    names: NameService, controller: Controller, tmp_path: Path
+) -> None:
+    served = threading.Event()
+
+    def serve() -> None:
+        controller.serve_names()
+        served.set()
+
+    names.watch(serve)
+    network = controller.create_network("net", subnet="10.1.0.0/24")
+    sandbox = controller.create_sandbox("a")
+    network.create_endpoint("web").join(sandbox)
+    for _ in range(2):
+        kill(names)
+        assert served.wait(60)
+        served.clear()
+        assert controller.check() == []
+        assert resolve(sandbox, tmp_path, "web") == ["web 10.1.0.2"]
+
+
 def test_a_controller_that_is_new_finds_all_as_it_was(
-    names: Started, controller: Controller, start_controller: Callable[..., Controller], tmp_path: Path
+    names: NameService, controller: Controller, start_controller: Callable[..., Controller], tmp_path: Path
 ) -> None:
     network = controller.create_network("net", subnet="10.1.0.0/24")
     network.create_endpoint("web").join(controller.create_sandbox("a"))
@@ -180,7 +202,7 @@ def test_a_controller_that_is_new_finds_all_as_it_was(
     assert resolve(controller.sandbox("a"), tmp_path, "web") == ["web 10.1.0.2"]
 
 
-def test_what_would_be_answered_can_be_asked(names: Started, controller: Controller) -> None:
+def test_what_would_be_answered_can_be_asked(names: NameService, controller: Controller) -> None:
     network = controller.create_network("net", subnet="10.1.0.0/24")
     network.create_endpoint("web").join(controller.create_sandbox("a"))
     found = names.query("a", library.query("web", "A"))
@@ -191,7 +213,7 @@ def test_what_would_be_answered_can_be_asked(names: Started, controller: Control
     assert names.stats()["a"]["local"] == 1
 
 
-def test_the_query_log_is_written_to_who_reads_it(names: Started, controller: Controller) -> None:
+def test_the_query_log_is_written_to_who_reads_it(names: NameService, controller: Controller) -> None:
     controller.create_network("net", subnet="10.1.0.0/24")
     for id in ("a", "b"):
         controller.network("net").create_endpoint(id).join(controller.create_sandbox(id))
@@ -222,7 +244,7 @@ def test_the_query_log_is_written_to_who_reads_it(names: Started, controller: Co
     assert names.stats()["b"]["udp"] == 3
 
 
-def test_nonsense_is_refused_and_changes_nothing(names: Started, controller: Controller) -> None:
+def test_nonsense_is_refused_and_changes_nothing(names: NameService, controller: Controller) -> None:
     controller.create_sandbox("a")
     before = names.told()
     with pytest.raises(InvalidArgument, match="'here' is not an IP address"):
@@ -246,7 +268,7 @@ def test_nonsense_is_refused_and_changes_nothing(names: Started, controller: Con
     assert controller.check() == []
 
 
-def test_the_server_keeps_no_rights_but_those_of_one_thread(names: Started, controller: Controller) -> None:
+def test_the_server_keeps_no_rights_but_those_of_one_thread(names: NameService, controller: Controller) -> None:
     controller.create_sandbox("a")
     pid = names.ping()
     rights: dict[int, tuple[int, str]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import shlex
 import shutil
 import signal
 import socket
@@ -353,6 +354,21 @@ def test_the_metrics_page_has_the_name_servers_counters(host: Host) -> None:
         assert "pynet_names_sandboxes 1\n" in page()
         said(daemon, "rm", "-f", "web")
         assert 'pynet_names_transport_total{proto="udp"} 2\n' in page()  # a counter never goes back
+
+
+def test_the_command_lines_of_the_page_do_what_it_says(daemon: Daemon) -> None:
+    page = (Path(__file__).parents[2] / "docs/dns.md").read_text()
+    lines = re.findall(r"^    (pynet .*)$", page, re.MULTILINE)
+    assert len(lines) >= 9
+    fails = ("pynet dns query example.org",)  # nobody outside answers here
+    for line in lines:
+        words = shlex.split(line)[1:]
+        if words[:2] == ["dns", "log"]:
+            continue  # it goes on for ever; above it is followed
+        done = daemon.pynet(*words)
+        assert done.returncode == line.startswith(fails), f"{line}: {done.stdout}{done.stderr}"
+    for name in ("www", "web.net", "host.docker.internal"):
+        assert lookup(daemon, "box", name), name
 
 
 # -- other clients ------------------------------------------------------------------------------------------------------
