@@ -13,7 +13,7 @@ import pytest
 
 from pynet.names import library, message
 from pynet.names.message import NOERROR, NXDOMAIN, A, Question, Record
-from pynet.names.process.launch import Started
+from pynet.names.process.launch import NameService
 from pynet.netlib.controller import Controller
 from pynet.netlib.handles import Sandbox
 from pynet.netlib.model import Naming
@@ -60,14 +60,14 @@ def resolv_conf(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def names(tmp_path: Path, resolv_conf: Path, host: Host) -> Iterator[Started]:
-    names = Started(tmp_path / "run", "--resolv-conf", str(resolv_conf))
+def names(tmp_path: Path, resolv_conf: Path, host: Host) -> Iterator[NameService]:
+    names = NameService(tmp_path / "run", "--resolv-conf", str(resolv_conf))
     yield names
     names.close()
 
 
 @pytest.fixture
-def controller(names: Started, start_controller: Callable[..., Controller]) -> Controller:
+def controller(names: NameService, start_controller: Callable[..., Controller]) -> Controller:
     return start_controller(names=names)
 
 
@@ -106,7 +106,7 @@ def ask(controller: Controller, sandbox: Sandbox, name: str, *, tcp: bool = Fals
 
 
 def test_the_hosts_servers_are_asked_from_the_host_and_read_anew(
-    controller: Controller, names: Started, resolv_conf: Path, upstream: Callable[..., Upstream]
+    controller: Controller, names: NameService, resolv_conf: Path, upstream: Callable[..., Upstream]
 ) -> None:
     """127.0.0.53 is systemd-resolved's: the host's loopback, which no sandbox reaches."""
     first, second = upstream("127.0.0.53", "192.0.2.1"), upstream("127.0.0.54", "192.0.2.2")
@@ -133,7 +133,7 @@ def test_the_hosts_servers_are_asked_from_the_host_and_read_anew(
 
 
 def test_servers_that_a_user_named_are_asked_from_inside(
-    controller: Controller, names: Started, upstream: Callable[..., Upstream]
+    controller: Controller, names: NameService, upstream: Callable[..., Upstream]
 ) -> None:
     host = upstream("127.0.0.53", "192.0.2.1")
     sandbox = controller.create_sandbox("a", naming=Naming(servers=("127.0.0.99",)))
@@ -153,7 +153,7 @@ def test_servers_that_a_user_named_are_asked_from_inside(
 
 
 def test_a_sandbox_on_internal_networks_alone_tells_nobody_what_it_asks(
-    controller: Controller, names: Started, upstream: Callable[..., Upstream]
+    controller: Controller, names: NameService, upstream: Callable[..., Upstream]
 ) -> None:
     """CVE-2024-29018."""
     host = upstream("127.0.0.53", "192.0.2.1")

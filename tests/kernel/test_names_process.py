@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from dns.message import make_response
+from dns.rrset import from_text
 
 from pynet.names import library
 from pynet.names.process.client import NamesClient
@@ -281,3 +283,159 @@ def test_the_server_keeps_no_rights_but_those_of_one_thread(names: NameService, 
         rights[int(thread)] = int(fields["CapPrm"], 16), fields["NoNewPrivs"]
     assert rights.pop(pid) == (0, "1")
     assert [caps for caps, _ in rights.values()] == [1 << 12 | 1 << 21]
+
+
+# -- outside --------------------------------------------------------------------------------------------------------------
+
+
+class Upstream:
+    """A name server that answers every A question with one address, and remembers what it was asked and by whom."""
+
+    def __init__(self, sock: socket.socket, address: str) -> None:
+        self._sock, self._address = sock, address
+        self.asked: list[tuple[str, str]] = []
+        self._thread = threading.Thread(target=self._answer)
+        self._thread.start()
+
+    def close(self) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"", self._sock.getsockname())
+        self._thread.join()
+        self._sock.close()
+
+    def _answer(self) -> None:
+        while True:
+            data, client = self._sock.recvfrom(512)
+            if not data:
+                return
+            query = library.read(data)
+            self.asked.append((str(query.question[0].name).lower(), client[0]))
+            reply = make_response(query)
+            if query.question[0].rdtype == 1:
+                reply.answer.append(from_text(query.question[0].name, 60, "IN", "A", self._address))
+            self._sock.sendto(reply.to_wire(), client)
+
+
+@pytest.fixture
+def outside(host: Host) -> Iterator[Upstream]:
+    """On the host's loopback, where containers' packets can not come."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 53))
+    upstream = Upstream(sock, "192.0.2.80")
+    yield upstream
+    upstream.close()
+
+
+@pytest.fixture
+def wide(
+    tmp_path: Path, outside: Upstream, start_controller: Callable[..., Controller]
+) -> Iterator[tuple[Controller, NameService]]:
+    """A controller whose sandboxes may ask the one outside."""
+    (tmp_path / "host.conf").write_text("nameserver 127.0.0.1\n")
+    names = NameService(tmp_path / "run", "--resolv-conf", str(tmp_path / "host.conf"))
+    yield start_controller(names=names), names
+    names.close()
+
+
+def test_a_sandbox_of_internal_networks_asks_nobody_outside(
+    wide: tuple[Controller, NameService], outside: Upstream, tmp_path: Path
+) -> None:
+    controller, names = wide
+    inner = controller.create_network("inner", subnet="10.2.0.0/24", internal=True)
+    outer = controller.create_network("outer", subnet="10.1.0.0/24")
+    sandbox = controller.create_sandbox("a")
+    inner.create_endpoint("a").join(sandbox)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as wire:
+        assert resolve(sandbox, tmp_path, "secret.example", "inner", "a") == [
+            "secret.example -2",
+            "inner -2",
+            "a 10.2.0.2",
+        ]
+        for kind in ("A", "AAAA", "TXT", "MX", "ANY"):
+            assert not names.lookup("a", f"{kind}.secret.example", kind).source.startswith("upstream")
+        wire.setblocking(False)
+        seen: list[bytes] = []
+        while True:
+            try:
+                seen.append(wire.recv(65535))
+            except BlockingIOError:
+                break
+    assert outside.asked == []
+    assert not [
+        packet for packet in seen if b"secret" in packet.lower()
+    ]  # all interfaces of the host, its loopback too
+    outer.create_endpoint("a").join(sandbox)
+    assert resolve(sandbox, tmp_path, "public.example") == ["public.example 192.0.2.80"]
+    assert ("public.example.", "127.0.0.1") in outside.asked
+    controller.endpoint(controller.registry.endpoint_named(outer.id, "a").id).leave()  # type: ignore[union-attr]
+    asked = len(outside.asked)
+    assert resolve(sandbox, tmp_path, "public.example") == ["public.example -2"]  # what is in the cache neither
+    assert len(outside.asked) == asked
+
+
+def test_servers_of_its_own_are_asked_from_inside(
+    wide: tuple[Controller, NameService], outside: Upstream, tmp_path: Path
+) -> None:
+    controller, names = wide
+    network = controller.create_network("net", subnet="10.1.0.0/24", internal=True)
+    server = controller.create_sandbox("server")
+    network.create_endpoint("server").join(server)
+    sandbox = controller.create_sandbox("a", naming=Naming(servers=("10.1.0.2",)))
+    network.create_endpoint("a").join(sandbox)
+
+    def bound() -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind(("10.1.0.2", 53))
+        return sock
+
+    own = Upstream(call_in(controller, server.path, bound), "192.0.2.99")
+    try:
+        assert resolve(sandbox, tmp_path, "corp.example") == ["corp.example 192.0.2.99"]
+        assert names.lookup("a", "other.example").source.startswith("upstream 10.1.0.2")
+        assert set(own.asked) >= {("corp.example.", "10.1.0.3"), ("other.example.", "10.1.0.3")}
+        assert outside.asked == []
+        kill(names)
+        controller.serve_names()
+        assert names.lookup("a", "third.example").lines == ("third.example. 60 IN A 192.0.2.99",)
+    finally:
+        call_in(controller, server.path, own.close)
+
+
+IN_A_USER_NAMESPACE = """
+import socket, sys, threading
+from pynet import Controller, NameService, Naming
+from pynet.names import library
+import dns.message, dns.rrset
+root = sys.argv[1]
+with NameService(root + "/run") as names, Controller(root + "/root", root + "/run", names=names) as controller:
+    network = controller.create_network("net", subnet="10.1.0.0/24")
+    server, box = (controller.create_sandbox(name, naming=Naming(servers=("10.1.0.2",))) for name in ("server", "box"))
+    endpoints = [network.create_endpoint(name) for name in ("server", "box")]
+    for endpoint, sandbox in zip(endpoints, (server, box)):
+        endpoint.join(sandbox)
+    fd = controller.tools.netns.open(server.path)
+    sock = controller.tools.netns.socket(fd, socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("10.1.0.2", 53))
+    def answer():
+        data, client = sock.recvfrom(512)
+        query = dns.message.from_wire(data)
+        reply = dns.message.make_response(query)
+        reply.answer.append(dns.rrset.from_text(query.question[0].name, 60, "IN", "A", "192.0.2.5"))
+        sock.sendto(reply.to_wire(), client)
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    print(*names.lookup("box", "server").lines, *names.lookup("box", "corp.example").lines, sep="; ")
+    for sandbox in (server, box):
+        sandbox.delete()
+    for endpoint in endpoints:
+        endpoint.delete()
+    network.delete()
+"""
+
+
+def test_an_ordinary_users_namespace_will_do(tmp_path: Path, host: Host) -> None:
+    command = ["unshare", "-Urnm", sys.executable, "-I", "-c", IN_A_USER_NAMESPACE, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if "unshare failed" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.stdout == "server. 600 IN A 10.1.0.2; corp.example. 60 IN A 192.0.2.5\n", done.stderr
