@@ -116,7 +116,11 @@ def facts(run: str) -> Facts:
     """What a container could leave behind, by kind."""
     found: Facts = {
         "links": set(os.listdir("/sys/class/net")),
-        "processes": {pid for pid in os.listdir("/proc") if pid.isdecimal() and int(pid) != os.getpid()},
+        "processes": {
+            pid
+            for pid in os.listdir("/proc")
+            if pid.isdecimal() and int(pid) != os.getpid() and not _is_engines(pid, run)
+        },
         "mounts": set(_lines("/proc/self/mounts")),
         "listening sockets": _listening(),
         "namespaces": set(_names(os.path.join(run, "netns"))),
@@ -124,6 +128,16 @@ def facts(run: str) -> Facts:
         "firewall rules": _firewall(),
     }
     return found
+
+
+def _is_engines(pid: str, run: str) -> bool:
+    """Whether it is one of the engine's own processes: some start with the first container, and stay for the next."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+    except OSError:
+        return False
+    return run.encode() in words and any(word.startswith(b"pynet.") for word in words)
 
 
 def _names(path: str) -> list[str]:

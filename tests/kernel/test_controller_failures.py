@@ -153,7 +153,7 @@ def container(name: str, *, network: str) -> Container:
         name=name,
         created=0.0,
         image_id="",
-        config={},
+        config={"Hostname": name},
         host_config={"NetworkMode": network},
         rootfs={},
         mounts=[],
