@@ -118,6 +118,20 @@ class Bed:
         """Start a daemon; its pid in the bed."""
         return int(self.call(op="spawn", args=args, env=env or {}, log=log or f"{self.path}/log"))
 
+    def outer_pid(self, inner: int) -> int:
+        """The pid out here of a process of the bed (NSpid of proc_pid_status(5))."""
+        assert self._worker is not None
+        namespace = os.readlink(f"/proc/{self._worker.pid}/ns/pid_for_children")
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                same = os.readlink(entry / "ns/pid") == namespace
+                pids = next(line for line in (entry / "status").read_text().splitlines() if line.startswith("NSpid:"))
+            except OSError:
+                continue
+            if same and int(pids.split()[-1]) == inner:
+                return int(entry.name)
+        raise ProcessLookupError(inner)
+
     def processes(self) -> list[Process]:
         return [Process(*found) for found in self.call(op="processes")]
 

@@ -1,6 +1,6 @@
-"""Name servers without an engine, each in a network namespace of its own whose 127.0.0.11:53 leads to it.
+"""Servers without an engine; all but the first in a network namespace of their own.
 
-    python bench/dns_side.py pynet                 names/server.py; a sandbox, a name
+    python bench/dns_side.py upstream              any name has an address, for ten minutes; in the namespace it is started in
     python bench/dns_side.py aardvark PROGRAM      Debian's aardvark-dns, with the same redirect in front of it
     python bench/dns_side.py thousand              1,000 sandboxes on one network of 5,000 names; a line read is a change
 
@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 
 from pynet.names import message
-from pynet.names.forward import Source
+from pynet.names.forward import Forwarder
 from pynet.names.message import Question
 from pynet.names.server import Server
 from pynet.names.zones import Zones
@@ -35,19 +35,6 @@ SANDBOXES, NAMES, NETWORK = 1000, 5000, "n" * 64
 PORT = 5300
 
 
-class Nowhere:
-    """Nothing is forwarded here."""
-
-    def cached(self, sandbox: str, view: View, question: Question, *, tcp: bool) -> bytes | None:
-        return message.reply(question, message.SERVFAIL)
-
-    async def answer(self, sandbox: str, view: View, question: Question, *, tcp: bool) -> tuple[bytes, Source]:
-        return message.reply(question, message.SERVFAIL), Source("nobody")
-
-    def forget(self, sandbox: str) -> None:
-        pass
-
-
 def sockets() -> tuple[socket.socket, socket.socket]:
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     udp.bind((ADDRESS, 0))
@@ -56,22 +43,23 @@ def sockets() -> tuple[socket.socket, socket.socket]:
 
 def server() -> Server:
     lane = Lane()
-    return Server(lane, asyncio.SelectorEventLoop(lane), Nowhere(), zones=Zones())
+    return Server(lane, asyncio.SelectorEventLoop(lane), Forwarder(), zones=Zones())  # whose upstreams are none
 
 
 def say(*words: object) -> None:
     print(f"/proc/{os.getpid()}/ns/net", *words, flush=True)
 
 
-def pynet() -> None:
-    ours = server()
-    udp, tcp = sockets()
-    redirect.install("nftables", ADDRESS, udp.getsockname()[1], tcp.getsockname()[1])
-    ours.serve("s", udp, tcp)
-    ours.tell([View("s", (NETWORK,))], [Names("e", NETWORK, "back", ("db",), ("10.0.0.1",))])
-    ours.loop.add_reader(0, ours.loop.stop)
-    say(os.getpid())
-    ours.loop.run_forever()
+def upstream() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("", 53))
+        say(os.getpid())
+        while True:
+            data, sender = sock.recvfrom(4096)
+            question = message.parse(data)
+            if isinstance(question, Question):
+                record = message.Record(message.A, 600, bytes((192, 0, 2, 1)))
+                sock.sendto(message.reply(question, message.NOERROR, (record,)), sender)
 
 
 def aardvark(program: str) -> None:
@@ -138,10 +126,12 @@ def memory() -> int:
 
 
 def main() -> None:
+    kind, *words = sys.argv[1:]
+    if kind == "upstream":
+        upstream()
     unshare(CLONE_NEWNET)
     loopback_up()
-    kind, *words = sys.argv[1:]
-    {"pynet": pynet, "aardvark": aardvark, "thousand": thousand}[kind](*words)
+    {"aardvark": aardvark, "thousand": thousand}[kind](*words)
 
 
 if __name__ == "__main__":

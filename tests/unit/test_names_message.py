@@ -10,11 +10,11 @@ import sys
 from typing import Any
 
 import pytest
+from dns.message import from_wire
 
 from pynet.names import message
 from pynet.names.message import AAAA, FORMERR, IN, MAX_UDP, NOERROR, OPT, REFUSED, TXT, A, Malformed, Question, Record
 
-from_wire = pytest.importorskip("dns.message").from_wire  # a dependency: pip install -e .
 QUERIES = 100_000 if os.environ.get("PYNET_THOROUGH") else 4_000
 HEAD, END = struct.Struct(">HHHHHH"), struct.Struct(">HH")
 LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
@@ -103,7 +103,7 @@ def test_replies_are_what_dnspython_reads() -> None:
         data = message.reply(question, code, records, authoritative=ours, truncate_at=room)
         assert len(data) <= max(room, 12 + len(question.wire) + 11 * (question.edns is not None))
         read = from_wire(data)
-        assert read.question[0].name.to_wire() + END.pack(question.type, IN) == question.wire
+        assert (read.question[0].name.to_wire() or b"") + END.pack(question.type, IN) == question.wire
         assert (read.id, read.rcode()) == (question.id, code)
         assert bool(read.flags & message.AA) == ours
         assert (read.edns >= 0) == (question.edns is not None)
