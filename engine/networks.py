@@ -10,7 +10,7 @@ from typing import Any
 from ..netlib import shaping
 from ..netlib.driver import driver_names
 from ..netlib.errors import Conflict, Forbidden, InvalidArgument, NotFound, PynetError
-from ..netlib.handles import Network
+from ..netlib.handles import Endpoint, Network
 from ..netlib.model import EndpointRecord, NetworkRecord
 from ..netlib.statistics import Meter
 from .container.attachment import ContainerNetworks
@@ -184,7 +184,13 @@ class Networks:
     def planned_disconnect(self, ref: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """What ``disconnect`` would do, or its error; nothing while the container does not run."""
         judge(Fields(body), "Disconnect", warn=False)
-        container = self._registry.get(self._container_ref(body))
+        try:
+            container = self._registry.get(self._container_ref(body))
+        except NotFound:
+            if not Fields(body).boolean("Force"):
+                raise
+            endpoint = self._stray(self._controller.network(ref), self._container_ref(body))
+            return {"Plan": plan_shape(self._controller.planned(endpoint.delete))}
         name, _ = self._name_for(ref, container)
         with container.lock:
             return {"Plan": plan_shape(self._attachments.planned_disconnect(container, name))}
@@ -238,11 +244,16 @@ class Networks:
     def _force_off(self, ref: str, name: str) -> None:
         """Remove an endpoint whose container nobody knows: of a program that used the library on this root, say."""
         network = self._controller.network(ref)
+        endpoint = self._stray(network, name)
+        sandbox = endpoint.record.sandbox
+        endpoint.delete()
+        self._core.publish_network("disconnect", network.name, network.id, container=sandbox or name)
+
+    def _stray(self, network: Network, name: str) -> Endpoint:
         found = self._controller.registry.endpoint_named(network.id, name)
         if found is None:
             raise NotFound(f"endpoint {name} not found in network {network.name}")
-        self._controller.endpoint(found.id).delete()
-        self._core.publish_network("disconnect", network.name, network.id, container=found.sandbox or name)
+        return self._controller.endpoint(found.id)
 
     def _name_for(self, ref: str, container: Container) -> tuple[str, str]:
         """Name and id; also of a network that is gone and stands on the container's record still, which could else not start."""

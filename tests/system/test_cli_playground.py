@@ -77,7 +77,7 @@ def test_a_host_with_a_lan(who: list[str], short: Path) -> None:
     script = """
         id -u; hostname; ls /sys/class/net | sort | tr '\\n' ' '; echo
         test "$PYNET_ROOT" = "$PYNET_PLAYGROUND/root" && test -d "$PYNET_ROOT" && echo root
-        test "$DOCKER_HOST" = "unix://$PYNET_RUN/pynet.sock" && echo docker
+        test "$DOCKER_HOST" = "unix://$PYNET_RUN/pynet.sock" && test "$PYNET_CONFIG_FILE" = /dev/null && echo docker
         pynet --version
         pynet playground --lan -- sh -c 'ls /sys/class/net >/dev/null; cat /proc/net/dev | grep -c eth0'
         echo $$ is not 1; cat /proc/1/comm >/dev/null && echo proc

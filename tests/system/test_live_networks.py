@@ -368,3 +368,5 @@ def test_a_forced_disconnect_of_nobody(daemon: Daemon) -> None:
     assert (plain.status, plain.body["message"]) == (404, "No such container: nobody")
     forced = daemon.post("/networks/a/disconnect", {"Container": "nobody", "Force": True})
     assert (forced.status, forced.body["message"]) == (404, "endpoint nobody not found in network a")
+    shown = daemon.post("/networks/a/disconnect", {"Container": "nobody", "Force": True}, **{"dry-run": 1})
+    assert (shown.status, shown.body["message"]) == (404, forced.body["message"]), "what is shown is what would be done"
