@@ -1,6 +1,8 @@
 """The threads behind the event loop, and what is started in the background.
 
-loop (HTTP, streams)  --work()-->  pool: calls of the API, events of containers     bounded, short
+loop (HTTP, streams)  --work()-->  pool: looks, events of containers                bounded, short
+                      --change()-> pool: what takes a container's lock or a         bounded, apart: who waits for a DHCP
+                                   network's turn                                   server keeps nobody from looking
                       --wait()-->  pool: what may take long (stop, load, import)    bounded, apart, so that ten
                                                                                     stops do not hold up a list
 """
@@ -18,6 +20,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 WORKERS = 16
+CHANGERS = 64
 WAITERS = 128
 
 
@@ -26,16 +29,22 @@ class Pools:
 
     def __init__(self) -> None:
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="work")
+        self._changers = ThreadPoolExecutor(CHANGERS, thread_name_prefix="change")
         self._waiters = ThreadPoolExecutor(WAITERS, thread_name_prefix="wait")
         self._tasks: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
         self._waiters.shutdown(wait=False, cancel_futures=True)
+        self._changers.shutdown(wait=True, cancel_futures=True)
         self._workers.shutdown(wait=True, cancel_futures=True)
 
     async def work(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run short synchronous work; it runs to its end even when the caller goes away."""
         return await asyncio.wrap_future(self._workers.submit(function, *args, **kwargs))
+
+    async def change(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run a change, which runs to its end even when the caller goes away, and even when we end."""
+        return await asyncio.wrap_future(self._changers.submit(function, *args, **kwargs))
 
     async def acquire(self, function: Callable[..., T], *args: Any, release: Callable[[T], None]) -> T:
         """``work`` whose result somebody must own: *release* gets it, in any thread, when the caller was cancelled.

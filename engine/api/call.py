@@ -173,8 +173,12 @@ class Call:
     # -- work and answers ------------------------------------------------------------------------------------
 
     async def work(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run synchronous work in the engine's bounded pool."""
+        """Run short synchronous work in the engine's bounded pool."""
         return await self.engine.pools.work(function, *args, **kwargs)
+
+    async def change(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run what takes a container's lock or a network's turn, and so may wait for others."""
+        return await self.engine.pools.change(function, *args, **kwargs)
 
     async def wait(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run synchronous work that may wait for a process or a stream."""

@@ -46,8 +46,8 @@ async def create(call: Call) -> web.StreamResponse:
     if platform and platform.partition("/")[0] != "linux":
         raise InvalidArgument(f"platform {platform} is not supported: this engine runs linux containers")
     if call.flag("dry-run"):
-        return call.reply(await call.work(call.engine.create.planned, call.text("name"), body))
-    container, warnings = await call.work(call.engine.create.create, call.text("name"), body)
+        return call.reply(await call.change(call.engine.create.planned, call.text("name"), body))
+    container, warnings = await call.change(call.engine.create.create, call.text("name"), body)
     return call.reply({"Id": container.id, "Warnings": warnings}, 201)
 
 
@@ -59,7 +59,7 @@ async def start(call: Call) -> web.StreamResponse:
     await call.raw_body()  # clients before 1.24 sent a HostConfig here
     parse_keys(call.text("detachKeys"))
     try:
-        await call.work(call.engine.run.start, find(call))
+        await call.change(call.engine.run.start, find(call))
     except StartFailed as error:
         raise start_error(error) from error
     return call.empty()
@@ -85,23 +85,23 @@ async def restart(call: Call) -> web.StreamResponse:
 
 async def kill(call: Call) -> web.StreamResponse:
     signal = call.text("signal")
-    await call.work(call.engine.stop.kill, find(call), parse_signal(signal) if signal else 9)
+    await call.change(call.engine.stop.kill, find(call), parse_signal(signal) if signal else 9)
     return call.empty()
 
 
 async def pause(call: Call) -> web.StreamResponse:
-    await call.work(call.engine.run.pause, find(call))
+    await call.change(call.engine.run.pause, find(call))
     return call.empty()
 
 
 async def unpause(call: Call) -> web.StreamResponse:
-    await call.work(call.engine.run.unpause, find(call))
+    await call.change(call.engine.run.unpause, find(call))
     return call.empty()
 
 
 async def rename(call: Call) -> web.StreamResponse:
     engine = call.engine
-    await call.work(rename_container, engine.core, engine.registry, engine.hosts, call["id"], call.text("name"))
+    await call.change(rename_container, engine.core, engine.registry, engine.hosts, call["id"], call.text("name"))
     return call.empty()
 
 
@@ -137,7 +137,7 @@ async def wait(call: Call) -> web.StreamResponse:
 async def update(call: Call) -> web.StreamResponse:
     changes, warnings = resource_update(await call.json())
     container = find(call)
-    await call.work(call.engine.run.update, container, changes)
+    await call.change(call.engine.run.update, container, changes)
     if container.running and changes.keys() - {"RestartPolicy"}:
         warnings.append("The new limits take effect at the container's next start.")
     return call.reply({"Warnings": warnings or None})

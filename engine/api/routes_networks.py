@@ -24,30 +24,30 @@ async def inspect_network(call: Call) -> web.StreamResponse:
 async def create_network(call: Call) -> web.StreamResponse:
     body = await call.json()
     if call.flag("dry-run"):
-        return call.reply(await call.work(call.engine.networks.planned_create, body, call.version))
-    return call.reply(await call.work(call.engine.networks.create, body, call.version), 201)
+        return call.reply(await call.change(call.engine.networks.planned_create, body, call.version))
+    return call.reply(await call.change(call.engine.networks.create, body, call.version), 201)
 
 
 async def connect(call: Call) -> web.StreamResponse:
     body = await call.json()
     if call.flag("dry-run"):
-        return call.reply(await call.work(call.engine.networks.planned_connect, call["id"], body))
-    await call.work(call.engine.networks.connect, call["id"], body)
+        return call.reply(await call.change(call.engine.networks.planned_connect, call["id"], body))
+    await call.change(call.engine.networks.connect, call["id"], body)
     return call.empty(200)
 
 
 async def disconnect(call: Call) -> web.StreamResponse:
     body = await call.json()
     if call.flag("dry-run"):
-        return call.reply(await call.work(call.engine.networks.planned_disconnect, call["id"], body))
-    await call.work(call.engine.networks.disconnect, call["id"], body)
+        return call.reply(await call.change(call.engine.networks.planned_disconnect, call["id"], body))
+    await call.change(call.engine.networks.disconnect, call["id"], body)
     return call.empty(200)
 
 
 async def limit(call: Call) -> web.StreamResponse:
     body = await call.json()
     dry = call.flag("dry-run")
-    answer = await call.work(call.engine.networks.limit, call["id"], body, dry=dry)
+    answer = await call.change(call.engine.networks.limit, call["id"], body, dry=dry)
     return call.reply(answer) if dry else call.empty()
 
 
@@ -56,7 +56,7 @@ async def statistics(call: Call) -> web.StreamResponse:
 
 
 async def remove_network(call: Call) -> web.StreamResponse:
-    await call.work(call.engine.networks.remove, call["id"])
+    await call.change(call.engine.networks.remove, call["id"])
     return call.empty()
 
 

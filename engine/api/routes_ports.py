@@ -15,12 +15,12 @@ async def show(call: Call) -> web.StreamResponse:
 async def add(call: Call) -> web.StreamResponse:
     body = await call.json()
     dry = call.flag("dry-run")
-    return call.reply(await call.work(call.engine.ports.add, call["id"], body, dry=dry), 200 if dry else 201)
+    return call.reply(await call.change(call.engine.ports.add, call["id"], body, dry=dry), 200 if dry else 201)
 
 
 async def remove(call: Call) -> web.StreamResponse:
     dry = call.flag("dry-run")
-    return call.reply(await call.work(call.engine.ports.remove, call["id"], call.texts("port"), dry=dry))
+    return call.reply(await call.change(call.engine.ports.remove, call["id"], call.texts("port"), dry=dry))
 
 
 ROUTES: list[Route] = [

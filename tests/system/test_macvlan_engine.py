@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -201,6 +203,40 @@ def test_containers_have_the_addresses_that_the_lans_server_gives(bed: Bed) -> N
     assert inspect(daemon, "office")["Containers"] == {}
 
 
+def test_who_waits_for_a_server_keeps_nobody_from_looking(bed: Bed) -> None:
+    """Eighteen starts, each up to a minute: sixteen of them had all the threads that answer."""
+    daemon, count = bed.daemon, 18
+    options = ("--ipam-driver", "dhcp", "--ipam-opt", "timeout=60")
+    made = daemon.pynet("network", "create", "-d", "macvlan", "-o", "parent=eth0", *options, "office")
+    assert made.returncode == 0, made.stderr
+    names = [f"box-{number}" for number in range(count)]
+    for name in names:
+        body = {
+            "Image": "busybox",
+            "Cmd": ["sleep", "1000"],
+            "StopSignal": "KILL",
+            "HostConfig": {"NetworkMode": "office"},
+        }
+        assert daemon.post("/containers/create", body, name=name).status == 201
+    ended: list[int] = []
+    starts = [
+        threading.Thread(target=lambda name=name: ended.append(daemon.post(f"/containers/{name}/start").status))
+        for name in names
+    ]
+    for start in starts:
+        start.start()
+    daemon.eventually(lambda: len(os.listdir(daemon.run / "netns")) >= 16)
+    assert len(daemon.get("/containers/json", all=1).body) == count
+    assert daemon.get("/containers/box-0/json").body["State"]["Running"] is False
+    assert ended == []
+    with DhcpServer(bed.lan, [f"192.0.2.{100 + number}" for number in range(count)]):
+        for start in starts:
+            start.join()
+        assert ended == [204] * count
+        daemon.pynet("rm", "-f", *names)
+    daemon.pynet("network", "rm", "office")
+
+
 def test_an_address_that_its_server_does_not_renew_is_seen_to_be_gone(bed: Bed) -> None:
     daemon = bed.daemon
     with DhcpServer(bed.lan, ["192.0.2.100", "192.0.2.101"]) as server:
@@ -229,6 +265,7 @@ def test_an_address_that_its_server_does_not_renew_is_seen_to_be_gone(bed: Bed) 
         daemon.eventually(lambda: "192.0.2.101" not in found("web"))
         checked = daemon.pynet("check")
         assert (checked.returncode, checked.stdout) == (1, "missing lease 192.0.2.101/24 of endpoint web\n")
+        daemon.eventually(lambda: "can not lease 192.0.2.101" in daemon.log(), "it was not asked for again")
         daemon.pynet("rm", "-f", "web", "peer")
     daemon.pynet("network", "rm", "office")
 
