@@ -4,6 +4,9 @@ Part of a sandbox's plan when the controller was given a server (naming.py).  Th
 copies: one that is killed loses no question, they wait, and the next one is given the same sockets.  A controller that is new
 asks the server for copies (``recover``); where that is gone too, a check finds that nobody serves, and a repair makes sockets
 and redirect anew.
+
+Where no redirect can be made (a kernel without nftables and without the nat table of iptables), the sockets have port 53 itself:
+names are found all the same, and a server of the sandbox's own can not have that port on all addresses.
 """
 
 from __future__ import annotations
@@ -12,7 +15,9 @@ import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ..errors import NotSupported
 from ..firewall import redirect
+from ..kernel.libnftables import NftError
 from ..naming import ADDRESS, Sockets
 from ..tools import Inside, Tools
 from .kind import Kind, register
@@ -20,6 +25,7 @@ from .resource import Key, Resource
 from .sight import Sight
 
 BACKLOG = 64
+PORT = 53
 
 
 @dataclass(frozen=True)
@@ -49,12 +55,11 @@ class ResolverKind(Kind[Resolver]):
             return
         with tools.inside(resource.netns) as inside:
             held = tools.name_sockets.get(resource.owner)
-            if held is not None and inside.call(redirect.installed, ADDRESS, *_ports(held)):
+            if held is not None and _leads_to(inside, held):
                 tools.names.serve([held])
                 return
-            made = _sockets(tools, inside, resource.owner)
+            made = _reachable(tools, inside, resource.owner)
             try:
-                inside.call(redirect.install, tools.firewall_name, ADDRESS, *_ports(made))
                 tools.names.serve([made])
             except BaseException:
                 made.close()
@@ -93,7 +98,7 @@ class ResolverKind(Kind[Resolver]):
         if held is None or one.owner not in sight.served or sight.inside(one.netns) is None:
             return False
         with tools.inside(one.netns) as inside:
-            return inside.call(redirect.installed, ADDRESS, *_ports(held))
+            return _leads_to(inside, held)
 
     def strays(self, tools: Tools, sight: Sight) -> Iterable[str]:
         wanted = {one.owner for one in sight.wanted(Resolver)}
@@ -118,13 +123,35 @@ def _ports(held: Sockets) -> tuple[int, int]:
     return held.udp.getsockname()[1], held.tcp.getsockname()[1]
 
 
-def _sockets(tools: Tools, inside: Inside, owner: str) -> Sockets:
+def _leads_to(inside: Inside, held: Sockets) -> bool:
+    """Whether what is sent to 127.0.0.11:53 in there comes to these sockets."""
+    return _ports(held) == (PORT, PORT) or inside.call(redirect.installed, ADDRESS, *_ports(held))
+
+
+def _reachable(tools: Tools, inside: Inside, owner: str) -> Sockets:
+    """New sockets, and the redirect to them; where there can be none, sockets at the port that is asked."""
+    made = _sockets(tools, inside, owner)
+    try:
+        inside.call(redirect.install, tools.firewall_name, ADDRESS, *_ports(made))
+        return made
+    except (NftError, NotSupported, OSError) as error:
+        made.close()
+        try:
+            return _sockets(tools, inside, owner, PORT)
+        except OSError:  # somebody in there has it
+            raise error from None
+    except BaseException:
+        made.close()
+        raise
+
+
+def _sockets(tools: Tools, inside: Inside, owner: str, port: int = 0) -> Sockets:
     made: list[socket.socket] = []
     try:
         for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
             sock = tools.netns.socket(inside.fd, socket.AF_INET, kind)
             made.append(sock)
-            sock.bind((ADDRESS, 0))
+            sock.bind((ADDRESS, port))
         made[1].listen(BACKLOG)
     except BaseException:
         for sock in made:

@@ -14,6 +14,7 @@ from pynet.netlib.controller import Controller
 from pynet.netlib.errors import Forbidden, InvalidArgument, NotSupported, PynetError
 from pynet.netlib.firewall import redirect
 from pynet.netlib.handles import Sandbox
+from pynet.netlib.kernel.libnftables import Nft
 from pynet.netlib.kinds.names import SandboxNames
 from pynet.netlib.kinds.resolver import Resolver
 from pynet.netlib.kinds.resource import Resource
@@ -330,6 +331,27 @@ def test_a_join_that_fails_tells_nothing(start: Callable[[], Controller], toy: T
     assert controller.check() == []
     endpoint.join(sandbox)
     assert toy.names[endpoint.id].addresses == ("10.1.0.2",)
+
+
+def test_where_no_redirect_can_be_made_the_port_itself_is_served(
+    start_controller: Callable[..., Controller], toy: Toy
+) -> None:
+    controller = start_controller("nftables", names=toy)
+    sandbox = controller.create_sandbox("a", naming=None)
+    theirs = call_in(controller, sandbox.path, Nft)
+    try:
+        # a table that another program owns, and nobody else may change or take away (nft(8): flags owner)
+        call_in(controller, sandbox.path, theirs.run, f"table ip {redirect.TABLE} {{ flags owner; }}\n")
+        sandbox.set_naming(Naming())
+        assert ask(controller, sandbox) == (b"who from a", b"who from a")
+        (held,) = toy.fetch()
+        with held.udp, held.tcp:
+            assert [sock.getsockname() for sock in (held.udp, held.tcp)] == [("127.0.0.11", 53)] * 2
+        assert controller.check() == []
+        controller = start_controller("nftables", names=toy)
+        assert controller.check() == []
+    finally:
+        theirs.close()
 
 
 def test_a_sandbox_that_nobody_serves_is_not_made(start: Callable[[], Controller], toy: Toy) -> None:

@@ -374,6 +374,57 @@ def test_the_command_lines_of_the_page_do_what_it_says(daemon: Daemon) -> None:
 # -- other clients ------------------------------------------------------------------------------------------------------
 
 
+RESOLVE = r"""
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <stdio.h>
+int main(int count, char **names) {
+    for (int i = 1; i < count; i++) {
+        struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = 0;
+        int error = getaddrinfo(names[i], 0, &hints, &found);
+        printf("%s", names[i]);
+        if (error) printf(" error %d", error == EAI_NONAME ? 1 : error);
+        for (; found; found = found->ai_next) {
+            char text[64];
+            void *address = found->ai_family == AF_INET ? (void *)&((struct sockaddr_in *)found->ai_addr)->sin_addr
+                                                        : (void *)&((struct sockaddr_in6 *)found->ai_addr)->sin6_addr;
+            printf(" %s", inet_ntop(found->ai_family, address, text, sizeof text));
+        }
+        printf("\n");
+    }
+}
+"""
+"""getaddrinfo(3) of the C library that it is compiled with: musl asks for both families at once, and wants both answers."""
+
+
+@pytest.mark.parametrize("compiler", ["musl-gcc", "gcc"])
+def test_c_libraries_find_names(daemon: Daemon, compiler: str) -> None:
+    if not shutil.which(compiler):
+        pytest.skip(f"no {compiler}")
+    said(daemon, "network", "create", "--ipv6", "--subnet", "10.81.0.0/24", "--subnet", "fd81::/64", "net")
+    said(daemon, "network", "create", "--subnet", "10.82.0.0/24", "--internal", "four")
+    run(daemon, "web", "--network", "net", "--network-alias", "www")
+    run(daemon, "db", "--network", "four")
+    directory = daemon.root.parent / compiler
+    directory.mkdir()
+    (directory / "resolve.c").write_text(RESOLVE)
+    command = [compiler, "-static", "-w", "-o", str(directory / "resolve"), str(directory / "resolve.c")]
+    if subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False).returncode:
+        pytest.skip(f"{compiler} has no static library")
+    six = daemon.get("/containers/web/json").body["NetworkSettings"]["Networks"]["net"]["GlobalIPv6Address"]
+    said(daemon, "create", "--name", "box", "--network", "net", "-v", f"{directory}:/t", "busybox", "sleep", "1000")
+    said(daemon, "network", "connect", "four", "box")
+    said(daemon, "start", "box")
+    for name in ("web", "WEB", "www", "web.net"):
+        line = said(daemon, "exec", "box", "/t/resolve", name).split()
+        assert (line[0], set(line[1:])) == (name, {address(daemon, "web"), six})
+    assert said(daemon, "exec", "box", "/t/resolve", "db") == f"db {address(daemon, 'db', 'four')}\n"
+    said(
+        daemon, "network", "disconnect", "net", "box"
+    )  # internal networks alone: who is unknown is known to be so, at once
+    assert said(daemon, "exec", "box", "/t/resolve", "web", "web.example") == "web error 1\nweb.example error 1\n"
+
+
 @pytest.mark.parametrize("tool", ["dig", "drill"])
 def test_the_tools_of_administrators_get_answers(daemon: Daemon, tool: str) -> None:
     if not shutil.which(tool):
