@@ -9,6 +9,7 @@ from __future__ import annotations
 TYPE_CHECKING = False  # importing typing would cost more than all the rest of a short command
 if TYPE_CHECKING:
     from .names.process.launch import NameService
+    from .names.resolver import Resolver
     from .netlib.controller import Controller
     from .netlib.driver import Driver
     from .netlib.errors import PynetError
@@ -30,6 +31,7 @@ __all__ = [
     "PortBinding",
     "PublishedPort",
     "PynetError",
+    "Resolver",
     "Sandbox",
     "__version__",
     "parse_publish",
@@ -47,6 +49,7 @@ _WHERE = {
     "PortBinding": ".netlib.ports.portspec",
     "PublishedPort": ".netlib.model",
     "PynetError": ".netlib.errors",
+    "Resolver": ".names.resolver",
     "Sandbox": ".netlib.handles",
     "__version__": ".netlib.version",
     "parse_publish": ".netlib.ports.portspec",
