@@ -146,8 +146,11 @@ def test_commands_that_ask_no_engine_do_not_care_where_it_is(
     ],
 )
 def test_errors_are_two_lines_and_nothing_on_stdout(
-    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setenv(
+        "PYNET_HOST", f"unix://{tmp_path}/none"
+    )  # what is taken for right by a mistake starts no engine here
     code = command.main(words)
     captured = capsys.readouterr()
     assert code in (1, 125)
