@@ -107,7 +107,10 @@ async def rename(call: Call) -> web.StreamResponse:
 
 async def remove(call: Call) -> web.StreamResponse:
     if call.flag("link"):
-        raise InvalidArgument("links are not supported")
+        raise InvalidArgument(
+            "a link can not be removed by itself: it is part of the container that has it",
+            hint="make that container anew without --link",
+        )
     await call.wait(call.engine.remove.remove, call["id"], force=call.flag("force"), volumes=call.flag("v"))
     return call.empty()
 

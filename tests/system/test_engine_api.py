@@ -230,6 +230,7 @@ def test_state_changes_that_make_no_sense(daemon: Daemon) -> None:
         'cannot remove container "box": container is running: stop the container before removing or force remove'
     )
     assert daemon.post("/containers/box/kill", signal="NOPE").status == 400
+    assert daemon.delete("/containers/box", link=1).body["message"].startswith("a link can not be removed by itself")
     assert daemon.post("/containers/box/wait", condition="nope").status == 400
     assert daemon.delete("/containers/box", force=1).status == 204
     assert daemon.delete("/containers/box", force=1).status == 404
