@@ -6,8 +6,10 @@ kernel translates the packets of a connection back.  Each function acts in the n
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
+from typing import Any
 
 from ..errors import NotSupported
 from ..kernel.libnftables import Nft, NftError
@@ -33,7 +35,7 @@ def install(backend: str, address: str, udp: int, tcp: int) -> None:
 
 def installed(address: str, udp: int, tcp: int) -> bool:
     """Whether the redirect to exactly these ports is there, in one way or the other."""
-    return _in_nft(address, {udp, tcp}) or _in_iptables(address, udp, tcp)
+    return _in_nft(address, udp, tcp) or _in_iptables(address, udp, tcp)
 
 
 def remove() -> None:
@@ -74,7 +76,8 @@ def _nft(commands: str) -> None:
         ruleset.close()
 
 
-def _in_nft(address: str, ports: set[int]) -> bool:
+def _in_nft(address: str, udp: int, tcp: int) -> bool:
+    """Exactly what ``_table`` makes: who may change tables in a sandbox may have put anything there."""
     try:
         ruleset = Nft()
     except NotSupported:
@@ -85,13 +88,21 @@ def _in_nft(address: str, ports: set[int]) -> bool:
         return False
     finally:
         ruleset.close()
-    targets = [
-        expression["dnat"]
-        for one in listed
-        for expression in one.get("rule", {}).get("expr", ())
-        if isinstance(expression, dict) and "dnat" in expression
-    ]
-    return {target["port"] for target in targets if target["addr"] == address} == ports
+    works = not any("flags" in one.get("table", {}) for one in listed)  # dormant
+    hooked = any(one.get("chain", {}).get("hook") == "output" for one in listed)
+    found = [_redirected(one["rule"].get("expr", ())) for one in listed if "rule" in one]
+    wanted = [("udp", address, udp), ("tcp", address, tcp)]
+    return works and hooked and len(found) == len(wanted) and all(one in found for one in wanted)
+
+
+def _redirected(expressions: Any) -> tuple[Any, Any, Any] | None:
+    """Protocol, address and port of a rule; None for one of another form."""
+    try:
+        _address, port, translation = expressions
+        target = translation["dnat"]
+        return port["match"]["left"]["payload"]["protocol"], target["addr"], target["port"]
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 # -- iptables ------------------------------------------------------------------------------------------------------------
@@ -111,20 +122,38 @@ def _rule(address: str, proto: str, port: int) -> str:
 
 def _in_iptables(address: str, udp: int, tcp: int) -> bool:
     wanted = (f"-A OUTPUT -j {CHAIN}", _rule(address, "udp", udp), _rule(address, "tcp", tcp))
-    lines = _save().splitlines()
+    lines = _save().split("\n")
     return all(line in lines for line in wanted)
 
 
 def _saved(beginning: str) -> bool:
-    return any(line.startswith(beginning) for line in _save().splitlines())
+    return any(line.startswith(beginning) for line in _save().split("\n"))
 
 
 def _save() -> str:
     program = legacy_program(4, "save")
     if program is None or not _uses_iptables():
         return ""
-    done = subprocess.run([program, "-t", "nat"], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = _run([program, "-t", "nat"])
     return done.stdout if done.returncode == 0 else ""
+
+
+def _run(command: list[str], text: str | None = None) -> subprocess.CompletedProcess[str]:
+    """A comment in a rule of somebody else's is any bytes."""
+    try:
+        return subprocess.run(
+            command,
+            input=text,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=PATIENCE,
+            check=False,
+            # the lock is for the host's rules; nobody else writes these
+            env={**os.environ, "XTABLES_LOCKFILE": "/dev/null"},
+        )
+    except subprocess.TimeoutExpired:
+        raise OSError(errno.ETIMEDOUT, f"{os.path.basename(command[0])} did not end in {PATIENCE:g} s") from None
 
 
 def _uses_iptables() -> bool:
@@ -143,17 +172,6 @@ def _restore(text: str) -> None:
             "a sandbox's name server needs nftables or iptables-legacy-restore, and neither works here",
             hint="install nftables (libnftables) or iptables",
         )
-    done = subprocess.run(
-        [program, "--noflush"],
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-        env={
-            **os.environ,
-            "XTABLES_LOCKFILE": "/dev/null",
-        },  # the lock is for the host's rules; nobody else writes these
-    )
+    done = _run([program, "--noflush"], text)
     if done.returncode:
-        raise OSError(0, f"iptables-restore: {done.stderr.strip()}")
+        raise OSError(errno.EINVAL, f"iptables-restore: {done.stderr.strip()}")

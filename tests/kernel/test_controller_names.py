@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import select
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from pynet.netlib.controller import Controller
 from pynet.netlib.errors import Forbidden, InvalidArgument, NotSupported, PynetError
 from pynet.netlib.firewall import redirect
+from pynet.netlib.firewall.iptables.programs import legacy_program
 from pynet.netlib.handles import Sandbox
 from pynet.netlib.kernel.libnftables import Nft
 from pynet.netlib.kinds.names import SandboxNames
@@ -372,3 +375,37 @@ def test_a_controller_that_was_given_nobody_makes_nothing(start_controller: Call
             return client.connect_ex(("127.0.0.11", 53))
 
     assert call_in(controller, sandbox.path, refused) == 111  # ECONNREFUSED
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        "add rule ip pynet-names output dnat to ip daddr map { 127.0.0.11 : 127.0.0.12 }",
+        "flush chain ip pynet-names output; add rule ip pynet-names output udp dport 53 dnat to 127.0.0.11",
+        "flush chain ip pynet-names output; add rule ip pynet-names output ip protocol udp dnat to :1000",
+        "insert rule ip pynet-names output accept",
+        "add table ip pynet-names { flags dormant; }",
+        "delete table ip pynet-names; add table ip pynet-names",
+    ],
+)
+def test_whatever_a_container_makes_of_its_redirect_is_told_and_mended(
+    start_controller: Callable[..., Controller], toy: Toy, commands: str
+) -> None:
+    """One with CAP_NET_ADMIN writes what it likes there; a check of the whole host must not end by it."""
+    controller = start_controller("nftables", names=toy)
+    sandbox = controller.create_sandbox("a")
+    call_in(controller, sandbox.path, redirect._nft, commands)
+    assert [str(one) for one in controller.check()] == [f"missing resolver 127.0.0.11 in {sandbox.path}"]
+    controller.repair()
+    assert controller.check() == []
+    assert ask(controller, sandbox) == (b"who from a", b"who from a")
+
+
+def test_a_comment_of_any_bytes_does_not_end_a_check(start_controller: Callable[..., Controller], toy: Toy) -> None:
+    controller = start_controller("iptables", names=toy)
+    sandbox = controller.create_sandbox("a")
+    program = legacy_program(4, "restore")
+    assert program is not None
+    rule = b'*nat\n-I OUTPUT -m comment --comment "\xff\x0c" -j ACCEPT\nCOMMIT\n'
+    call_in(controller, sandbox.path, partial(subprocess.run, [program, "--noflush"], input=rule, check=True))
+    assert controller.check() == []
