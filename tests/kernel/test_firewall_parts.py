@@ -121,6 +121,31 @@ def test_a_table_altered_by_others_is_written_anew(host: Host) -> None:
         backend.close()
 
 
+@pytest.mark.parametrize(
+    "commands",
+    [
+        "add chain inet pynet forward { policy drop; }",
+        "add table inet pynet { flags dormant; }",
+        "flush chain inet pynet guard; add rule inet pynet guard accept; add rule inet pynet guard accept",
+    ],
+)
+def test_rules_that_others_wrote_in_the_place_of_ours_are_noticed(host: Host, commands: str) -> None:
+    backend = NftablesBackend()
+    try:
+        backend.replace([NETWORK], [PORT])
+        run("nft", "add rule inet pynet pynet_user counter")
+        assert not backend.mend()  # that chain is the user's
+        run("nft", commands)
+        assert backend.state() == ([], [])
+        assert backend.mend()
+        assert backend.state() == ([NETWORK], [PORT])
+        assert not backend.mend()
+        assert "policy drop" not in run("nft", "list", "table", "inet", "pynet")
+    finally:
+        backend.destroy()
+        backend.close()
+
+
 def test_changes_larger_than_the_socket_go_in_pieces(host: Host) -> None:
     """An unprivileged socket takes some thousand elements at once (net.core.wmem_max); root's takes them all."""
     backend = NftablesBackend()

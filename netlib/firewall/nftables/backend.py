@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from ...errors import NotSupported
 from ...ifname import check_ifname
@@ -39,6 +39,8 @@ class NftablesBackend(Mirrored):
         self.table = render.table_name(check_instance(instance))
         self._nft = Nft()
         self._elements = ElementSocket()
+        self._fixed: list[Any] | None = None
+        """How the kernel listed our chains and rules when they were made."""
         try:
             self._probe()
             self._others = Coexistence(self.table, self._nft, legacy=True)
@@ -75,8 +77,11 @@ class NftablesBackend(Mirrored):
     def ensure(self) -> None:
         with self._lock:
             self._make()
-            self._stale = False
-            networks, ports = self.state()
+            self._stale, self._fixed = False, None
+            objects = self._listed()
+            if listing.is_complete(objects):
+                self._fixed = listing.fixed(objects)
+            networks, ports = self._parsed(objects)
             self._networks = {rules.bridge: rules for rules in networks}
             self._ports = {rule.key: rule for rule in ports}
             self._ready = True
@@ -132,17 +137,23 @@ class NftablesBackend(Mirrored):
 
     def state(self) -> tuple[list[NetworkRules], list[PortRule]]:
         with self._lock:
-            try:
-                objects = self._nft.list(f"list table inet {self.table}")
-            except NftError as error:
-                if error.errno != errno.ENOENT:
-                    raise
-                objects = []
-            if not listing.is_complete(objects):
-                # elements that no rule looks at have no effect; the next change makes the rules anew
-                self._stale = True
-                return [], []
-            return listing.parse(objects)
+            return self._parsed(self._listed())
+
+    def _listed(self) -> list[dict[str, Any]]:
+        try:
+            return self._nft.list(f"list table inet {self.table}")
+        except NftError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return []
+
+    def _parsed(self, objects: list[dict[str, Any]]) -> tuple[list[NetworkRules], list[PortRule]]:
+        altered = self._fixed is not None and listing.fixed(objects) != self._fixed
+        if altered or not listing.is_complete(objects):
+            # elements that no rule looks at have no effect; the next change makes the rules anew
+            self._stale = True
+            return [], []
+        return listing.parse(objects)
 
     def connections(self) -> dict[PortKey, int]:
         with self._lock:

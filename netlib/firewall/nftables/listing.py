@@ -19,6 +19,19 @@ def is_complete(objects: Iterable[dict[str, Any]]) -> bool:
     return all(found[chain] == len(rules) for chain, (_, rules) in CHAINS.items())
 
 
+def fixed(objects: Iterable[dict[str, Any]]) -> list[Any]:
+    """What of a listing only changes when somebody else changes it: the table's flags, chains with their hooks and policies,
+    rules word by word.  The user's chain may hold what it likes."""
+    found: list[Any] = []
+    for item in objects:
+        for kind, names in (("table", ("flags",)), ("chain", ("name", "type", "hook", "prio", "policy"))):
+            if kind in item:
+                found.append({name: item[kind].get(name) for name in names})
+        if (rule := item.get("rule")) is not None and rule["chain"] in CHAINS:
+            found.append((rule["chain"], rule.get("expr")))
+    return found
+
+
 def parse(objects: Iterable[dict[str, Any]]) -> tuple[list[NetworkRules], list[PortRule]]:
     """Intents from ``list table`` in libnftables-json(5)'s form.
 
