@@ -179,8 +179,9 @@ def _routes6(but: Collection[str]) -> Iterator[HostUse]:
 
 def _lines(path: str) -> list[str]:
     try:
-        with open(path, encoding="ascii") as file:
-            return file.read().splitlines()
+        # an interface's name is any bytes but blanks, "/" and ":" (net/core/dev.c, dev_valid_name)
+        with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
+            return file.read().split("\n")[:-1]
     except FileNotFoundError:
         return []  # a kernel without this family
 

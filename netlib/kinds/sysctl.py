@@ -132,6 +132,7 @@ def _warn_of_routers() -> None:
         except OSError:
             continue  # the interface went meanwhile
     if deaf:
+        deaf = [os.fsencode(name).decode(errors="replace") for name in deaf]  # a name is any bytes, a log is text
         log.warning(
             "IPv6 forwarding was switched on: %s take no more router advertisements (net.ipv6.conf.%s.accept_ra=2 lets them)",
             ", ".join(deaf),

@@ -122,3 +122,14 @@ def test_when_all_is_used_up_the_hint_says_by_whom(start_controller: Callable[..
 @pytest.mark.parametrize("data", [b"", b"\0" * 7, b"\xff" * 64, bytes(28), b"\x1c\0\0\0\x18\0" + bytes(22)])
 def test_messages_of_any_form_are_read_to_their_end(data: bytes) -> None:
     assert all(isinstance(prefix, Prefix) for prefix in host_uses._told(data))
+
+
+def test_an_interface_may_be_called_anything(start_controller: Callable[..., Controller]) -> None:
+    """The kernel takes any bytes but blanks, "/" and ":"."""
+    subprocess.run([b"ip", b"link", b"add", b"\xff\x1cx", b"type", b"veth", b"peer", b"name", b"other"], check=True)
+    subprocess.run([b"ip", b"link", b"set", b"\xff\x1cx", b"up"], check=True)
+    subprocess.run([b"ip", b"route", b"add", b"172.17.0.0/16", b"dev", b"\xff\x1cx"], check=True)
+    subprocess.run([b"ip", b"route", b"add", b"fd00:9::/64", b"dev", b"\xff\x1cx"], check=True)
+    controller = start_controller()
+    assert controller.create_network("n", ipv6=True).record.ipam[0].subnet == "172.18.0.0/16"
+    ip("link del other")
