@@ -7,13 +7,17 @@ where one of them may itself hold a dot: ("net", "ipv4", "conf", "eth0.100", "rp
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+from ipaddress import ip_address
 
 from ..errors import InvalidArgument
 
 Name = str | tuple[str, ...]
 
 _ROOT = "/proc/sys"
+_NUMBER = re.compile(r"(-?)(?:0[xX]([0-9a-fA-F]{1,16})|0([0-7]{1,22})|([0-9]{1,20}))")
 
 
 def path(name: Name) -> str:
@@ -25,9 +29,34 @@ def path(name: Name) -> str:
 
 
 def read(name: Name) -> str:
-    """The value, its blanks made single spaces.  FileNotFoundError if this kernel or namespace has no such name."""
-    with open(path(name), encoding="utf-8") as file:
-        return " ".join(file.read().split())
+    """The value, its blanks made single spaces.  FileNotFoundError if this kernel or namespace has no such name.
+
+    "" for one that was never set: stable_secret says EIO then (net/ipv6/addrconf.c, addrconf_sysctl_stable_secret).
+    """
+    try:
+        with open(path(name), encoding="utf-8") as file:
+            return " ".join(file.read().split())
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return ""
+
+
+def same(found: str, wanted: str | int) -> bool:
+    """Whether *wanted*, written, is read as *found*: the kernel takes "0x10" and "020" for 16, and has its own way with
+    addresses."""
+    return [*map(_meaning, found.split())] == [*map(_meaning, str(wanted).split())]
+
+
+def _meaning(word: str) -> object:
+    if number := _NUMBER.fullmatch(word):
+        sign, hexadecimal, octal, decimal = number.groups()
+        value = int(hexadecimal, 16) if hexadecimal else int(octal, 8) if octal else int(decimal)
+        return -value if sign else value
+    try:
+        return ip_address(word)
+    except ValueError:
+        return word
 
 
 def write(name: Name, value: str | int) -> None:
@@ -45,7 +74,7 @@ def write(name: Name, value: str | int) -> None:
 def ensure(name: Name, value: str | int) -> str | None:
     """Set it if it has another value; return that, for the undo, or None if nothing had to be done."""
     old = read(name)
-    if old == " ".join(str(value).split()):
+    if same(old, value):
         return None
     write(name, value)
     return old

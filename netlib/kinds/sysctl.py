@@ -87,7 +87,7 @@ def _there(wanted: Sequence[Sysctl]) -> list[Sysctl]:
     there: list[Sysctl] = []
     for one in wanted:
         try:
-            if sysctl.read(one.path) == one.value:
+            if sysctl.same(sysctl.read(one.path), one.value):
                 there.append(one)
         except FileNotFoundError:
             if one.optional and not os.path.exists(sysctl.path(one.path[:2])):

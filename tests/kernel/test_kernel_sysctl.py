@@ -50,3 +50,20 @@ def test_errors_carry_the_path(host: Host) -> None:
         sysctl.read("net.ipv4.no_such")
     with pytest.raises(OSError, match=r"value 'x'.*/proc/sys/net/ipv4/ip_forward"):
         sysctl.write("net.ipv4.ip_forward", "x")
+
+
+def test_a_value_is_compared_by_what_the_kernel_makes_of_it(host: Host) -> None:
+    name = ("net", "ipv6", "conf", "default", "hop_limit")
+    for written in ("0x40", "0100", "64"):
+        sysctl.write(name, written)
+        assert sysctl.read(name) == "64" and sysctl.same("64", written)
+    assert sysctl.ensure(name, "0x40") is None
+    assert not sysctl.same("64", "100") and not sysctl.same("64", "6_4") and not sysctl.same("1 2", "1")
+
+
+def test_what_was_never_set_can_be(host: Host) -> None:
+    """Until it was written, reading it is an error of input and output."""
+    name = ("net", "ipv6", "conf", "default", "stable_secret")
+    assert sysctl.read(name) == ""
+    assert sysctl.ensure(name, "fd00::1") == ""
+    assert sysctl.ensure(name, "fd00::1") is None
