@@ -196,7 +196,8 @@ class NetlinkSocket:
                 error = _error(kind, flags, body, messages[position].step)
                 if error is not None and error.errno not in ignore and failed is None:
                     failed = error
-                if position == last:
+                refused = closing is not None and position == 0 and error is not None
+                if position == last or refused:  # who may not begin a transaction is told nothing of its messages
                     return failed
 
     def dump(self, message: Message) -> list[Answer]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -115,3 +116,19 @@ def test_a_dump_under_which_the_table_changed_is_read_again(host: Host, monkeypa
     assert names == {"lo", *(f"b{number}" for number in range(1, count))}
     monkeypatch.undo()
     host.rtnl.delete_links(indices)
+
+
+REFUSED = """
+from pynet.netlib.kernel.netlink import NetlinkError
+from pynet.netlib.kernel.nft_elements import ElementSocket, SetElement
+try:
+    ElementSocket().change("pynet", [("add", [SetElement("bridges", bytes(16))])])
+except NetlinkError as error:
+    print(error)
+"""
+
+
+def test_a_transaction_that_may_not_begin_says_why(host: Host) -> None:
+    """The kernel answers its first message alone then, and nobody must wait for the last one's answer."""
+    drop = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"]
+    assert host.run([*drop, sys.executable, "-c", REFUSED]).stdout == "begin a transaction: Operation not permitted\n"
