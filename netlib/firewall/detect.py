@@ -13,6 +13,7 @@ whoever asks for it (even ``iptables-legacy -S`` does).
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 import struct
@@ -118,6 +119,7 @@ _FORWARD = 2
 _GET_INFO, _GET_ENTRIES = 64, 65
 """linux/netfilter_ipv4/ip_tables.h: IPT_SO_GET_INFO, IPT_SO_GET_ENTRIES; the same numbers for IPv6."""
 _NF_DROP = 0
+_ATTEMPTS = 100
 _INFO = struct.Struct("=32sI5I5III")
 """struct ipt_getinfo: name, valid hooks, entry points, underflows (where the policies stand), number and size."""
 _TARGET_OFFSET = {4: 84 + 4, 6: 136 + 4}
@@ -143,13 +145,27 @@ def legacy_forward_drops(version: int) -> bool:
         return False
     level, family = (socket.IPPROTO_IPV6, socket.AF_INET6) if version == 6 else (socket.IPPROTO_IP, socket.AF_INET)
     with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
-        info = _INFO.unpack(_getsockopt(sock, level, _GET_INFO, b"filter".ljust(_INFO.size, b"\0")))
-        underflow, size = info[2 + 5 + _FORWARD], info[-1]
-        head = struct.pack("=32sI4x", b"filter", size)
-        entries = _getsockopt(sock, level, _GET_ENTRIES, head.ljust(len(head) + size, b"\0"))[len(head) :]
+        underflow, entries = _filter_entries(sock, level)
     (target,) = struct.unpack_from("=H", entries, underflow + _TARGET_OFFSET[version])
     (verdict,) = struct.unpack_from("=i", entries, underflow + target + _XT_TARGET)
     return bool(verdict == -_NF_DROP - 1)
+
+
+def _filter_entries(sock: socket.socket, level: int) -> tuple[int, bytes]:
+    """Where the policy of FORWARD stands in the filter table, and the table; asked anew when it is another one by the second
+    question (EAGAIN)."""
+    for again in reversed(range(_ATTEMPTS)):
+        info = _INFO.unpack(_getsockopt(sock, level, _GET_INFO, b"filter".ljust(_INFO.size, b"\0")))
+        underflow, size = info[2 + 5 + _FORWARD], info[-1]
+        head = struct.pack("=32sI4x", b"filter", size)
+        try:
+            entries = _getsockopt(sock, level, _GET_ENTRIES, head.ljust(len(head) + size, b"\0"))
+        except OSError as error:
+            if error.errno != errno.EAGAIN or not again:
+                raise
+            continue
+        return underflow, entries[len(head) :]
+    raise AssertionError("the last attempt returns or raises")
 
 
 def legacy_counts() -> tuple[object, ...]:

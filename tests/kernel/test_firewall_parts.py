@@ -458,3 +458,29 @@ def test_the_legacy_policy_is_read_without_making_a_table(host: Host, version: i
     assert not firewall_detect.legacy_forward_drops(version)
     run(program, "-F")
     run(program, "-X")
+
+
+def test_the_legacy_policy_is_read_while_others_write(host: Host) -> None:
+    """The kernel hands out a table of the size that it was asked for, or EAGAIN."""
+    try:
+        run("iptables-legacy", "-P", "FORWARD", "DROP")
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no legacy iptables here: {error}")
+    ends = threading.Event()
+
+    def write() -> None:
+        for verb in itertools.cycle("ID"):
+            if ends.is_set():
+                return
+            run("iptables-legacy", f"-{verb}", "FORWARD", "-j", "ACCEPT")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(20000):
+            assert firewall_detect.legacy_forward_drops(4)
+    finally:
+        ends.set()
+        writer.join()
+        run("iptables-legacy", "-P", "FORWARD", "ACCEPT")
+        run("iptables-legacy", "-F")
