@@ -7,8 +7,8 @@ Nothing runs in the sandbox and nothing is needed in it: a socket that was made 
 namespace alive, too, so a capture ends by itself when its interfaces are gone or the sandbox is.
 
 Memory is bounded: the kernel keeps some megabytes for each interface (kernel/packets.py) and drops what comes while
-they are full; a batch has at most ``BATCH`` bytes and a packet more.  What was dropped is in the stream, as statistics, whenever
-it has changed, and in ``dropped``.
+they are full; a batch has at most ``BATCH`` bytes, an equal share for each interface, and a packet more of each.  What was
+dropped is in the stream, as statistics, whenever it has changed, and in ``dropped``.
 """
 
 from __future__ import annotations
@@ -66,13 +66,14 @@ class Capture:
         self._path = path
         self._told: dict[int, tuple[int, int]] = {}
         self._looked = time.monotonic()
-        with tools.inside(path) as inside:
-            self._namespace = os.fstat(inside.fd).st_ino
-            opened = inside.call(_open, _names(inside, interfaces))
-        self.interfaces = tuple(one.ifname for one in opened)
-        self._sockets: dict[int, PacketSocket] = dict(enumerate(opened))
+        self._sockets: dict[int, PacketSocket] = {}
         self._epoll = select.epoll()
         try:
+            with tools.inside(path) as inside:
+                self._namespace = os.fstat(inside.fd).st_ino
+                opened = inside.call(_open, _names(inside, interfaces))
+            self._sockets.update(enumerate(opened))
+            self.interfaces = tuple(one.ifname for one in opened)
             links = [_link(one) for one in opened]
             for number, one in self._sockets.items():
                 one.listen(self._program(links[number], expression), self._snaplen)
@@ -117,9 +118,12 @@ class Capture:
 
     def _packets(self) -> list[bytes]:
         found: list[tuple[int, Packet]] = []
-        size = 0
+        share = BATCH // max(
+            1, len(self._sockets)
+        )  # each has its own: one that floods must not keep the others waiting
         for number, one in list(self._sockets.items()):
-            while self._left and size < BATCH:
+            size = 0
+            while self._left and size < share:
                 try:
                     packet = one.receive()
                 except OSError as error:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from pynet.netlib.capture import ANY, LOOK, MOST_SNAPLEN, Capture
+from pynet.netlib.capture import ANY, BATCH, LOOK, LOOPBACK, MOST_SNAPLEN, Capture
 from pynet.netlib.controller import Controller
 from pynet.netlib.errors import InvalidArgument, NotFound, NotSupported
 from pynet.netlib.handles import Endpoint, Sandbox
@@ -241,8 +241,9 @@ def test_what_is_wrong_is_refused_and_leaves_nothing(controller: Controller, joi
     for snaplen, count in ((MOST_SNAPLEN + 1, 0), (-1, 0), (0, -1)):
         with pytest.raises(InvalidArgument):
             sandbox.capture(snaplen=snaplen, count=count)
-    with pytest.raises((InvalidArgument, NotSupported)):
-        sandbox.capture(expression="no such words")
+    for words in ("no such words", "host \ud800"):
+        with pytest.raises((InvalidArgument, NotSupported)):
+            sandbox.capture(expression=words)
     alone = controller.create_sandbox("alone")
     with pytest.raises(NotSupported, match="no interface but the loopback"):
         alone.capture()
@@ -268,3 +269,21 @@ def test_root_of_a_user_namespace_captures_with_the_buffer_that_it_may_have() ->
     if done.stderr.startswith("unshare:"):
         pytest.skip(done.stderr.strip())
     assert (done.stdout, done.stderr) == ("heard\n", "")
+
+
+def test_an_interface_that_floods_does_not_keep_the_others_waiting(
+    controller: Controller, joined: tuple[Sandbox, Endpoint]
+) -> None:
+    sandbox, _ = joined
+    with talking(controller, sandbox) as (outside, inside, address):
+        outside.sendto(b"", address)
+        inside.recv(1)
+        capture = sandbox.capture(interfaces=[LOOPBACK, "eth0"], expression=f"udp dst port {address[1]}")
+        try:
+            for _ in range(2 * BATCH // 1400):
+                inside.sendto(bytes(1400), address)
+            outside.sendto(b"from outside", address)
+            packets = pcap.read(capture.header + capture.read()).packets
+        finally:
+            capture.close()
+    assert {packet.interface for packet in packets} == {"lo", "eth0"}
