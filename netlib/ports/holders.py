@@ -62,7 +62,9 @@ def _process_with(link: str) -> str:
                     continue  # closed meanwhile
                 if found == link:
                     with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-                        return f"{file.read().strip()} (pid {pid})"
+                        name = file.read().strip()
+                    # a process calls itself what it likes (prctl(2), PR_SET_NAME)
+                    return f"{''.join(c if c.isprintable() else '?' for c in name)} (pid {pid})"
         except OSError:
             continue  # it ended meanwhile, or is not ours to look into
     return ""

@@ -152,3 +152,15 @@ def test_who_holds_a_port_is_found(family: int, address: str, asked: str, proto:
         if address == "127.0.0.1":
             assert holder_of(proto, "127.0.0.2", port) == ""
     assert holder_of(proto, asked, port) == ""
+
+
+def test_a_process_that_calls_itself_something_odd_is_named_in_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock, open("/proc/self/comm", "r+") as comm:
+        own = comm.read()
+        try:
+            comm.write("a\n\x1b[2J")
+            comm.flush()
+            assert holder_of("tcp", "127.0.0.1", sock.getsockname()[1]) == f"a??[2J (pid {os.getpid()})"
+        finally:
+            comm.write(own.rstrip())
+            comm.flush()
