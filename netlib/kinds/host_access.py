@@ -154,6 +154,7 @@ class HostRouteKind(Kind[HostRoute]):
                     f"the host has another route to {resource.address}",
                     hint=f"`ip route show {resource.address}` shows it; choose another address for the container",
                 ) from error
+            tools.rtnl.add_route(_route(resource, index), replace=True)  # it may have had another source
 
     def unmake(self, tools: Tools, resource: HostRoute) -> None:
         index = tools.rtnl.index(resource.link)

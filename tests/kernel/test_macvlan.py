@@ -10,6 +10,8 @@ import pytest
 
 from pynet.netlib.controller import Controller
 from pynet.netlib.errors import Conflict, Forbidden, InvalidArgument
+from pynet.netlib.kernel.rtnl_messages import RouteInfo
+from pynet.netlib.kinds.host_access import HostLink
 from pynet.netlib.ports.portspec import parse_publish
 from pynet.plugins.testhost import Host, Lan
 
@@ -227,4 +229,19 @@ def test_beside_a_bridge_the_priority_says_which_way_out(controller: Controller,
     preferred = network.create_endpoint("a", gw_priority=-1)
     preferred.join(sandbox)
     assert default_gateways(controller, sandbox.path) == {"10.1.0.1"}
+    assert controller.check() == []
+
+
+def test_a_route_of_the_hosts_with_another_source_is_found_and_mended(
+    controller: Controller, host: Host, lan: Lan
+) -> None:
+    network = lan_network(controller, ipv6=True, host_access="true")
+    a = joined(controller, network, "a")
+    link = host.rtnl.index(next(r.name for r in network.plan() if isinstance(r, HostLink)))
+    for address, source in ((a.record.ip, lan.host_address), (a.record.ip6, lan.host_address6)):
+        prefix = f"{address}/{128 if ':' in address else 32}"
+        host.rtnl.add_route(RouteInfo(destination=prefix, device=link, source=source), replace=True)
+    found = [f"missing route {a.record.ip}", f"missing route {a.record.ip6}"]
+    assert [str(one) for one in controller.check()] == found
+    controller.repair()
     assert controller.check() == []
