@@ -44,10 +44,11 @@ class LinkWatch(Watch):
 
     def concerns(self, events: Sequence[Event] | None) -> set[str]:
         """Names of links, and addresses."""
-        wanted = self._links() | self._addresses()
         if events is None:
-            return wanted
-        return {name for event in events if (name := _taken(event)) in wanted}
+            return self._links() | self._addresses()
+        taken = {name for event in events if (name := _taken(event))}
+        # most events are of what was made: the records are not asked for those
+        return taken & (self._links() | self._addresses()) if taken else taken
 
     def mend(self, concerns: set[str]) -> bool:
         rtnl = self._core.tools.rtnl
