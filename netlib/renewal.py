@@ -98,7 +98,13 @@ class Renewal:
             if not record.lease or not isinstance(driver := self._driver_of(record), Renewing):
                 continue
             lease = _lease(record)
-            due, end = driver.due(lease), driver.ends(lease)
+            try:
+                due, end = driver.due(lease), driver.ends(lease)
+            except Exception as error:  # a driver of somebody else's: other leases are renewed all the same
+                if self._later.get((record.id, False), 0.0) <= now:
+                    log.error("can not tell when the lease of endpoint %s is due: %r", record.name, error)
+                    self._later[record.id, False] = now + AGAIN
+                continue
             if due is not None:
                 found.append(_Due(self._not_before(due, record, False), record, driver, lease, over=False))
             if end is not None and not lease.lapsed:
@@ -135,12 +141,12 @@ class Renewal:
             else:
                 self._lapse(due, error)
             return
-        except Exception as error:  # a driver of somebody else's: other leases are renewed all the same
+        except Exception as error:
             self._put_off(due, "renew", error)
             return
         try:
             self._save(record, replace(new, lapsed=False))
-        except (PynetError, OSError) as error:
+        except Exception as error:  # the sandbox follows by the network's driver, which may be anybody's too
             self._put_off(due, "give back" if old.lapsed else "renew", error)
             return
         self._later.pop((record.id, False), None)
@@ -152,7 +158,7 @@ class Renewal:
         log.error("the lease of %s is over, and endpoint %s has it no more: %s", said, due.record.name, why)
         try:
             self._save(due.record, replace(due.lease, lapsed=True))
-        except (PynetError, OSError) as error:
+        except Exception as error:
             log.error("can not take %s from endpoint %s: %s", said, due.record.name, error)
             self._later[due.record.id, True] = time.time() + AGAIN
 
