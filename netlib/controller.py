@@ -16,25 +16,23 @@ called; ``turns`` let the changes of one object come one after the other.  Who h
 
 from __future__ import annotations
 
-import fcntl
 import os
-import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ..ipam.defaults import replaced_pools
+from . import predefined
 from .applier import Attempts, step
 from .change import Step
 from .core import Core, sandbox_key
 from .creation import create_network
 from .decisions import decide_sandbox
 from .driver import Driver
-from .errors import Forbidden, InvalidArgument, RootBusy
+from .errors import Forbidden, InvalidArgument
 from .firewall.intents import PortKey
 from .handles import Endpoint, Network, Sandbox
 from .host_uses import routes_in_the_way
@@ -42,15 +40,16 @@ from .instance import Instance
 from .kinds import resolver
 from .kinds.names import SandboxNames
 from .kinds.proxy_ports import ProxyPorts
-from .model import IpamConfig, Naming, NetworkRecord, PublishedPort, Room
+from .model import IpamConfig, Naming, NetworkRecord, PublishedPort, Room, new_id
 from .naming import NameServer
 from .ports.leases import UNSPECIFIED
 from .ports.portspec import PortBinding
-from .predefined import ANY_BRIDGE, PREDEFINED, DefaultBridge, on_existing_bridge
+from .predefined import ANY_BRIDGE, DefaultBridge
 from .proxying import Proxy
 from .reconcile import Difference, check, lost_sockets, repair
 from .registry import Registry
 from .rehearsal import Attachment, rehearse
+from .root import lock_root, make_private
 from .store.sqlite import Store
 from .tools import Tools
 
@@ -59,15 +58,7 @@ if TYPE_CHECKING:
     from .link_watch import LinkWatch
 
 PUBLISH_POLICIES = ("nat", "host-input")
-BRIDGE_NAME = "com.docker.network.bridge.name"
 DEFAULT_NAMING = Naming()
-DEFAULT_BRIDGE = "pynet0"
-"""Interface name of the predefined bridge network of the default root; others get a name made from the id."""
-
-
-def new_id() -> str:
-    """64 hex digits, as Docker's ids."""
-    return secrets.token_hex(32)
 
 
 class Controller:
@@ -100,7 +91,7 @@ class Controller:
         with ExitStack() as opened:
             self._make_directories()
             with step("lock", self.instance.root):
-                opened.callback(os.close, _lock_root(self.instance.root))
+                opened.callback(os.close, lock_root(self.instance.root))
             self.store = Store(self.instance.root / "pynet.db", expect=self._pinned)
             opened.callback(self.store.close)
             self.registry = Registry(self.store)
@@ -122,7 +113,7 @@ class Controller:
 
     def _make_directories(self) -> None:
         with step("make", f"directory {self.instance.root}"):
-            _make_private(self.instance.root)
+            make_private(self.instance.root)
         for directory in (self.instance.run, self.instance.netns_dir):
             with step("make", f"directory {directory}"):
                 directory.mkdir(parents=True, exist_ok=True, mode=0o711)
@@ -263,7 +254,8 @@ class Controller:
             config_only=config_only,
             config_from=config_from,
         )
-        return create_network(self.core, record, [IpamConfig(subnet=subnet), *ipam] if subnet else list(ipam))
+        configs = [IpamConfig(subnet=subnet), *ipam] if subnet else list(ipam)
+        return Network(self.core, create_network(self.core, record, configs))
 
     def network(self, ref: str) -> Network:
         """By exact id, exact name, or a prefix of the id; NotFound, or InvalidArgument when it is ambiguous."""
@@ -278,41 +270,11 @@ class Controller:
 
     def ensure_predefined(self, bridge: DefaultBridge | None = ANY_BRIDGE) -> None:
         """Make the networks that Docker's users expect to find and that are not there; without *bridge* not that one."""
-        for name, driver in PREDEFINED.items():
-            if self.registry.has_network_named(name) or (name == "bridge" and bridge is None):
-                continue
-            if bridge is not None and name == "bridge":
-                self._make_bridge(self._default_bridge(bridge), None)
-            else:
-                self.create_network(name, driver=driver)
+        predefined.ensure(self.core, bridge)
 
     def adapt_bridge(self, bridge: DefaultBridge) -> bool:
         """Make the network ``bridge`` anew, under its id, if it is not as asked; False while something is joined to it."""
-        network, bridge = self.network("bridge"), self._default_bridge(bridge)
-        if bridge.is_met_by(network.record):
-            return True
-        if network.endpoints():
-            return False
-        before = network.record
-        network.delete()
-        try:
-            self._make_bridge(bridge, before.id)
-        except BaseException:
-            self._make_bridge(DefaultBridge(before.ipam, before.ipv6, before.options), before.id)
-            raise
-        return True
-
-    def _default_bridge(self, bridge: DefaultBridge) -> DefaultBridge:
-        name = bridge.options.get(BRIDGE_NAME)
-        if name:
-            with step("look at", f"bridge {name}"):
-                return on_existing_bridge(bridge, name, self.tools.rtnl)
-        if self.instance.suffix:
-            return bridge
-        return replace(bridge, options={BRIDGE_NAME: DEFAULT_BRIDGE, **bridge.options})
-
-    def _make_bridge(self, bridge: DefaultBridge, id: str | None) -> None:
-        self.create_network("bridge", ipam=bridge.ipam, ipv6=bridge.ipv6, options=bridge.options, id=id)
+        return predefined.adapt(self.core, bridge)
 
     def routes_in_the_way(self, network: Network) -> list[str]:
         """A sentence for each subnet of the network that a route of the host overlaps: a subnet that was asked for may."""
@@ -417,29 +379,3 @@ def _rule_key(port: PublishedPort) -> PortKey:
     """What the port's rule is known by (firewall/intents.py)."""
     version, host_ip = 6 if ":" in port.host_ip else 4, "" if port.host_ip in UNSPECIFIED else port.host_ip
     return port.proto, version, host_ip, port.host_port
-
-
-def _make_private(root: Path) -> None:
-    """The root directory is its owner's alone: images and volumes hold setuid programs, records hold secrets (CVE-2021-41091).
-
-    So is one that an older pynet made 0711.  One that was there before us keeps its mode: it may be anybody's.
-    """
-    root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if (root / "pynet.db").exists():
-        root.chmod(root.stat().st_mode & 0o7700)
-
-
-def _lock_root(root: Path) -> int:
-    fd = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(fd, 32).decode(errors="replace").strip()
-        os.close(fd)
-        raise RootBusy(str(root), f"process {holder}" if holder else "") from None
-    except BaseException:
-        os.close(fd)
-        raise
-    os.ftruncate(fd, 0)
-    os.write(fd, f"{os.getpid()}\n".encode())
-    return fd

@@ -1,4 +1,4 @@
-"""How a network comes to be: from a request to its record, its subnets and its place in the kernel.
+"""How a network comes to be: from a request to its record, its subnets and its place in the kernel; and how it goes.
 
 judged      name, families, configuration, options       an error has touched nothing
 opened      subnets, gateways (addressing.py)             given back by whatever fails after
@@ -15,19 +15,19 @@ from ipaddress import ip_network
 from ..ipam.errors import NoMoreSubnets, PoolOverlap
 from . import shaping
 from .change import Change, PoolLease
-from .configuration import ConfigurationNotFound, configuration, configured
+from .configuration import ConfigurationInUse, ConfigurationNotFound, configuration, configured
 from .core import Core, claim_keys, network_key
-from .decisions import check_network
+from .decisions import ActiveEndpoints, check_network
 from .driver import Driver, directions, segment
 from .errors import InvalidArgument, NotFound
-from .handles import Network
+from .kinds.resource import Resource
 from .model import IpamConfig, NetworkRecord
-from .registry import NetworkNameTaken
+from .registry import NetworkNameTaken, NetworkNotFound
 
 
-def create_network(core: Core, record: NetworkRecord, ipam: Sequence[IpamConfig]) -> Network:
-    """Make the network that the record asks for, with these subnets.  ``config_only`` and ``config_from`` of the record are
-    heeded; its driver, scope and IPAM driver are completed."""
+def create_network(core: Core, record: NetworkRecord, ipam: Sequence[IpamConfig]) -> str:
+    """Make the network that the record asks for, with these subnets; its id.  ``config_only`` and ``config_from`` of the record
+    are heeded; its driver, scope and IPAM driver are completed."""
     if core.registry.has_network_named(record.name):
         raise NetworkNameTaken(record.name)
     if record.config_only:
@@ -48,16 +48,16 @@ def create_network(core: Core, record: NetworkRecord, ipam: Sequence[IpamConfig]
         return _create(core, driver, copied, copied.ipam)
 
 
-def _create_configuration(core: Core, record: NetworkRecord, ipam: Sequence[IpamConfig]) -> Network:
+def _create_configuration(core: Core, record: NetworkRecord, ipam: Sequence[IpamConfig]) -> str:
     check_network(record)
     core.addressing.check(record, ipam)
     record = configuration(replace(record, ipam_driver=record.ipam_driver or "default"), ipam)
     with core.turns.of(network_key(record.id)):
         core.carry_out(Change(save=(record,)))
-    return Network(core, record.id)
+    return record.id
 
 
-def _create(core: Core, driver: Driver, record: NetworkRecord, ipam: Sequence[IpamConfig]) -> Network:
+def _create(core: Core, driver: Driver, record: NetworkRecord, ipam: Sequence[IpamConfig]) -> str:
     record = replace(record, driver=driver.name, scope=driver.scope, ipam_driver=_ipam_driver(driver, record), ipam=())
     check_network(record)
     driver.validate(record)
@@ -120,7 +120,7 @@ def _ipam_driver(driver: Driver, record: NetworkRecord) -> str:
     return driver.ipam if record.ipam_driver in ("", "default") else record.ipam_driver
 
 
-def _make(core: Core, driver: Driver, record: NetworkRecord) -> Network:
+def _make(core: Core, driver: Driver, record: NetworkRecord) -> str:
     plan = core.plans.network(record)
     with core.turns.of(network_key(record.id), *claim_keys(plan, driver)):
         core.check_conflicts(driver, record, plan)
@@ -135,4 +135,31 @@ def _make(core: Core, driver: Driver, record: NetworkRecord) -> Network:
         except BaseException:
             core.give_up(record, plan)
             raise
-    return Network(core, record.id)
+    return record.id
+
+
+def remove_network(core: Core, network: NetworkRecord, plan: Sequence[Resource]) -> None:
+    """*plan* is the network's.  ActiveEndpoints, ConfigurationInUse."""
+    with core.turns.of(network_key(network.id), *claim_keys(plan, core.driver(network.driver))):
+        record = core.registry.known(network)
+        if not isinstance(record, NetworkRecord):
+            raise NetworkNotFound(network.id)
+        endpoints = core.registry.endpoints_of_network(record.id)
+        if endpoints:
+            raise ActiveEndpoints(record, endpoints)
+        users = core.registry.networks_configured_from(record.name) if record.config_only else []
+        if users:
+            raise ConfigurationInUse(record, users)
+        try:
+            core.carry_out(
+                Change(
+                    forget=(record,),
+                    unmake=tuple(r for r in plan if not core.others_have(record, r)),
+                    released=(PoolLease(record),),
+                    removal=True,
+                    of=f"network {record.name}",
+                )
+            )
+        finally:
+            if core.registry.known(record) is None:
+                core.give_up(record, plan)

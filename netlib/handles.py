@@ -1,8 +1,8 @@
 """What a user holds: networks, endpoints, sandboxes.  A handle is an id; what it knows stands in the registry.
 
 They name one another (a network has endpoints, an endpoint its network and its sandbox), which is why they share a module.
-Every verb comes down to one change (core.py), and can be shown in place of being done:
-``controller.planned(endpoint.join, sandbox)``.
+What the verbs do is in membership.py, creation.py and reserving.py.  Every verb comes down to one change (core.py), and can be
+shown in place of being done: ``controller.planned(endpoint.join, sandbox)``.
 
 An error of a verb that makes something means that nothing was done.  A verb that removes goes on after failures: the object is
 gone all the same, the error at the end says what stayed in the kernel, and ``repair`` removes it.
@@ -10,38 +10,27 @@ gone all the same, the error at the end says what stayed in the kernel, and ``re
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from . import shaping
+from . import membership, shaping
 from .applier import step
 from .capture import Capture
-from .change import AddressLease, Change, HostPortLease, PoolLease
-from .configuration import ConfigurationInUse
-from .core import Core, claim_keys, endpoint_key, network_key, sandbox_key
-from .decisions import (
-    ActiveEndpoints,
-    check_join,
-    decide_join,
-    decide_leave,
-    decide_naming,
-    decide_publish,
-    decide_unpublish,
-)
+from .change import AddressLease, Change
+from .core import Core, endpoint_key, network_key, sandbox_key
+from .creation import remove_network
+from .decisions import decide_naming
 from .driver import Driver, directions
-from .errors import Forbidden, InvalidArgument, NotFound
+from .errors import Forbidden, InvalidArgument
 from .kernel.traffic import LinkCounters
 from .kinds.bridge import Bridge
 from .kinds.resource import Resource
-from .model import EndpointRecord, Link, Member, Naming, NetworkRecord, PublishedPort, Room, SandboxRecord
+from .model import EndpointRecord, Link, Naming, NetworkRecord, PublishedPort, Room, SandboxRecord
 from .ports.paths import PortPath
 from .ports.portspec import PortBinding
 from .registry import NetworkNotFound
-from .reserving import lease_back, reserve_endpoint, reserve_ports
+from .reserving import lease_back, reserve_endpoint
 from .statistics import Meter
-
-__all__ = ["ActiveEndpoints", "Endpoint", "Network", "Sandbox"]
 
 
 @dataclass(frozen=True)
@@ -157,29 +146,7 @@ class Network:
 
     def delete(self) -> None:
         """Remove the network; ActiveEndpoints while it has endpoints."""
-        core = self.core
-        plan = self.plan()
-        with core.turns.of(network_key(self.id), *claim_keys(plan, self.driver)):
-            record = self.record
-            endpoints = core.registry.endpoints_of_network(self.id)
-            if endpoints:
-                raise ActiveEndpoints(record, endpoints)
-            users = core.registry.networks_configured_from(record.name) if record.config_only else []
-            if users:
-                raise ConfigurationInUse(record, users)
-            try:
-                core.carry_out(
-                    Change(
-                        forget=(record,),
-                        unmake=tuple(r for r in plan if not core.others_have(record, r)),
-                        released=(PoolLease(record),),
-                        removal=True,
-                        of=f"network {record.name}",
-                    )
-                )
-            finally:
-                if core.registry.known(record) is None:
-                    core.give_up(record, plan)
+        remove_network(self.core, self.record, self.plan())
 
 
 @dataclass(frozen=True)
@@ -252,14 +219,7 @@ class Endpoint:
         Published ports of the sandbox lead to it if it takes over the default route.  Forbidden when the endpoint is joined
         already; on any failure everything is as it was.
         """
-        core = self.core
-        with core.turns.of(endpoint_key(self.id), sandbox_key(sandbox.id)):
-            with core.lock:
-                room, record = core.registry.room(sandbox.id), self.record
-                member = Member(record, core.registry.networks[record.network])
-            check_join(room, member)
-            joined = core.driver(member.network.driver).join(member.network, record, room.sandbox)
-            core.carry_out(core.plans.change(room, decide_join(room, member, joined, ifname)))
+        membership.join(self.core, self.id, sandbox.id, ifname)
 
     def rename(
         self, name: str | None = None, *, aliases: Sequence[str] | None = None, other_names: Sequence[str] | None = None
@@ -268,7 +228,7 @@ class Endpoint:
         by the new ones when this returns.  Forbidden when the network has an endpoint of that name."""
         if name is not None and not name.strip():
             raise InvalidArgument("invalid endpoint name: name is empty")
-        with self._turn() as room:
+        with membership.turn(self.core, self.id) as room:
             before = self.record
             after = replace(
                 before,
@@ -293,50 +253,11 @@ class Endpoint:
 
         Nothing happens when it is not joined.
         """
-        with self._turn() as room:
-            if room is not None:
-                self.core.carry_out(self._leaving(room))
+        membership.leave(self.core, self.id)
 
     def delete(self) -> None:
         """Leave, and give the addresses back.  Nothing happens when it is gone already."""
-        core = self.core
-        with self._turn() as room:
-            with core.lock:
-                record = core.registry.endpoints.get(self.id)
-                if record is None:
-                    return
-                network = core.registry.networks[record.network]
-            change = self._leaving(room) if room is not None else Change(removal=True, of=f"endpoint {record.name}")
-            core.carry_out(
-                replace(
-                    change,
-                    save=tuple(one for one in change.save if one.id != self.id),
-                    forget=(record,),
-                    released=(AddressLease(network, record),),
-                )
-            )
-
-    def _leaving(self, room: Room) -> Change:
-        record = self.record
-        change = self.core.plans.change(room, decide_leave(room, self.id), removal=True)
-        return replace(change, save=(*change.save, record.left()), of=f"endpoint {record.name}")
-
-    @contextmanager
-    def _turn(self) -> Generator[Room | None]:
-        """The endpoint's turn, and inside it that of the sandbox it is joined to, if any (see turns.py); that room."""
-        core = self.core
-        with core.turns.of(endpoint_key(self.id)):
-            sandbox = self._sandbox()  # nobody changes that without the endpoint's turn
-            if not sandbox:
-                yield None
-                return
-            with core.turns.of(sandbox_key(sandbox)):
-                yield core.registry.room(sandbox)
-
-    def _sandbox(self) -> str:
-        with self.core.lock:
-            record = self.core.registry.endpoints.get(self.id)
-        return record.sandbox if record is not None else ""
+        membership.delete(self.core, self.id)
 
     # -- rates -----------------------------------------------------------------------------------------------
 
@@ -351,7 +272,7 @@ class Endpoint:
 
         "0" is no limit, "" what the network's options say; what is not given stays.  InvalidArgument, and all as it was.
         """
-        with self._turn() as room:
+        with membership.turn(self.core, self.id) as room:
             record = self.record
             network = Network(self.core, record.network).record
             changed = shaping.changed(record.options, options)
@@ -365,7 +286,7 @@ class Endpoint:
 
         Each end is told of the other.  Nothing happens while it is not joined; a leave ends them all.
         """
-        with self._turn() as room:
+        with membership.turn(self.core, self.id) as room:
             if room is None or self.record.links == tuple(links):
                 return
             self._replace(replace(self.record, links=tuple(links)), room)
@@ -391,7 +312,7 @@ class Endpoint:
 
     def unpublish(self, ports: Sequence[PublishedPort] | None = None) -> None:
         """Withdraw some of the ports that lead to this endpoint, or all."""
-        sandbox = self._sandbox()
+        sandbox = membership.sandbox_of(self.core, self.id)
         if sandbox:
             Sandbox(self.core, sandbox).unpublish(self.ports if ports is None else ports)
 
@@ -458,28 +379,11 @@ class Sandbox:
         the container's port is opened at its own address.  Nothing is published for a sandbox
         whose networks publish nothing (host, none, internal ones): such ports are exposed, as Docker has it.
         """
-        core = self.core
-        with core.turns.of(sandbox_key(self.id)):
-            room = core.registry.room(self.id)
-            ports = reserve_ports(core, room, bindings, bound=not core.is_showing)
-            if not ports:
-                return ()
-            change = core.plans.change(room, decide_publish(room, ports))
-            core.carry_out(replace(change, taken=(HostPortLease(self.id, ports),)))
-        return ports
+        return membership.publish(self.core, self.id, bindings)
 
     def unpublish(self, ports: Sequence[PublishedPort] | None = None) -> None:
         """Withdraw some published ports, or all; those that are not published are passed over."""
-        core = self.core
-        with core.turns.of(sandbox_key(self.id)):
-            try:
-                room = core.registry.room(self.id)
-            except NotFound:
-                return  # and its ports with it
-            after, gone = decide_unpublish(room, ports)
-            if gone:
-                change = core.plans.change(room, after, removal=True)
-                core.carry_out(replace(change, released=(HostPortLease(self.id, gone),), of="the published ports"))
+        membership.unpublish(self.core, self.id, ports)
 
     def capture(
         self, *, interfaces: Sequence[str] = (), snaplen: int = 0, expression: str = "", count: int = 0
@@ -505,27 +409,4 @@ class Sandbox:
         The namespace takes the interfaces in it along, which is far cheaper than removing each first; their host ends are
         out of the way at once, and out of the kernel a little later (reaper.py).
         """
-        core = self.core
-        with self._all_turns():
-            room = core.registry.room(self.id)
-            change = core.plans.change(room, None, removal=True)
-            core.carry_out(
-                replace(
-                    change,
-                    save=tuple(member.endpoint.left() for member in room.members),
-                    forget=(room.sandbox,),
-                    released=(HostPortLease(self.id, room.sandbox.ports),),
-                    of=f"sandbox {self.id[:12]}",
-                )
-            )
-
-    @contextmanager
-    def _all_turns(self) -> Generator[None]:
-        """The sandbox's turn and those of its endpoints, which must not join elsewhere before their interfaces are away."""
-        core = self.core
-        while True:
-            keys = {endpoint_key(e.id) for e in core.registry.endpoints_of_sandbox(self.id)}
-            with core.turns.of(sandbox_key(self.id), *keys):
-                if {endpoint_key(e.id) for e in core.registry.endpoints_of_sandbox(self.id)} <= keys:
-                    yield
-                    return
+        membership.end(self.core, self.id)

@@ -9,11 +9,17 @@ the only places that know the JSON form; a body from an older pynet lacks keys, 
 from __future__ import annotations
 
 import dataclasses
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 Body = dict[str, Any]
+
+
+def new_id() -> str:
+    """64 hex digits, as Docker's ids."""
+    return secrets.token_hex(32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,21 @@ joined to it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_interface
 
+from .applier import step
+from .core import Core
+from .creation import create_network, remove_network
 from .errors import InvalidArgument
 from .kernel.rtnetlink import Rtnetlink
-from .model import IpamConfig, NetworkRecord
+from .model import IpamConfig, NetworkRecord, new_id
 
+BRIDGE_NAME = "com.docker.network.bridge.name"
+DEFAULT_BRIDGE = "pynet0"
+"""Interface name of the predefined bridge network of the default root; others get a name made from the id."""
 PREDEFINED = {"bridge": "bridge", "host": "host", "none": "null"}
 """Their names and drivers."""
 
@@ -36,6 +43,59 @@ class DefaultBridge:
 
 
 ANY_BRIDGE = DefaultBridge()
+
+
+def ensure(core: Core, bridge: DefaultBridge | None = ANY_BRIDGE) -> None:
+    """Make those that are not there; without *bridge* not that one."""
+    for name, driver in PREDEFINED.items():
+        if core.registry.has_network_named(name) or (name == "bridge" and bridge is None):
+            continue
+        if bridge is not None and name == "bridge":
+            _make_bridge(core, _default_bridge(core, bridge), "")
+        else:
+            create_network(
+                core, NetworkRecord(id=new_id(), name=name, driver=driver, created=time.time(), ipam_driver=""), []
+            )
+
+
+def adapt(core: Core, bridge: DefaultBridge) -> bool:
+    """Make the network ``bridge`` anew, under its id, if it is not as asked; False while something is joined to it."""
+    bridge = _default_bridge(core, bridge)
+    before = core.registry.network("bridge")
+    if bridge.is_met_by(before):
+        return True
+    if core.registry.endpoints_of_network(before.id):
+        return False
+    remove_network(core, before, core.plans.network(before))
+    try:
+        _make_bridge(core, bridge, before.id)
+    except BaseException:
+        _make_bridge(core, DefaultBridge(before.ipam, before.ipv6, before.options), before.id)
+        raise
+    return True
+
+
+def _default_bridge(core: Core, bridge: DefaultBridge) -> DefaultBridge:
+    name = bridge.options.get(BRIDGE_NAME)
+    if name:
+        with step("look at", f"bridge {name}"):
+            return on_existing_bridge(bridge, name, core.tools.rtnl)
+    if core.tools.instance.suffix:
+        return bridge
+    return replace(bridge, options={BRIDGE_NAME: DEFAULT_BRIDGE, **bridge.options})
+
+
+def _make_bridge(core: Core, bridge: DefaultBridge, id: str) -> None:
+    record = NetworkRecord(
+        id=id or new_id(),
+        name="bridge",
+        driver="bridge",
+        created=time.time(),
+        ipam_driver="",
+        ipv6=bridge.ipv6,
+        options=dict(bridge.options),
+    )
+    create_network(core, record, bridge.ipam)
 
 
 def on_existing_bridge(bridge: DefaultBridge, name: str, rtnl: Rtnetlink) -> DefaultBridge:

@@ -6,7 +6,6 @@ the network's or the sandbox's turn.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -17,7 +16,7 @@ from .core import Core
 from .decisions import decide_link_local, decide_mac, decide_sysctls, stable_mac
 from .driver import directions, segment
 from .errors import Forbidden, InvalidArgument, PortInUse, PynetError
-from .model import EndpointRecord, NetworkRecord, PublishedPort, Room
+from .model import EndpointRecord, NetworkRecord, PublishedPort, Room, new_id
 from .ports.holders import holder_of
 from .ports.portspec import PortBinding
 
@@ -53,7 +52,7 @@ def reserve_endpoint(
     if mac and not driver.own_mac:
         raise InvalidArgument(f"{network.driver} interfaces do not support custom mac address assignment")
     record = EndpointRecord(
-        id=id or secrets.token_hex(32),
+        id=id or new_id(),
         name=name,
         network=network.id,
         aliases=tuple(aliases),

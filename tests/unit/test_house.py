@@ -236,11 +236,11 @@ WALKS = """
     cli.commands.run > cli.options > netlib.ports.portspec
     engine.api.routes_containers > engine.container.run > engine.container.attachment > netlib.handles
     engine.container.create > engine.container.hostconfig > netlib.ports.portspec
-    netlib.handles > netlib.decisions
-    netlib.handles > netlib.core > netlib.plans > netlib.kinds.listeners
+    netlib.handles > netlib.membership > netlib.decisions
+    netlib.membership > netlib.core > netlib.plans > netlib.kinds.listeners
     netlib.plans > netlib.kinds.rules
     netlib.plans > netlib.kinds.proxy_ports
-    netlib.handles > netlib.change > netlib.applier
+    netlib.membership > netlib.change > netlib.applier
     netlib.core > netlib.tools > netlib.ports.hostports
     proxy.process.control > proxy.process.service > proxy.dataplane.tcp
     netlib.core > netlib.addressing > ipam.driver > ipam.pool
