@@ -18,15 +18,8 @@ from .core import Core
 from .instance import veth_name
 from .kernel.events import Event, EventSocket
 from .kernel.netlink import attributes
-from .kernel.rtnl_messages import (
-    IFA_ADDRESS,
-    IFA_LOCAL,
-    IFF_UP,
-    IFLA_IFNAME,
-    RTM_DELADDR,
-    RTM_DELLINK,
-    RTM_NEWLINK,
-)
+from .kernel.rtnl_links import IFF_UP, IFLA_IFNAME, RTM_DELLINK, RTM_NEWLINK
+from .kernel.rtnl_routes import IFA_ADDRESS, IFA_LOCAL, RTM_DELADDR
 from .watching import Watch
 
 RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR = 1, 5, 9  # linux/rtnetlink.h

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator, Mapping
 from .instance import veth_name
 from .kernel.netns import NetnsThread, open_netns
 from .kernel.rtnetlink import Rtnetlink
-from .kernel.rtnl_messages import LinkInfo
+from .kernel.rtnl_links import LinkInfo
 from .kernel.syscall import MS_BIND, mount
 from .model import EndpointRecord
 

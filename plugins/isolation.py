@@ -67,7 +67,7 @@ def _find_system_programs() -> None:
 def loopback_up() -> None:
     """Bring lo up in the calling thread's namespace."""
     from ..netlib.kernel.rtnetlink import Rtnetlink
-    from ..netlib.kernel.rtnl_messages import LOOPBACK_INDEX
+    from ..netlib.kernel.rtnl_links import LOOPBACK_INDEX
 
     with Rtnetlink() as rtnl:
         rtnl.set_link(LOOPBACK_INDEX, up=True)

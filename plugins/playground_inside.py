@@ -108,7 +108,7 @@ def _try_mount(source: str, target: str, kind: str | None, flags: int) -> bool:
 def _lan(path: str) -> None:
     """A second network namespace, bound at *path*, and a cable between it and ours."""
     from ..netlib.kernel.rtnetlink import Rtnetlink
-    from ..netlib.kernel.rtnl_messages import LOOPBACK_INDEX
+    from ..netlib.kernel.rtnl_links import LOOPBACK_INDEX
     from .lan import lay
 
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

@@ -122,6 +122,21 @@ def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
     return found
 
 
+def number(data: bytes | None) -> int:
+    """An unsigned attribute, in the order of the machine; 0 for one that is not there."""
+    return int.from_bytes(data, "little" if struct.pack("=H", 1)[0] else "big") if data else 0
+
+
+def signed(data: bytes | None) -> int | None:
+    """An s32, None for one that is not there."""
+    return struct.unpack("=i", data)[0] if data else None
+
+
+def string(data: bytes | None) -> str:
+    """A text that ends with a zero; "" for one that is not there."""
+    return (data or b"").rstrip(b"\0").decode(errors="replace")
+
+
 # -- the socket -----------------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ one request; and it can be asked for all of a *group* in one request.  So delete
 that nobody else has and deletes that, in one datagram: were it two, a process that is killed between them would leave links
 without our mark, which no later one could tell from a stranger's.
 
-Messages are made by hand (rtnl_messages.py) and not by pyroute2, which needs five to seven times as long and 0.1 s to be
+Messages are made by hand (rtnl_links.py) and not by pyroute2, which needs five to seven times as long and 0.1 s to be
 imported (bench/bench_rtnetlink.py).  Everything is idempotent only where it says so; every error is a NetlinkError that
 names its step.  All methods are thread-safe.
 """
@@ -36,10 +36,10 @@ from types import TracebackType
 from typing import Self
 
 from ..ifname import check_ifname
-from . import rtnl_messages as messages
-from . import stacked, traffic
+from . import rtnl_links, rtnl_routes, stacked, traffic
 from .netlink import Answer, Message, NetlinkError, NetlinkSocket
-from .rtnl_messages import AddressInfo, LinkInfo, RouteInfo
+from .rtnl_links import LinkInfo
+from .rtnl_routes import AddressInfo, RouteInfo
 from .traffic import Bucket, LinkCounters, QueueInfo
 
 __all__ = ["AddressInfo", "LinkInfo", "NetlinkError", "RouteInfo", "Rtnetlink"]
@@ -77,7 +77,7 @@ class Rtnetlink:
 
     def add_bridge(self, name: str, *, mac: str = "", mtu: int = 0, group: int = 0, up: bool = True) -> int:
         """Make a bridge, return its index.  With *mac* it keeps that address whatever ports come and go."""
-        return self._new(messages.new_bridge(name, mac=mac, mtu=mtu, group=group, up=up), name).index
+        return self._new(rtnl_links.new_bridge(name, mac=mac, mtu=mtu, group=group, up=up), name).index
 
     def add_veth(
         self,
@@ -103,7 +103,7 @@ class Rtnetlink:
         the host's routes when a link that is up is changed (net/ipv6/addrconf.c, addrconf_notify).  So it gets none, and is
         up when all else is done.
         """
-        first = messages.new_veth(
+        first = rtnl_links.new_veth(
             host,
             peer,
             netns_fd=netns_fd,
@@ -116,11 +116,11 @@ class Rtnetlink:
         )
         rest: list[Message] = []
         if hairpin or isolated:
-            rest.append(messages.change_port(0, host, hairpin=hairpin, isolated=isolated))
+            rest.append(rtnl_links.change_port(0, host, hairpin=hairpin, isolated=isolated))
         if master:
-            rest.append(messages.no_link_local(host))
+            rest.append(rtnl_links.no_link_local(host))
             if up:
-                rest.append(messages.change_link(0, name=host, up=True, step=f"set link {host} up"))
+                rest.append(rtnl_links.change_link(0, name=host, up=True, step=f"set link {host} up"))
         try:
             found = self._new(first, host, *rest)
         except NetlinkError as error:
@@ -159,15 +159,17 @@ class Rtnetlink:
         batch: list[Message] = []
         if (up, master, group, alias) != (None, None, None, None) or name or mac or mtu:
             batch.append(
-                messages.change_link(index, up=up, name=name, master=master, group=group, mac=mac, mtu=mtu, alias=alias)
+                rtnl_links.change_link(
+                    index, up=up, name=name, master=master, group=group, mac=mac, mtu=mtu, alias=alias
+                )
             )
         if (hairpin, isolated) != (None, None):
-            batch.append(messages.change_port(index, hairpin=hairpin, isolated=isolated))
+            batch.append(rtnl_links.change_port(index, hairpin=hairpin, isolated=isolated))
         self._netlink.transact(batch)
 
     def delete_link(self, link: int | str) -> None:
         """Delete by index or name; one that is gone already is fine."""
-        message = messages.del_link(name=check_ifname(link)) if isinstance(link, str) else messages.del_link(link)
+        message = rtnl_links.del_link(name=check_ifname(link)) if isinstance(link, str) else rtnl_links.del_link(link)
         self._netlink.transact([message], ignore=_GONE)
 
     def delete_links(self, indices: Iterable[int]) -> None:
@@ -179,19 +181,19 @@ class Rtnetlink:
             return
         for start in range(0, len(wanted), DELETED_AT_ONCE):
             group = 0x40000000 | secrets.randbits(30)
-            batch = [messages.change_link(index, group=group) for index in wanted[start : start + DELETED_AT_ONCE]]
-            batch.append(messages.del_link(group=group))
+            batch = [rtnl_links.change_link(index, group=group) for index in wanted[start : start + DELETED_AT_ONCE]]
+            batch.append(rtnl_links.del_link(group=group))
             self._netlink.transact(batch, ignore=_GONE, at_once=len(batch))
 
     def delete_group(self, group: int) -> None:
         """Delete every link of a group, many at the price of one; none is fine (netlib/reaper.py)."""
-        self._netlink.transact([messages.del_link(group=group)], ignore=_GONE)
+        self._netlink.transact([rtnl_links.del_link(group=group)], ignore=_GONE)
 
     def link(self, link: int | str) -> LinkInfo | None:
         """One link by index or name, None if there is none."""
-        message = messages.get_link(name=check_ifname(link)) if isinstance(link, str) else messages.get_link(link)
+        message = rtnl_links.get_link(name=check_ifname(link)) if isinstance(link, str) else rtnl_links.get_link(link)
         answers = self._netlink.transact([message], ignore=_GONE)
-        return messages.read_link(answers[0].body) if answers else None
+        return rtnl_links.read_link(answers[0].body) if answers else None
 
     def index(self, name: str) -> int:
         """The index of the link with this name, 0 if there is none: a fortieth of what ``link`` takes (netdevice(7))."""
@@ -208,18 +210,18 @@ class Rtnetlink:
             raise NetlinkError(error.errno or errno.EIO, f"look up link {name}") from error
 
     def links(self, *, group: int | None = None) -> list[LinkInfo]:
-        found = [messages.read_link(answer.body) for answer in self._netlink.dump(messages.get_link())]
+        found = [rtnl_links.read_link(answer.body) for answer in self._netlink.dump(rtnl_links.get_link())]
         return [link for link in found if group is None or link.group == group]
 
     def netns_id(self, fd: int) -> int | None:
         """By which number this namespace knows the one that *fd* is of; negative or None: by none (ip-netns(8), list-id)."""
-        (answer,) = self._netlink.transact([messages.get_netns_id(fd)])
-        return messages.read_netns_id(answer.body)
+        (answer,) = self._netlink.transact([rtnl_links.get_netns_id(fd)])
+        return rtnl_links.read_netns_id(answer.body)
 
     def operstate(self, index: int) -> int:
         """The RFC 2863 state as if.h numbers it: 2 down, 3 lower layer down, 6 up, 0 unknown."""
-        answers = self._netlink.transact([messages.get_link(index)])
-        return messages.read_operstate(answers[0].body)
+        answers = self._netlink.transact([rtnl_links.get_link(index)])
+        return rtnl_links.read_operstate(answers[0].body)
 
     def wait_up(self, index: int, timeout: float = 5.0, *, unknown: bool = False) -> None:
         """Return when the link is in operation; NetlinkError(ETIMEDOUT) if it is not within *timeout* seconds.  With *unknown*
@@ -229,7 +231,7 @@ class Rtnetlink:
         """
         deadline = time.monotonic() + timeout
         pause = 0.00005
-        enough = (messages.OPERSTATE_UP, *((messages.OPERSTATE_UNKNOWN,) if unknown else ()))
+        enough = (rtnl_links.OPERSTATE_UP, *((rtnl_links.OPERSTATE_UNKNOWN,) if unknown else ()))
         while self.operstate(index) not in enough:
             if time.monotonic() >= deadline:
                 raise NetlinkError(errno.ETIMEDOUT, f"wait for link {index} to come up")
@@ -248,7 +250,7 @@ class Rtnetlink:
             # the bridge first: the other question waits for the kernel's lock over links, under which a bridge comes into
             # operation, so that one which is seen to be is so in all its parts
             runs = self._runs(bridge)
-            up = self.operstate(port) == messages.OPERSTATE_UP
+            up = self.operstate(port) == rtnl_links.OPERSTATE_UP
             if up and (runs or not self._will_run(port, bridge)):
                 return
             if time.monotonic() >= deadline:
@@ -265,7 +267,7 @@ class Rtnetlink:
     def _will_run(self, port: int, bridge: str) -> bool:
         """Whether the port has brought the bridge's carrier back (net/bridge/br_stp.c, br_port_state_selection)."""
         found, master = self.link(port), self.link(bridge)
-        forwards = found is not None and found.port_state == messages.BR_STATE_FORWARDING
+        forwards = found is not None and found.port_state == rtnl_links.BR_STATE_FORWARDING
         return forwards and master is not None and master.up
 
     # -- what an endpoint needs inside its namespace --------------------------------------------------------------
@@ -289,57 +291,57 @@ class Rtnetlink:
         """
         batch: list[Message] = []
         if lo_up:
-            batch.append(messages.change_link(messages.LOOPBACK_INDEX, up=True, step="set lo up"))
+            batch.append(rtnl_links.change_link(rtnl_links.LOOPBACK_INDEX, up=True, step="set lo up"))
         if name or mac or mtu:
-            batch.append(messages.change_link(index, name=name, mac=mac, mtu=mtu))
-        batch += [messages.new_address(index, address, prefix) for address, prefix in addresses]
+            batch.append(rtnl_links.change_link(index, name=name, mac=mac, mtu=mtu))
+        batch += [rtnl_routes.new_address(index, address, prefix) for address, prefix in addresses]
         if up:
-            batch.append(messages.change_link(index, up=True, step=f"set link {name or index} up"))
-        batch += [messages.new_route(_through(route, index)) for route in routes]
+            batch.append(rtnl_links.change_link(index, up=True, step=f"set link {name or index} up"))
+        batch += [rtnl_routes.new_route(_through(route, index)) for route in routes]
         self._netlink.transact(batch)
 
     # -- addresses ----------------------------------------------------------------------------------------------
 
     def add_address(self, index: int, address: str, prefix: int, *, origin: int = 0) -> None:
         """EEXIST if the link has it already.  *origin* marks who added it, where the kernel keeps that (since 5.18)."""
-        self._netlink.transact([messages.new_address(index, address, prefix, origin=origin)])
+        self._netlink.transact([rtnl_routes.new_address(index, address, prefix, origin=origin)])
 
     def delete_address(self, index: int, address: str, prefix: int) -> None:
         """One that is gone already, or whose link is, is fine."""
-        message = messages.del_address(index, address, prefix)
+        message = rtnl_routes.del_address(index, address, prefix)
         self._netlink.transact([message], ignore=(errno.EADDRNOTAVAIL, errno.ENODEV))
 
     def addresses(self, index: int | None = None) -> list[AddressInfo]:
-        found = [messages.read_address(answer.body) for answer in self._netlink.dump(messages.get_addresses())]
+        found = [rtnl_routes.read_address(answer.body) for answer in self._netlink.dump(rtnl_routes.get_addresses())]
         return [address for address in found if index is None or address.index == index]
 
     # -- routes -------------------------------------------------------------------------------------------------
 
     def add_route(self, route: RouteInfo, *, replace: bool = False) -> None:
         """EEXIST if there is one with that destination and metric, unless *replace*."""
-        self._netlink.transact([messages.new_route(route, replace=replace)])
+        self._netlink.transact([rtnl_routes.new_route(route, replace=replace)])
 
     def delete_route(self, route: RouteInfo) -> None:
         """One that is gone already, or whose link is, is fine."""
-        self._netlink.transact([messages.del_route(route)], ignore=(errno.ESRCH, errno.ENODEV))
+        self._netlink.transact([rtnl_routes.del_route(route)], ignore=(errno.ESRCH, errno.ENODEV))
 
-    def routes(self, version: int = 4, *, table: int | None = messages.RT_TABLE_MAIN) -> list[RouteInfo]:
+    def routes(self, version: int = 4, *, table: int | None = rtnl_routes.RT_TABLE_MAIN) -> list[RouteInfo]:
         """The routes of IP *version* in *table* (None: in all tables)."""
         family = socket.AF_INET6 if version == 6 else socket.AF_INET
-        found = [messages.read_route(answer.body) for answer in self._netlink.dump(messages.get_routes(family))]
+        found = [rtnl_routes.read_route(answer.body) for answer in self._netlink.dump(rtnl_routes.get_routes(family))]
         return [route for route in found if route is not None and table in (None, route.table)]
 
     def local(self, addresses: Iterable[str]) -> set[str]:
         """Those of *addresses* that the host takes for its own, as a packet filter's "fib daddr type local" does."""
-        batch = [messages.get_route(address) for address in addresses]
+        batch = [rtnl_routes.get_route(address) for address in addresses]
         answers = self._netlink.transact(batch, ignore=_NO_WAY)
-        ways = (messages.read_way(answer.body) for answer in answers)
-        return {address for address, kind in ways if kind == messages.RTN_LOCAL}
+        ways = (rtnl_routes.read_way(answer.body) for answer in answers)
+        return {address for address, kind in ways if kind == rtnl_routes.RTN_LOCAL}
 
     def rules(self, version: int = 4) -> list[str]:
         """The routing rules, as texts that are equal for equal rules."""
         family = socket.AF_INET6 if version == 6 else socket.AF_INET
-        return [messages.read_rule(answer.body) for answer in self._netlink.dump(messages.get_rules(family))]
+        return [rtnl_routes.read_rule(answer.body) for answer in self._netlink.dump(rtnl_routes.get_rules(family))]
 
     # -- traffic ------------------------------------------------------------------------------------------------
 
@@ -380,8 +382,8 @@ class Rtnetlink:
 
 def _echoed(answers: Sequence[Answer], name: str) -> LinkInfo | None:
     for answer in answers:
-        if answer.type == messages.RTM_NEWLINK:
-            link = messages.read_link(answer.body)
+        if answer.type == rtnl_links.RTM_NEWLINK:
+            link = rtnl_links.read_link(answer.body)
             if link.name == name:
                 return link
     return None

@@ -16,7 +16,7 @@ import struct
 from ..ifname import check_ifname
 from .netlink import NLM_F_CREATE, NLM_F_EXCL, Message, attribute, nested, text
 from .netlink import u32 as _u32
-from .rtnl_messages import (
+from .rtnl_links import (
     IFLA_GROUP,
     IFLA_IFNAME,
     IFLA_INFO_DATA,

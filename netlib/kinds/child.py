@@ -20,7 +20,7 @@ from typing import TypeVar
 from ..errors import Conflict
 from ..kernel import sysctl
 from ..kernel.netlink import Message, NetlinkError
-from ..kernel.rtnl_messages import OPERSTATE_UP, LinkInfo
+from ..kernel.rtnl_links import OPERSTATE_UP, LinkInfo
 from ..reaper import put_away
 from ..tools import Inside, Tools
 from .kind import Kind

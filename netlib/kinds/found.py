@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..kernel import sysctl
-from ..kernel.rtnl_messages import LinkInfo
+from ..kernel.rtnl_links import LinkInfo
 from ..tools import Tools
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from ..errors import Conflict
 from ..kernel import stacked, sysctl
 from ..kernel.netlink import NetlinkError
-from ..kernel.rtnl_messages import OPERSTATE_UP, RTPROT_KERNEL, LinkInfo, RouteInfo
+from ..kernel.rtnl_links import OPERSTATE_UP, LinkInfo
+from ..kernel.rtnl_routes import RTPROT_KERNEL, RouteInfo
 from ..tools import Tools
 from .child import split
 from .kind import Kind, register

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from ..kernel.rtnl_messages import LinkInfo
+from ..kernel.rtnl_links import LinkInfo
 from ..tools import Tools
 from .kind import Kind
 from .resource import Resource

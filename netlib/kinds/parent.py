@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ..errors import Conflict, InvalidArgument, NotFound, NotSupported
 from ..kernel import stacked
 from ..kernel.netlink import NetlinkError
-from ..kernel.rtnl_messages import LinkInfo
+from ..kernel.rtnl_links import LinkInfo
 from ..tools import Tools
 from .kind import Kind, register
 from .links import LinkKind

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..kernel.netlink import NetlinkError
-from ..kernel.rtnl_messages import RouteInfo
+from ..kernel.rtnl_routes import RouteInfo
 from ..tools import Inside, Tools
 from .kind import Kind, register
 from .resource import Key, Resource

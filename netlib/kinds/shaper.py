@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ..errors import NotSupported
 from ..kernel.netlink import NetlinkError
 from ..kernel.rtnetlink import Rtnetlink
-from ..kernel.rtnl_messages import LinkInfo
+from ..kernel.rtnl_links import LinkInfo
 from ..kernel.traffic import HANDLE, Bucket, QueueInfo, same
 from ..tools import Tools
 from .kind import Kind, register

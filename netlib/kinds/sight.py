@@ -15,7 +15,8 @@ from typing import TypeVar
 
 from ..firewall.intents import NetworkRules, PortRule
 from ..kernel.netns import is_netns
-from ..kernel.rtnl_messages import AddressInfo, LinkInfo, RouteInfo
+from ..kernel.rtnl_links import LinkInfo
+from ..kernel.rtnl_routes import AddressInfo, RouteInfo
 from ..kernel.traffic import QueueInfo
 from ..naming import Names, View
 from ..tools import Tools

@@ -29,7 +29,7 @@ from pynet.netlib.instance import host_link_name, own_parent_name
 from pynet.netlib.kernel import netns, sysctl
 from pynet.netlib.kernel.libnftables import Nft
 from pynet.netlib.kernel.netlink import NetlinkSocket
-from pynet.netlib.kernel.rtnl_messages import RTPROT_KERNEL
+from pynet.netlib.kernel.rtnl_routes import RTPROT_KERNEL
 from pynet.netlib.model import EndpointRecord, IpamConfig
 from pynet.netlib.ports.portspec import parse_publish
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pynet.netlib.kernel import rtnl_messages as messages
+from pynet.netlib.kernel import rtnl_links
 from pynet.netlib.kernel.netlink import NETLINK_GET_STRICT_CHK, SOL_NETLINK, Message, NetlinkError, NetlinkSocket
 from pynet.netlib.kernel.rtnetlink import DELETED_AT_ONCE
 from pynet.plugins.testhost import Host
@@ -25,11 +25,11 @@ def netlink(host: Host) -> Iterator[NetlinkSocket]:
 def test_a_dump_that_fails_says_why(netlink: NetlinkSocket) -> None:
     """Its NLMSG_DONE carries the kernel's words in another place than an NLMSG_ERROR."""
     netlink.sock.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
-    wrong = Message("list links", messages.RTM_GETLINK, 0, struct.pack("=BxHiII", 0, 0, 0, 0xFFFF, 0))
+    wrong = Message("list links", rtnl_links.RTM_GETLINK, 0, struct.pack("=BxHiII", 0, 0, 0, 0xFFFF, 0))
     with pytest.raises(NetlinkError, match=r"list links: Invalid argument \(Invalid values in header.*\)") as caught:
         netlink.dump(wrong)
     assert caught.value.errno == errno.EINVAL
-    assert netlink.dump(messages.get_link()), "and the socket goes on"
+    assert netlink.dump(rtnl_links.get_link()), "and the socket goes on"
 
 
 def test_only_the_kernel_answers(netlink: NetlinkSocket) -> None:
@@ -40,15 +40,15 @@ def test_only_the_kernel_answers(netlink: NetlinkSocket) -> None:
     with other, pytest.raises(ConnectionRefusedError):
         other.sendto(forged, (port, 0))
     with pytest.raises(NetlinkError, match="No such device"):
-        netlink.transact([messages.del_link(99)])
+        netlink.transact([rtnl_links.del_link(99)])
 
 
 def test_the_first_failure_is_the_one_to_tell(netlink: NetlinkSocket) -> None:
     batch = [
-        messages.new_bridge("br0"),
-        messages.del_link(98),
-        messages.new_bridge("br0"),
-        messages.del_link(name="br0"),
+        rtnl_links.new_bridge("br0"),
+        rtnl_links.del_link(98),
+        rtnl_links.new_bridge("br0"),
+        rtnl_links.del_link(name="br0"),
     ]
     with pytest.raises(NetlinkError, match="delete link 98") as caught:
         netlink.transact(batch)
@@ -56,17 +56,19 @@ def test_the_first_failure_is_the_one_to_tell(netlink: NetlinkSocket) -> None:
     with pytest.raises(NetlinkError, match="add bridge br0: File exists"):
         netlink.transact(batch, ignore=(errno.ENODEV,))
     answers = netlink.transact(batch, ignore=(errno.ENODEV, errno.EEXIST))
-    echoed = [messages.read_link(answer.body).name for answer in answers]
+    echoed = [rtnl_links.read_link(answer.body).name for answer in answers]
     assert echoed in (["br0"], []), "kernels before 6.2 do not echo a link"
-    assert not netlink.transact([messages.get_link(name="br0")], ignore=(errno.ENODEV,)), "all four were done each time"
+    assert not netlink.transact([rtnl_links.get_link(name="br0")], ignore=(errno.ENODEV,)), (
+        "all four were done each time"
+    )
 
 
 def test_what_fails_in_one_datagram_is_not_mixed_up_with_the_next(netlink: NetlinkSocket) -> None:
     for index in range(90, 99):
         with pytest.raises(NetlinkError, match=f"delete link {index}"):
-            netlink.transact([messages.del_link(index), messages.del_link(name="lo")])
-    (answer,) = netlink.transact([messages.get_link(name="lo")])
-    assert messages.read_link(answer.body).name == "lo"
+            netlink.transact([rtnl_links.del_link(index), rtnl_links.del_link(name="lo")])
+    (answer,) = netlink.transact([rtnl_links.get_link(name="lo")])
+    assert rtnl_links.read_link(answer.body).name == "lo"
 
 
 def test_links_that_are_all_gone_already(host: Host) -> None:
@@ -84,7 +86,7 @@ def test_links_are_deleted_by_the_datagram(host: Host, monkeypatch: pytest.Monke
     def looking(self: NetlinkSocket, *arguments: object) -> object:
         result = exchange(self, *arguments)  # type: ignore[arg-type]
         with NetlinkSocket(socket.NETLINK_ROUTE) as other:
-            found = [messages.read_link(answer.body) for answer in other.dump(messages.get_link())]
+            found = [rtnl_links.read_link(answer.body) for answer in other.dump(rtnl_links.get_link())]
         groups.update(link.group for link in found if link.kind == "bridge")
         return result
 
@@ -108,7 +110,7 @@ def test_a_dump_under_which_the_table_changed_is_read_again(host: Host, monkeypa
         if parts == 1:
             parts += 1
             with NetlinkSocket(socket.NETLINK_ROUTE) as other:
-                other.transact([messages.del_link(indices[0])])
+                other.transact([rtnl_links.del_link(indices[0])])
 
     monkeypatch.setattr(NetlinkSocket, "_receive", changing)
     names = {link.name for link in host.rtnl.links()}

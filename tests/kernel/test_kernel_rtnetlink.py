@@ -19,7 +19,7 @@ import pytest
 from pynet.netlib.errors import InvalidArgument
 from pynet.netlib.kernel.netlink import CHUNK
 from pynet.netlib.kernel.rtnetlink import NetlinkError, RouteInfo, Rtnetlink
-from pynet.netlib.kernel.rtnl_messages import OPERSTATE_UP
+from pynet.netlib.kernel.rtnl_links import OPERSTATE_UP
 from pynet.plugins.testhost import Host, Lan, Namespace
 
 MAC = "02:42:0a:00:00:02"
@@ -127,7 +127,7 @@ def test_links_are_what_was_asked_for(host: Host, bridge: int, box: Namespace) -
 
 def test_a_kernel_that_does_not_echo_is_asked(host: Host, box: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before Linux 6.2 RTM_NEWLINK was not echoed."""
-    monkeypatch.setattr("pynet.netlib.kernel.rtnl_messages.NLM_F_ECHO", 0)
+    monkeypatch.setattr("pynet.netlib.kernel.rtnl_links.NLM_F_ECHO", 0)
     index, peer = host.rtnl.add_veth("v2", "eth0", netns_fd=box.fd)
     inner = box.rtnl.link("eth0")
     assert inner is not None and inner.index == peer

@@ -10,7 +10,7 @@ import pytest
 
 from pynet.netlib.controller import Controller
 from pynet.netlib.errors import Conflict, Forbidden, InvalidArgument
-from pynet.netlib.kernel.rtnl_messages import RouteInfo
+from pynet.netlib.kernel.rtnl_routes import RouteInfo
 from pynet.netlib.kinds.host_access import HostLink
 from pynet.netlib.ports.portspec import parse_publish
 from pynet.plugins.testhost import Host, Lan

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from pynet.netlib.controller import Controller
 from pynet.netlib.handles import Endpoint, Network
-from pynet.netlib.kernel.rtnl_messages import LinkInfo
+from pynet.netlib.kernel.rtnl_links import LinkInfo
 from pynet.netlib.model import IpamConfig
 from pynet.plugins.testhost import Lan
 

@@ -18,7 +18,7 @@ import pytest
 
 from pynet.netlib.kernel.libnftables import Nft
 from pynet.netlib.kernel.rtnetlink import Rtnetlink
-from pynet.netlib.kernel.rtnl_messages import RouteInfo
+from pynet.netlib.kernel.rtnl_routes import RouteInfo
 from pynet.plugins.testhost import Host, Lan
 
 from support.engine import Bed, Daemon

@@ -12,7 +12,7 @@ from pynet.drivers.bridge import parse_options
 from pynet.netlib.errors import InvalidArgument
 from pynet.netlib.firewall.intents import NetworkRules, PortRule, check_network, check_port
 from pynet.netlib.ifname import check_ifname, is_ifname
-from pynet.netlib.kernel import rtnl_messages as messages
+from pynet.netlib.kernel import rtnl_links
 
 
 @given(st.text(max_size=20))
@@ -31,9 +31,9 @@ ASKED: dict[str, Callable[[str], object]] = {
     "prefix": lambda name: parse_options({"ifname_prefix": name}),
     "rules": lambda name: check_network(NetworkRules(name)),
     "port": lambda name: check_port(PortRule("tcp", "", 80, "10.0.0.2", 80, name)),
-    "link": messages.new_bridge,
-    "veth": lambda name: messages.new_veth(name, "eth0", netns_fd=-1),
-    "peer": lambda name: messages.new_veth("pv1", name, netns_fd=-1),
+    "link": rtnl_links.new_bridge,
+    "veth": lambda name: rtnl_links.new_veth(name, "eth0", netns_fd=-1),
+    "peer": lambda name: rtnl_links.new_veth("pv1", name, netns_fd=-1),
 }
 
 

@@ -14,9 +14,9 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from pynet.netlib.errors import InvalidArgument
-from pynet.netlib.kernel import rtnl_messages as messages
+from pynet.netlib.kernel import rtnl_links, rtnl_routes
 from pynet.netlib.kernel.netlink import Message, attribute, attributes
-from pynet.netlib.kernel.rtnl_messages import RouteInfo
+from pynet.netlib.kernel.rtnl_routes import RouteInfo
 
 
 def decoded(message: Message, decoder: Any) -> Any:
@@ -27,7 +27,7 @@ def decoded(message: Message, decoder: Any) -> Any:
 
 
 def test_a_veth_message() -> None:
-    message = messages.new_veth(
+    message = rtnl_links.new_veth(
         "pv1", "eth0", netns_fd=7, mac="02:42:0a:00:00:02", host_mac="02:42:0a:00:00:03", mtu=1400, master=5, group=99
     )
     found = decoded(message, ifinfmsg)
@@ -44,16 +44,18 @@ def test_a_veth_message() -> None:
 
 
 def test_only_what_is_given_is_changed() -> None:
-    found = decoded(messages.change_link(4, mtu=1300), ifinfmsg)
+    found = decoded(rtnl_links.change_link(4, mtu=1300), ifinfmsg)
     assert [name for name, _value in found["attrs"]] == ["IFLA_MTU"]
     assert (found["index"], found["flags"], found["change"]) == (4, 0, 0)
-    found = decoded(messages.change_link(4, up=False, master=0), ifinfmsg)
+    found = decoded(rtnl_links.change_link(4, up=False, master=0), ifinfmsg)
     assert (found["flags"], found["change"], found.get_attr("IFLA_MASTER")) == (0, 1, 0)
 
 
-@pytest.mark.parametrize(("address", "prefix", "flags"), [("10.0.0.2", 24, 0), ("fd00::2", 64, messages.IFA_F_NODAD)])
+@pytest.mark.parametrize(
+    ("address", "prefix", "flags"), [("10.0.0.2", 24, 0), ("fd00::2", 64, rtnl_routes.IFA_F_NODAD)]
+)
 def test_an_address_message(address: str, prefix: int, flags: int) -> None:
-    found = decoded(messages.new_address(3, address, prefix), ifaddrmsg)
+    found = decoded(rtnl_routes.new_address(3, address, prefix), ifaddrmsg)
     assert (found.get_attr("IFA_LOCAL"), found["prefixlen"], found["index"]) == (address, prefix, 3)
     assert found["flags"] == flags
 
@@ -62,7 +64,7 @@ def test_a_route_message() -> None:
     route = RouteInfo(
         "10.1.0.0/16", gateway="10.0.0.1", device=3, metric=50, source="10.0.0.2", onlink=True, table=1000
     )
-    found = decoded(messages.new_route(route), rtmsg)
+    found = decoded(rtnl_routes.new_route(route), rtmsg)
     assert (found.get_attr("RTA_DST"), found["dst_len"], found.get_attr("RTA_GATEWAY")) == ("10.1.0.0", 16, "10.0.0.1")
     assert (found.get_attr("RTA_OIF"), found.get_attr("RTA_PRIORITY")) == (3, 50)
     assert (found.get_attr("RTA_PREFSRC"), found.get_attr("RTA_TABLE"), found["flags"]) == ("10.0.0.2", 1000, 4)
@@ -73,7 +75,7 @@ def test_a_route_message() -> None:
     [(RouteInfo("10.1.0.0/16", device=3), 253), (RouteInfo("10.1.0.0/16", gateway="10.0.0.1"), 0)],
 )
 def test_a_route_without_gateway_has_link_scope(route: RouteInfo, scope: int) -> None:
-    assert decoded(messages.new_route(route), rtmsg)["scope"] == scope
+    assert decoded(rtnl_routes.new_route(route), rtmsg)["scope"] == scope
 
 
 @given(
@@ -89,22 +91,22 @@ def test_a_route_without_gateway_has_link_scope(route: RouteInfo, scope: int) ->
     )
 )
 def test_a_route_is_read_as_it_was_written(route: RouteInfo) -> None:
-    assert messages.read_route(messages.new_route(route).body) == route
+    assert rtnl_routes.read_route(rtnl_routes.new_route(route).body) == route
 
 
 @pytest.mark.parametrize("table", [1, 254, 255, 256, 257, 2**32 - 1])
 def test_a_table_that_a_byte_does_not_hold_has_an_attribute(table: int) -> None:
-    message = messages.new_route(RouteInfo("10.1.0.0/16", gateway="10.0.0.1", table=table))
+    message = rtnl_routes.new_route(RouteInfo("10.1.0.0/16", gateway="10.0.0.1", table=table))
     found = decoded(message, rtmsg)
     assert (found.get_attr("RTA_TABLE") or found["table"]) == table
-    assert messages.read_route(message.body) == RouteInfo("10.1.0.0/16", gateway="10.0.0.1", table=table, version=4)
+    assert rtnl_routes.read_route(message.body) == RouteInfo("10.1.0.0/16", gateway="10.0.0.1", table=table, version=4)
 
 
 def test_a_cached_exception_is_no_route() -> None:
-    body = bytearray(messages.new_route(RouteInfo("10.1.0.0/16", gateway="10.0.0.1")).body)
-    assert messages.read_route(bytes(body)) is not None
-    body[8:12] = struct.pack("=I", messages.RTM_F_CLONED)
-    assert messages.read_route(bytes(body)) is None
+    body = bytearray(rtnl_routes.new_route(RouteInfo("10.1.0.0/16", gateway="10.0.0.1")).body)
+    assert rtnl_routes.read_route(bytes(body)) is not None
+    body[8:12] = struct.pack("=I", rtnl_routes.RTM_F_CLONED)
+    assert rtnl_routes.read_route(bytes(body)) is None
 
 
 @pytest.mark.parametrize(
@@ -135,19 +137,19 @@ def test_the_family_of_a_route(route: RouteInfo, family: int) -> None:
 )
 def test_routes_that_are_none(route: RouteInfo) -> None:
     with pytest.raises(InvalidArgument):
-        messages.new_route(route)
+        rtnl_routes.new_route(route)
 
 
 @pytest.mark.parametrize(("address", "prefix"), [("10.0.0.1", 33), ("fd00::1", 129), ("10.0.0.1", -1), ("10.0.0", 8)])
 def test_addresses_that_are_none(address: str, prefix: int) -> None:
     with pytest.raises(InvalidArgument):
-        messages.new_address(1, address, prefix)
+        rtnl_routes.new_address(1, address, prefix)
 
 
 @pytest.mark.parametrize("mac", ["x", "02:42:0a:00:00", "02:42:0a:00:00:002", "02:42:0a:00:00:gg", "02420a000002"])
 def test_macs_that_are_none(mac: str) -> None:
     with pytest.raises(InvalidArgument, match="invalid MAC"):
-        messages.change_link(1, mac=mac)
+        rtnl_links.change_link(1, mac=mac)
 
 
 @given(st.dictionaries(st.integers(1, 0x3FFF), st.binary(max_size=40), max_size=8))
