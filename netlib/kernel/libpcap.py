@@ -53,7 +53,7 @@ def compile_filter(expression: str, link: int, snaplen: int) -> bytes:
     """The program for packets of the link layer *link* (DLT_*); InvalidArgument with libpcap's words, NotSupported without it."""
     if len(expression) > MOST or "\0" in expression or any("\ud800" <= c <= "\udfff" for c in expression):
         raise InvalidArgument(
-            "invalid filter: it is too long, or has characters that are none", hint=f"at most {MOST} characters"
+            "invalid filter: it is too long, or has a NUL or half a character", hint=f"at most {MOST} characters"
         )
     library = _library()
     handle = library.pcap_open_dead(link, snaplen)

@@ -81,7 +81,7 @@ def test_what_libpcap_does_not_understand_is_refused_with_its_words(expression: 
         compile_filter(expression, DLT_EN10MB, 96)
 
 
-@pytest.mark.parametrize("expression", ["x" * (MOST + 1), "udp\0"])
+@pytest.mark.parametrize("expression", ["x" * (MOST + 1), "udp\0", "host \udcff"])
 def test_what_libpcap_is_not_given_is_refused(expression: str) -> None:
     with pytest.raises(InvalidArgument, match="too long, or has a NUL"):
         compile_filter(expression, DLT_EN10MB, 96)
