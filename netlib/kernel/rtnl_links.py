@@ -37,8 +37,7 @@ IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE = 8, 1
 NETNSA_NSID, NETNSA_FD = 1, 3  # linux/net_namespace.h
 IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 31, 32
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
-IFLA_BRPORT_STATE, IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 1, 4, 33
-BR_STATE_FORWARDING = 3  # linux/if_bridge.h
+IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
 VETH_INFO_PEER = 1
 IFF_UP = 1
 OPERSTATE_UNKNOWN, OPERSTATE_UP = 0, 6  # RFC 2863 ifOperStatus, as if.h numbers it
@@ -64,8 +63,6 @@ class LinkInfo:
     alias: str
     isolated: bool = False
     """Of a bridge's port: the bridge passes nothing between it and other isolated ones."""
-    port_state: int = 0
-    """Of a bridge's port: 0 disabled, 1 listening, 2 learning, 3 forwarding, 4 blocking (linux/if_bridge.h)."""
     qdisc: str = ""
     """Kind of its root queue."""
     peer_netns: int | None = None
@@ -207,7 +204,6 @@ def read_link(body: bytes) -> LinkInfo:
     _family, _type, index, flags, _change = _IFINFO.unpack_from(body)
     found = attributes(body, _IFINFO.size)
     info = attributes(found.get(IFLA_LINKINFO, b""))
-    port = attributes(info.get(IFLA_INFO_SLAVE_DATA, b""))
     return LinkInfo(
         index=index,
         name=string(found.get(IFLA_IFNAME)),
@@ -220,8 +216,7 @@ def read_link(body: bytes) -> LinkInfo:
         operstate=number(found.get(IFLA_OPERSTATE)),
         peer=number(found.get(IFLA_LINK)),
         alias=string(found.get(IFLA_IFALIAS)),
-        isolated=any(port.get(IFLA_BRPORT_ISOLATED, b"")),
-        port_state=number(port.get(IFLA_BRPORT_STATE)),
+        isolated=any(attributes(info.get(IFLA_INFO_SLAVE_DATA, b"")).get(IFLA_BRPORT_ISOLATED, b"")),
         qdisc=string(found.get(IFLA_QDISC)),
         peer_netns=signed(found.get(IFLA_LINK_NETNSID)),
     )
