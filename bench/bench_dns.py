@@ -41,7 +41,7 @@ from pynet.netlib.naming import ADDRESS
 
 HERE = Path(__file__).parent
 WINDOWS = (1, 16, 64)
-LOCAL, OUTSIDE = "db", "www.example.com"
+LOCAL, OUTSIDE, FRESH = "db", "www.example.com", "*.example.com"
 SUBNET, UPSTREAM = "10.98.0.0/24", "10.98.0.1"
 TARGETS = {
     (LOCAL, "rate", 1): Target(1.1),
@@ -116,7 +116,7 @@ def against(rounds: int, questions: int) -> Iterator[Row]:
             sides["aardvark-dns"] = stack.enter_context(helper("aardvark", AARDVARK))[0]
         found: dict[tuple[str, str, int], list[dict[str, float]]] = {}
         for _ in range(rounds):
-            for what, window in (*((LOCAL, window) for window in WINDOWS), (OUTSIDE, 16)):
+            for what, window in (*((LOCAL, window) for window in WINDOWS), (OUTSIDE, 16), (FRESH, 16)):
                 for name, side in sides.items():
                     if what == LOCAL or name != "aardvark-dns":
                         found.setdefault((name, what, window), []).append(load(side, what, window, questions))
@@ -127,6 +127,7 @@ def against(rounds: int, questions: int) -> Iterator[Row]:
         yield row("local name, CPU a query", LOCAL, "cpu", "us", 16, peer=peer, found=found)
         if peer == "docker":
             yield row("outside name, cached", OUTSIDE, "rate", "1/s", 16, peer=peer, found=found)
+            yield row("outside names, each asked once", FRESH, "rate", "1/s", 16, peer=peer, found=found)
 
 
 Found = Mapping[tuple[str, str, int], list[dict[str, float]]]

@@ -45,7 +45,7 @@ class Counters:
         self.local = 0
         """Answered from views and names."""
         self.memo = 0
-        """The same, asked before in the same bytes."""
+        """Asked before in the same bytes: names of ours, or in the same second what an upstream said."""
         self.forwarded = 0
         self.cached = 0
         """Answered at once from what an upstream said before."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..proxy.dataplane.lane import Lane
 from .counters import Counters
-from .memo import Memo, Turns
+from .memo import Memo
 
 SIZE = 4096
 """No query is longer; the rest of one that is, is cut off, and what is left is malformed."""
@@ -74,6 +74,8 @@ class Datagrams:
                 continue  # an error that was queued is taken away by being told
             count += 1
             known = look(data[2:])
+            if known is not None and not isinstance(known, bytes):
+                known = known.next()
             if known is None:
                 self._answer(data, False, partial(self._send, address))
                 if not self.reading:
@@ -81,7 +83,7 @@ class Datagrams:
                 continue
             hits += 1
             try:
-                send(data[:2] + (known.next() if isinstance(known, Turns) else known), address)
+                send(data[:2] + known, address)
             except OSError:
                 unsent += 1
         counters = self._counters

@@ -34,7 +34,7 @@ from .cache import CAPACITY, Cache, Entry, Key, clock
 from .message import MAX_TCP, NXDOMAIN, REFUSED, SERVFAIL, Question
 from .race import Race, Result
 from .reply import Reply
-from .upstream import PORT, TELLING, MakeSocket, Sent, Upstream, make_here
+from .upstream import PORT, TELLING, MakeSocket, Readers, Sent, Upstream, make_here
 
 FAILURE: Final = 1.0
 """Seconds for which a failure is kept, so that who asks again and again does not ask for it (RFC 9520 3.2: at least one)."""
@@ -99,11 +99,29 @@ class Upstreams:
 class Flight:
     """One question that is under way for all who ask it."""
 
-    __slots__ = ("result", "task")
+    __slots__ = ("result", "task", "waiting")
 
     def __init__(self) -> None:
         self.result = Result()
+        self.waiting: list[asyncio.Future[None]] = []
         self.task: asyncio.Task[None]
+
+    async def landed(self, seconds: float | None) -> None:
+        """Wait until it has, or for so long; whoever is cancelled is cancelled alone."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        self.waiting.append(waiter)
+        timer = None if seconds is None else loop.call_later(seconds, _settle, waiter)
+        try:
+            await waiter
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+
+def _settle(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 class Forwarder:
@@ -120,32 +138,34 @@ class Forwarder:
         serve_stale: float = 0.0,
         limits: Limits = LIMITS,
         wake: Callable[[], object] = lambda: None,
+        readers: Readers | None = None,
         clock: Callable[[], float] = clock,
     ) -> None:
         """*servers*: the host's, until ``use`` names others; *make_socket* makes sockets to them.
         *inside(sandbox, family, type)* makes one in a sandbox's namespace; without it nobody has servers of their own.
         *serve_stale*: seconds for which an answer that has ended may be told while nobody has another (0: not at all).
-        *wake* is called when ``cached`` has given the loop something to do."""
+        *wake* is called when ``cached`` has given the loop something to do; *readers* waits for sockets in its place."""
         self.cache = Cache(capacity, stale=serve_stale, clock=clock)
         self.counters: Counter[str] = Counter()
         """Answers by ``Source.kind``, and *hedged*, *prefetched*, *tcp*."""
         self._inside, self._make_socket, self._port, self._limits = inside, make_socket, port, limits
-        self._wake, self._clock = wake, clock
+        self._wake, self._clock, self._readers = wake, clock, readers
         self._sent = Sent()
         self._flights: dict[Key, Flight] = {}
         self._apart: set[Flight] = set()
         self._askers: Counter[str] = Counter()
         self._own: dict[str, Upstreams] = {}
-        self._host = Upstreams((), ())
+        self.host = Upstreams((), ())
+        """Whom the host asks."""
         self.use(servers)
 
     # -- whom to ask ---------------------------------------------------------------------------------------------------
 
     def use(self, servers: Sequence[str]) -> None:
         """The host's servers are these from now on.  The same again changes nothing."""
-        if tuple(servers) != self._host.addresses:
-            self._leave(self._host)
-            self._host = self._set(tuple(servers), self._make_socket)
+        if tuple(servers) != self.host.addresses:
+            self._leave(self.host)
+            self.host = self._set(tuple(servers), self._make_socket)
 
     def forget(self, sandbox: str) -> None:
         """A sandbox is gone, or in another namespace: its own servers are, and what they said."""
@@ -155,7 +175,7 @@ class Forwarder:
     def upstreams(self, sandbox: str, view: View) -> Upstreams | None:
         """Whom *sandbox* asks; None: nobody."""
         if not view.upstreams:
-            return self._host if view.outside and self._host.servers else None
+            return self.host if view.outside and self.host.servers else None
         own = self._own.get(sandbox)
         if own is None or own.addresses != view.upstreams:
             self.forget(sandbox)
@@ -169,7 +189,7 @@ class Forwarder:
         """A sandbox's 127.0.0.11 is ourselves; the host's may be another engine's, in whose container we are."""
         ours = make_socket is not self._make_socket
         servers = [
-            Upstream(address, self._port, make_socket=make_socket, sent=self._sent)
+            Upstream(address, self._port, make_socket=make_socket, sent=self._sent, readers=self._readers)
             for address in dict.fromkeys(addresses)
             if not (ours and address in (ADDRESS, f"::ffff:{ADDRESS}"))
         ]
@@ -181,8 +201,8 @@ class Forwarder:
 
     # -- what is known -------------------------------------------------------------------------------------------------
 
-    def cached(self, sandbox: str, view: View, question: Question, *, tcp: bool = False) -> bytes | None:
-        """The answer, when it is at hand and has not ended."""
+    def cached(self, sandbox: str, view: View, question: Question, *, tcp: bool = False) -> tuple[bytes, float] | None:
+        """The answer, when it is at hand and has not ended, and the seconds until its TTLs are other ones."""
         upstreams = self.upstreams(sandbox, view)
         if upstreams is None or not question.recursion:
             return None
@@ -199,7 +219,9 @@ class Forwarder:
             self._prefetch(entry, upstreams, question)
         self.counters["cache"] += 1
         room = MAX_TCP if tcp else question.room
-        return entry.reply.say(question, room=room, age=int(now - entry.stored), shared=True)
+        age = int(now - entry.stored)
+        said = entry.reply.say(question, room=room, age=age, shared=True)
+        return said, min(entry.stored + age + 1, entry.ends) - now
 
     def _prefetch(self, entry: Entry, upstreams: Upstreams, question: Question) -> None:
         assert entry.key is not None
@@ -211,14 +233,11 @@ class Forwarder:
 
     # -- asking --------------------------------------------------------------------------------------------------------
 
-    async def ask(self, sandbox: str, view: View, question: Question, *, tcp: bool = False) -> bytes:
-        return (await self.answer(sandbox, view, question, tcp=tcp))[0]
-
     async def answer(self, sandbox: str, view: View, question: Question, *, tcp: bool = False) -> tuple[bytes, Source]:
         """The answer, which there always is, and from where it came.  Raises nothing but CancelledError."""
         start = time.monotonic()
         if (known := self.cached(sandbox, view, question, tcp=tcp)) is not None:
-            return known, Source("cache", seconds=time.monotonic() - start)
+            return known[0], Source("cache", seconds=time.monotonic() - start)
         reply, source = await self._find(sandbox, view, question, tcp)
         self.counters[source.kind] += 1
         self.counters["hedged"] += source.hedged
@@ -228,7 +247,7 @@ class Forwarder:
         upstreams = self.upstreams(sandbox, view)
         if upstreams is None:
             code = SERVFAIL if view.outside or view.upstreams else NXDOMAIN
-            return message.reply(question, code), Source("nobody")
+            return message.reply(question, code), Source("nobody", why="there is no server to ask")
         if question.wire in self._sent and letters(question.wire) >= TELLING:
             return message.reply(question, SERVFAIL), Source("loop", why="our own question came back")
         asking = Asking.of(question)
@@ -247,7 +266,7 @@ class Forwarder:
         flight = flight or self._take_off(key, upstreams, asking)
         self._askers[sandbox] += 1
         try:
-            await asyncio.wait([flight.task], timeout=None if old is None else STALE_AFTER)
+            await flight.landed(None if old is None else STALE_AFTER)
         finally:
             self._askers[sandbox] -= 1
             if not self._askers[sandbox]:
@@ -283,17 +302,17 @@ class Forwarder:
         return flight
 
     async def _fly(self, flight: Flight, key: Key | None, upstreams: Upstreams, asking: Asking) -> None:
+        limits = self._limits
         try:
-            async with asyncio.timeout(self._limits.total):
-                await Race(upstreams.servers, asking, self._limits.again, flight.result).run()
-        except TimeoutError:
-            pass
+            await Race(upstreams.servers, asking, flight.result, again=limits.again, total=limits.total).run()
         finally:
             if key is None:
                 self._apart.discard(flight)
             else:
                 self._flights.pop(key, None)
                 self._keep(key, flight.result.reply)
+            for waiter in flight.waiting:
+                _settle(waiter)
 
     def _keep(self, key: Key, reply: Reply | None) -> None:
         """What a flight has brought.  An answer that was there already outlives its failure."""
@@ -308,6 +327,6 @@ class Forwarder:
     def close(self) -> None:
         for flight in (*self._flights.values(), *self._apart):
             flight.task.cancel()
-        for upstreams in (self._host, *self._own.values()):
+        for upstreams in (self.host, *self._own.values()):
             upstreams.close()
         self._own.clear()

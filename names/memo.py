@@ -1,15 +1,17 @@
 """Replies by the question's bytes: the same question again costs a look-up.
 
     key     the query past its id, over UDP
-    value   the reply past its id, or one for each order of its records, which take turns
+    value   the reply past its id; or one for each order of its records, which take turns; or one that is right for a moment
 
 A message is asked and answered by the same bytes as long as nothing has changed (Zones.stamp); who keeps a memo clears it then.
-Only what is answered from views and names is kept: names that nobody has can not fill it.
+What came from outside has TTLs, and is right until the next second.  Only what is answered from views, names and the cache is
+kept: names that nobody has, or that were never asked before, can not fill it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import monotonic
 
 TURNS = 16
 """More orders than these are made anew each time: they are as many replies."""
@@ -30,7 +32,19 @@ class Turns:
         return reply
 
 
-class Memo(dict[bytes, "bytes | Turns"]):
+class Passing:
+    """A reply that is right until a moment of ``time.monotonic``."""
+
+    __slots__ = ("_until", "reply")
+
+    def __init__(self, reply: bytes, until: float) -> None:
+        self.reply, self._until = reply, until
+
+    def next(self) -> bytes | None:
+        return self.reply if monotonic() < self._until else None
+
+
+class Memo(dict[bytes, "bytes | Turns | Passing"]):
     """Bounded in number and bytes; the oldest goes first.  Looked up by ``get``, filled by ``keep`` alone."""
 
     __slots__ = ("_bytes", "_most", "_most_bytes")
@@ -40,7 +54,7 @@ class Memo(dict[bytes, "bytes | Turns"]):
         self._most, self._most_bytes = most, most_bytes
         self._bytes = 0
 
-    def keep(self, key: bytes, value: bytes | Turns) -> None:
+    def keep(self, key: bytes, value: bytes | Turns | Passing) -> None:
         size = _size(key, value)
         if size > self._most_bytes or not self._most:
             return
@@ -60,8 +74,10 @@ class Memo(dict[bytes, "bytes | Turns"]):
         self._bytes = 0
 
 
-def _size(key: bytes, value: bytes | Turns) -> int:
+def _size(key: bytes, value: bytes | Turns | Passing) -> int:
     """Near to what an entry takes of memory: three objects of CPython have some 50 bytes before their first."""
     if isinstance(value, bytes):
         return len(key) + len(value) + 150
+    if isinstance(value, Passing):
+        return len(key) + len(value.reply) + 250
     return len(key) + sum(len(reply) + 50 for reply in value.replies) + 250

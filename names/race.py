@@ -4,7 +4,7 @@
               last one has failed
     round 2   those that have said nothing yet, a second later: a datagram may be lost
     round 3   the same, two seconds later
-    then      wait for them, as long as whoever asks does
+    then      wait for them until time is over
 
 A server whose rest is over is asked beside the first one, once: that is how it is found to be back.  Whoever has lost is not
 waited for, and is known to be slow; an error is an answer only where nobody has another.
@@ -13,6 +13,7 @@ waited for, and is known to be slow; an error is an answer only where nobody has
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -37,32 +38,40 @@ class Result:
 
 
 class Race:
-    def __init__(self, servers: Sequence[Upstream], asking: Asking, again: float, result: Result) -> None:
-        """*again*: seconds until a silent server is asked once more.  *result* has what is known, also when time is over."""
+    def __init__(
+        self, servers: Sequence[Upstream], asking: Asking, result: Result, *, again: float, total: float
+    ) -> None:
+        """*again*: seconds until a silent server is asked once more; *total*: until nobody waits any longer."""
         self._order = ranked(servers)
         self._asking, self._again, self._result = asking, again, result
         self._loop = asyncio.get_running_loop()
+        self._end = self._loop.time() + total
         self._under_way: dict[asyncio.Task[Reply], Upstream] = {}
+        self._done: list[asyncio.Task[Reply]] = []
+        """Of those, the ones that were not looked at yet."""
+        self._waiter: asyncio.Future[None] | None = None
         self._since: dict[Upstream, float] = {}
         """Since when each is silent."""
 
     async def run(self) -> None:
-        """Until there is an answer, or nobody is left who could have one; cancelled when time is over."""
+        """Until there is an answer, nobody is left who could have one, or time is over."""
         try:
             await self._run()
         finally:
-            for task in self._under_way:
-                task.cancel()
             for server, since in self._since.items():
                 if server.address != self._result.upstream:
                     server.health.late(self._loop.time() - since)
             if self._under_way:
+                for task in self._under_way:
+                    task.cancel()
                 await asyncio.wait(self._under_way)
 
     async def _run(self) -> None:
-        probed = self._probed()
+        asked = self._order
+        if len(asked) > 1:
+            probed = self._probed()
+            asked = [server for server in asked if server not in probed]
         patience = min((server.health.patience for server in self._order if not server.health.resting), default=UNKNOWN)
-        asked = [server for server in self._order if server not in probed]
         for number in range(ROUNDS):
             for server in asked[:-1]:
                 self._start(server)
@@ -73,7 +82,7 @@ class Race:
             if await self._heard(self._again * 2**number, through=True):
                 return
             asked = [server for server in self._order if server in self._since]
-        await self._heard(None, through=True)
+        await self._heard(math.inf, through=True)
 
     def _probed(self) -> list[Upstream]:
         """Those that are asked beside the best one."""
@@ -88,19 +97,35 @@ class Race:
     def _start(self, server: Upstream) -> None:
         if self._under_way:
             self._result.hedged = True
-        self._under_way[self._loop.create_task(server.ask(self._asking))] = server
+        task = self._loop.create_task(server.ask(self._asking))
+        self._under_way[task] = server
         self._since.setdefault(server, self._loop.time())
+        task.add_done_callback(self._came)
 
-    async def _heard(self, seconds: float | None, *, through: bool = False) -> bool:
-        """Wait for an answer for so long (None: without an end), *through* errors of some as long as others are under way."""
-        end = None if seconds is None else self._loop.time() + seconds
+    def _came(self, task: asyncio.Task[Reply]) -> None:
+        self._done.append(task)
+        self._elapsed()
+
+    def _elapsed(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _heard(self, seconds: float, *, through: bool = False) -> bool:
+        """Wait for an answer for so long, *through* errors of some as long as others are under way."""
+        end = min(self._loop.time() + seconds, self._end)
         while self._under_way:
-            left = None if end is None else max(end - self._loop.time(), 0.0)
-            done, _ = await asyncio.wait(self._under_way, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            if not done:
-                return False
+            if not self._done:
+                if self._loop.time() >= end:
+                    return False
+                self._waiter = self._loop.create_future()
+                timer = self._loop.call_at(end, self._elapsed)
+                try:
+                    await self._waiter
+                finally:
+                    timer.cancel()
+            done, self._done = self._done, []
             answers = [task for task in done if self._settled(task)]
-            if answers or not through:
+            if answers or (done and not through):
                 return bool(answers)
         return False
 

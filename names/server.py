@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Iterable
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import NamedTuple, Protocol
 
 from ..netlib.naming import Names, View
@@ -28,7 +28,7 @@ from . import answers, message
 from .counters import Counters, Limits
 from .datagrams import Datagrams, Send
 from .forward import Source
-from .memo import TURNS, Memo, Turns
+from .memo import TURNS, Memo, Passing, Turns
 from .message import MAX_TCP, REFUSED, SERVFAIL, Malformed, Question
 from .streams import Connections, Streams
 from .zones import Zones
@@ -38,8 +38,9 @@ class Forwarder(Protocol):
     """Who answers what is not ours (forward.py).  Its messages answer *question*: its id, its name as asked, and over UDP no
     more than ``question.room``."""
 
-    def cached(self, sandbox: str, view: View, question: Question, *, tcp: bool) -> bytes | None:
-        """An answer that is at hand, or None.  Called in the thread that serves everybody: it must not take long."""
+    def cached(self, sandbox: str, view: View, question: Question, *, tcp: bool) -> tuple[bytes, float] | None:
+        """An answer that is at hand, and for how many seconds it is right to the byte; or None.  Called in the thread that
+        serves everybody: it must not take long."""
         ...
 
     async def answer(self, sandbox: str, view: View, question: Question, *, tcp: bool) -> tuple[bytes, Source]:
@@ -144,7 +145,7 @@ class Served:
         asked = Asked(question, tcp, send, note, start)
         answer = answers.find(self._server.zones, self.id, question)
         if answer is None:
-            self._forward(asked, question)
+            self._forward(asked, question, data)
             return True
         self.counters.local += 1
         room = MAX_TCP if tcp else question.room
@@ -159,18 +160,22 @@ class Served:
                 self.memo.keep(data[2:], Turns(replies, self._turn + 1))
         return True
 
-    def _forward(self, asked: Asked, question: Question) -> None:
+    def _forward(self, asked: Asked, question: Question, data: bytes) -> None:
         server = self._server
         view = server.zones.view(self.id)
         assert view is not None  # else there was an answer
-        source, reply = "cache", server.forwarder.cached(self.id, view, question, tcp=asked.tcp)
-        if reply is not None:
+        source, reply = "cache", None
+        known = server.forwarder.cached(self.id, view, question, tcp=asked.tcp)
+        if known is not None:
             self.counters.cached += 1
+            reply, seconds = _fitting(asked, question, known[0]), known[1]
+            if seconds and not asked.tcp and not asked.note:
+                self.memo.keep(data[2:], Passing(reply[2:], monotonic() + seconds))
         elif len(self.under_way) >= server.limits.forwarded or server.under_way >= server.limits.forwarded_in_all:
             self.counters.refused += 1
             source, reply = "too many under way", message.reply(question, REFUSED)
         if reply is not None:
-            asked.answered(self.id, source, _fitting(asked, question, reply))
+            asked.answered(self.id, source, reply)
             return
         self.counters.forwarded += 1
         task = server.loop.create_task(self._ask(asked, question, view))

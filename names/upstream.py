@@ -20,12 +20,14 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import secrets
+import select
 import socket
 import struct
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
+from ..proxy.dataplane.lane import Lane
 from .asking import Asking, belongs, letters, mixed
 from .health import Health
 from .message import FORMERR, HEADER, NOTIMP, QR, REFUSED, SERVFAIL, TC
@@ -49,6 +51,29 @@ TELLING: Final = 8
 goes round."""
 CONNECT: Final = 3.0
 _SIOCGIFINDEX: Final = 0x8933
+
+
+class Readers(Protocol):
+    """What waits for a socket to be readable: an event loop, or something that is faster at it."""
+
+    def add_reader(self, fd: int, callback: Callable[[], object], /) -> object: ...
+
+    def remove_reader(self, fd: int, /) -> object: ...
+
+
+class OnLane:
+    """A Lane's epoll set, which costs a tenth of the event loop's own bookkeeping for a socket that lives for one datagram."""
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+        self.remove_reader = lane.remove
+
+    def add_reader(self, fd: int, callback: Callable[[], object]) -> None:
+        def readable(_event: int) -> None:
+            callback()
+            self._lane.wake = True  # whoever waits for it is a task
+
+        self._lane.add(fd, select.EPOLLIN, readable)
 
 
 class Failed(Exception):
@@ -89,6 +114,7 @@ class Upstream:
         *,
         make_socket: MakeSocket = make_here,
         sent: Sent | None = None,
+        readers: Readers | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """*address*: IPv4 or IPv6, perhaps with a scope.  *sent* learns of every question that is under way."""
@@ -96,7 +122,7 @@ class Upstream:
         self.health = Health(clock)
         self.bogus = 0
         """Datagrams that belonged to nothing that was asked."""
-        self._make_socket, self._clock = make_socket, clock
+        self._make_socket, self._clock, self._readers = make_socket, clock, readers
         self._sent = Sent() if sent is None else sent
         self._family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self._host, _, self._scope = address.partition("%")
@@ -190,11 +216,12 @@ class Upstream:
             sock.setblocking(False)
             sock.connect(self._at(sock))
             sock.send(asking.message(wire, id, edns=edns))
-            loop.add_reader(sock.fileno(), _Arriving(self, sock, id, wire, answer))
+            readers = self._readers or loop
+            readers.add_reader(sock.fileno(), _Arriving(self, sock, id, wire, answer))
             try:
                 return await answer
             finally:
-                loop.remove_reader(sock.fileno())
+                readers.remove_reader(sock.fileno())
         except OSError as error:
             raise Failed(f"{error.strerror or error}", away=True) from None
         finally:

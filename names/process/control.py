@@ -15,10 +15,11 @@ from ...netlib.control.server import DONE, Answer, Caller, Server
 from ...netlib.errors import InvalidArgument, NotFound
 from ...netlib.ipc import Message
 from .. import library
+from ..forward import Forwarder
 from ..server import Server as NameServer
 from . import messages
 from .log import Log
-from .metrics import render
+from .metrics import render, render_forwarding
 
 _LARGEST = 65535
 """Bytes of a query."""
@@ -31,9 +32,10 @@ class ControlServer(Server):
         listener: socket.socket,
         server: NameServer,
         stop: Callable[[], None],
+        forwarder: Forwarder,
     ) -> None:
         super().__init__(loop, listener, what="pynet names")
-        self._server, self._stop = server, stop
+        self._server, self._stop, self._forwarder = server, stop, forwarder
         self._log = Log(loop, server)
         self._past = Counter[str]()
         """What was counted of sandboxes that are gone."""
@@ -143,7 +145,8 @@ class ControlServer(Server):
         counted = Counter(self._past)
         for one in self._server.counters().values():
             counted.update(one)
-        return Answer({"text": "".join(render(counted, len(self._server.served)))}, [])
+        text = "".join((*render(counted, len(self._server.served)), *render_forwarding(self._forwarder)))
+        return Answer({"text": text}, [])
 
     def _logged(self, caller: Caller, message: Message, fds: list[int]) -> Answer:
         sandbox = message.get("sandbox", "")

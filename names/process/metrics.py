@@ -6,6 +6,8 @@ import os
 import resource
 from collections.abc import Iterator, Mapping
 
+from ..forward import Forwarder
+
 _FAMILIES: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     (
         "questions_total",
@@ -26,6 +28,40 @@ _FAMILIES: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     ("connections_cut_total", "TCP connections that a limit ended.", (("", "cut"),)),
 )
 _LABELS = {"questions_total": "answer", "transport_total": "proto"}
+
+_SOURCES = ("upstream", "shared", "stale", "failed", "refused", "loop", "nobody")
+"""names/forward.py's Source.kind, but for *cache*, which is among the questions."""
+
+
+def render_forwarding(forwarder: Forwarder) -> Iterator[str]:
+    """What is known of the world outside.  Of upstreams the host's alone: sandboxes may have any number of their own."""
+    name, counted, cache = "pynet_names_forwarded_total", forwarder.counters, forwarder.cache
+    yield f"# HELP {name} Forwarded questions, by from where their answer came.\n# TYPE {name} counter\n"
+    for source in _SOURCES:
+        yield f'{name}{{answer="{source}"}} {counted[source]}\n'
+    for family, kind, help, value in (
+        ("hedged_total", "counter", "Questions that a second upstream was asked.", counted["hedged"]),
+        ("prefetched_total", "counter", "Answers asked for again before they ended.", counted["prefetched"]),
+        ("cache_bytes", "gauge", "Bytes that answers kept take.", cache.bytes),
+        ("cache_entries", "gauge", "Answers that are kept.", len(cache)),
+        ("cache_evicted_total", "counter", "Answers that gave way to others before they ended.", cache.evicted),
+    ):
+        yield f"# HELP pynet_names_{family} {help}\n# TYPE pynet_names_{family} {kind}\npynet_names_{family} {value}\n"
+    for family, help, values in (
+        (
+            "upstream_seconds",
+            "What an upstream's answers usually take, those of the host's.",
+            {one.address: f"{one.health.smoothed or 0.0:.6f}" for one in forwarder.host.servers},
+        ),
+        (
+            "upstream_resting",
+            "1: the upstream failed, and others are asked first.",
+            {one.address: str(int(one.health.resting)) for one in forwarder.host.servers},
+        ),
+    ):
+        yield f"# HELP pynet_names_{family} {help}\n# TYPE pynet_names_{family} gauge\n"
+        for address, said in values.items():
+            yield f'pynet_names_{family}{{upstream="{address}"}} {said}\n'
 
 
 def render(counted: Mapping[str, int], sandboxes: int) -> Iterator[str]:

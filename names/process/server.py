@@ -1,6 +1,7 @@
 """The name server as a process: one for all sandboxes of a run directory.
 
-    python -I -m pynet.names.process.server --run RUN [--ready-fd N] [--ttl SECONDS] [--serve-stale SECONDS] [--resolv-conf PATH]
+    python -I -m pynet.names.process.server --run RUN [--ready-fd N] [--ttl SECONDS] [--serve-stale SECONDS]
+           [--cache BYTES] [--resolv-conf PATH]
 
     RUN/names.sock --> ControlServer (control.py) --> Server (names/server.py) --> Zones, Datagrams, Streams
                                                           `-> Forwarder (names/forward.py) <-- Watched: the host's resolv.conf
@@ -30,9 +31,11 @@ from ...netlib import ipc
 from ...netlib.control.single import say_ready, take_lock
 from ...netlib.errors import PynetError
 from ...proxy.dataplane.lane import Lane
+from ..cache import CAPACITY
 from ..forward import Forwarder
 from ..resolvconf import PATH, ResolvConf, Watched
 from ..server import Server
+from ..upstream import OnLane
 from ..zones import TTL, Zones
 from .control import ControlServer
 from .entrance import Entrance, give_up_rights
@@ -45,6 +48,7 @@ class Options(argparse.Namespace):
     ready_fd: int | None
     ttl: int
     serve_stale: float
+    cache: int
     resolv_conf: str
 
 
@@ -61,6 +65,9 @@ def parser() -> argparse.ArgumentParser:
         "--serve-stale", type=float, default=0.0, metavar="S",
         help="seconds for which an answer that has ended is told while no upstream has another (RFC 8767); 0: not at all",
     )  # fmt: skip
+    result.add_argument(
+        "--cache", type=int, default=CAPACITY, metavar="BYTES", help="what answers that are kept may take"
+    )
     result.add_argument("--resolv-conf", default=PATH, metavar="PATH", help="names the host's servers, and is watched")
     return result
 
@@ -82,12 +89,14 @@ async def serve(lane: Lane, listener: socket.socket, entrance: Entrance, options
     def changed(conf: ResolvConf) -> None:
         forwarder.use(conf.servers)
 
-    forwarder = Forwarder(inside=inside, serve_stale=options.serve_stale, wake=wake)
+    forwarder = Forwarder(
+        inside=inside, capacity=options.cache, serve_stale=options.serve_stale, wake=wake, readers=OnLane(lane)
+    )
     host = Watched(options.resolv_conf, changed)
     if host.now is not None:
         changed(host.now)
     server = Server(lane, loop, forwarder, zones=Zones(options.ttl))
-    control = ControlServer(loop, listener, server, stop)
+    control = ControlServer(loop, listener, server, stop, forwarder)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     if options.ready_fd is not None:

@@ -49,15 +49,17 @@ class ToyForwarder:
     def __init__(self) -> None:
         self.at_hand: dict[bytes, bytes] = {}
         """name -> reply past the id"""
+        self.right_for = 0.0
+        """Seconds."""
         self.say: Callable[[Question], bytes] = lambda question: message.reply(question, message.NXDOMAIN)
         self.held: asyncio.Event | None = None
         self.asked: list[tuple[str, bytes, bool]] = []
         self.cancelled = 0
         self.forgotten: list[str] = []
 
-    def cached(self, sandbox: str, view: View, question: Question, *, tcp: bool) -> bytes | None:
+    def cached(self, sandbox: str, view: View, question: Question, *, tcp: bool) -> tuple[bytes, float] | None:
         found = self.at_hand.get(question.name)
-        return None if found is None else question.id.to_bytes(2, "big") + found
+        return None if found is None else (question.id.to_bytes(2, "big") + found, self.right_for)
 
     async def answer(self, sandbox: str, view: View, question: Question, *, tcp: bool) -> tuple[bytes, Source]:
         self.asked.append((sandbox, question.name, tcp))

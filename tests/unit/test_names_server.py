@@ -216,6 +216,19 @@ def test_what_is_not_ours_is_forwarded() -> None:
         assert (count["forwarded"], count["cached"], count["failed"]) == (2, 1, 0)
 
 
+def test_what_was_asked_outside_before_is_in_the_memo_until_its_ttl_is_another_one() -> None:
+    with running("s") as server, Udp(server.udp["s"]) as client:
+        for seconds, codes, counts in ((0.0, (NOERROR, NXDOMAIN), (2, 0)), (1000.0, (NOERROR, NOERROR), (3, 1))):
+            server.forwarder.right_for = seconds
+            for code_ in (NOERROR, NXDOMAIN):
+                server.forwarder.at_hand[b"example.com"] = message.reply(_asked(query(OUTSIDE)), code_)[2:]
+                assert code(client.ask(query(OUTSIDE))) == codes[code_ == NXDOMAIN]
+            count = server.count("s")
+            assert (count["cached"], count["memo"]) == counts
+        server.tell(endpoint("example.com", "10.0.0.9"))
+        assert addresses(client.ask(query(OUTSIDE))) == ["10.0.0.9"], "a container has the name now"
+
+
 def _asked(data: bytes) -> message.Question:
     question = message.parse(data)
     assert isinstance(question, message.Question)

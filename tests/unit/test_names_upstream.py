@@ -15,7 +15,8 @@ from pynet.names import pipeline
 from pynet.names.asking import Asking
 from pynet.names.message import FORMERR, Question, parse
 from pynet.names.reply import Reply
-from pynet.names.upstream import BOGUS, SHOWN, Failed, Upstream
+from pynet.names.upstream import BOGUS, SHOWN, Failed, OnLane, Upstream
+from pynet.proxy.dataplane.lane import Lane
 
 from support.upstreams import Answer, Answers, Asked, Played, address, playing
 from support.waiting import PATIENCE
@@ -260,3 +261,23 @@ async def test_no_socket_to_be_had_is_a_failure() -> None:
 
     with pytest.raises(Failed, match="Too many open files"):
         await Upstream("127.0.0.1", make_socket=none_left).ask(asking())
+
+
+def test_sockets_of_questions_may_be_waited_for_on_a_lane() -> None:
+    """As the process has it: what comes is heard, and what is given up is no longer waited for."""
+    lane = Lane()
+
+    async def work() -> None:
+        async with playing(address(), lambda asked: None) as (answering, silent), asyncio.timeout(PATIENCE):
+            asked = Upstream(answering.host, answering.port, readers=OnLane(lane))
+            replies = await asyncio.gather(*(asked.ask(asking(f"n{number}.example.org.")) for number in range(20)))
+            assert [records(reply) for reply in replies] == [1] * 20
+            task = asyncio.ensure_future(Upstream(silent.host, silent.port, readers=OnLane(lane)).ask(asking()))
+            await silent.until_asked()
+            assert lane.handlers
+            task.cancel()
+            await asyncio.wait([task])
+            assert not lane.handlers
+
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(lane)) as runner:
+        runner.run(work())
