@@ -137,6 +137,8 @@ class HostFiles:
     def _write(self, container: Container) -> None:
         directory = self._registry.directory(container)
         with self._lock:
+            if not (directory / f"resolv.conf{WRITTEN}").exists():
+                return  # an older pynet has started it: until its next start it has the others' names in its file, and asks there
             try:
                 hosts = directory / "hosts"
                 etc_render.follow(hosts, directory / f"hosts{WRITTEN}", self._render(container))

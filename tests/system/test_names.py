@@ -217,6 +217,23 @@ def test_resolv_conf_says_what_holds_and_stays_its_users(daemon: Daemon) -> None
     assert f"# ExtServers: [{listed}]\n# Overrides: []\n" in said(daemon, "exec", "plain", "cat", "/etc/resolv.conf")
 
 
+def test_what_an_older_pynet_has_started_keeps_its_files_until_it_starts_again(daemon: Daemon) -> None:
+    said(daemon, "network", "create", "--subnet", "10.81.0.0/24", "net")
+    run(daemon, "box", "--network", "net")
+    directory = daemon.root / "containers" / daemon.get("/containers/box/json").body["Id"]
+    (directory / "resolv.conf.written").unlink()
+    with open(directory / "hosts", "a", encoding="ascii") as hosts:
+        hosts.write("10.81.0.9\tpeer\n")
+    (directory / "hosts.written").write_text((directory / "hosts").read_text())
+    before = [(directory / name).read_text() for name in ("hosts", "resolv.conf")]
+    said(daemon, "network", "create", "--subnet", "10.82.0.0/24", "other")
+    said(daemon, "network", "connect", "other", "box")
+    assert [(directory / name).read_text() for name in ("hosts", "resolv.conf")] == before
+    said(daemon, "restart", "-t", "0", "box")
+    assert "peer" not in (directory / "hosts").read_text()
+    assert lookup(daemon, "box", "box")
+
+
 # -- kills --------------------------------------------------------------------------------------------------------------
 
 
