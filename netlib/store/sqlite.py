@@ -31,6 +31,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ..errors import InternalError, InvalidArgument, StateTooNew
 from .migrations import MIGRATIONS
@@ -44,12 +45,13 @@ class StoreLost(InternalError):
 
 
 class StoreFailed(InternalError):
-    """The file can not be written; nothing of the transaction happened."""
+    """The file can not be written, and nothing of the transaction happened; or it can not be read."""
 
     hint = "make room on the disk, and see that the root directory can be written"
 
-    def __init__(self, path: Path, error: sqlite3.Error) -> None:
-        super().__init__(f"can not write the store {path}: {error}")
+    def __init__(self, path: Path, error: sqlite3.Error, verb: str = "write", hint: str = "") -> None:
+        super().__init__(f"can not {verb} the store {path}: {error}")
+        self.hint = hint or type(self).hint
 
 
 _BACK = "put the file back under its name and restart pynetd; what runs goes on meanwhile"
@@ -232,8 +234,14 @@ class Store:
     # -- objects, as the library's registry uses them (protocol.py) --------------------------------------------
 
     def load(self, kind: str) -> list[Stored]:
-        rows = self._connection().execute("SELECT id, body, revision FROM objects WHERE kind = ? ORDER BY id", (kind,))
+        rows = self._rows("SELECT id, body, revision FROM objects WHERE kind = ? ORDER BY id", kind)
         return [Stored(kind, id, json.loads(body), revision) for id, body, revision in rows]
+
+    def _rows(self, query: str, *values: object) -> list[Any]:
+        try:
+            return self._connection().execute(query, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise StoreFailed(self.path, error, "read", _hint(error)) from error
 
     def commit(self, puts: Sequence[Put], deletes: Sequence[Delete]) -> int:
         with self.transaction() as connection:
@@ -295,24 +303,23 @@ class Store:
             self._put(connection, Put(kind, id, body, name), self._next_revision(connection))
 
     def get(self, kind: str, id: str) -> Body | None:
-        row = self._connection().execute("SELECT body FROM objects WHERE kind = ? AND id = ?", (kind, id)).fetchone()
-        return json.loads(row[0]) if row else None
+        rows = self._rows("SELECT body FROM objects WHERE kind = ? AND id = ?", kind, id)
+        return json.loads(rows[0][0]) if rows else None
 
     def find(self, kind: str, ref: str) -> list[Body]:
         """Objects that *ref* may mean: the one with this id, else with this name, else all whose id starts with it."""
         if not ref:
             raise InvalidArgument(f"{kind} name or id must not be empty")
-        connection = self._connection()
         for where, value in (("id = ?", ref), ("name = ?", ref), ("substr(id, 1, ?) = ?", ref)):
             values = (kind, len(ref), value) if "substr" in where else (kind, value)
-            rows = connection.execute(f"SELECT body FROM objects WHERE kind = ? AND {where} ORDER BY id", values)
+            rows = self._rows(f"SELECT body FROM objects WHERE kind = ? AND {where} ORDER BY id", *values)
             found = [json.loads(row[0]) for row in rows]
             if found:
                 return found
         return []
 
     def list(self, kind: str) -> list[Body]:
-        rows = self._connection().execute("SELECT body FROM objects WHERE kind = ? ORDER BY id", (kind,))
+        rows = self._rows("SELECT body FROM objects WHERE kind = ? ORDER BY id", kind)
         return [json.loads(row[0]) for row in rows]
 
     def delete(self, kind: str, id: str) -> None:

@@ -296,3 +296,21 @@ def test_an_older_file_is_migrated_and_its_ports_are_the_sandboxes(tmp_path: Pat
     finally:
         store.close()
     assert (tmp_path / "store-id").read_text().strip()
+
+
+def test_a_page_that_is_damaged_is_told_with_what_helps(tmp_path: Path) -> None:
+    """Opening reads the first pages alone; the damage is met by whoever asks for what stood there."""
+    path = tmp_path / "pynet.db"
+    store = Store(path)
+    for number in range(200):
+        store.put("network", f"{number:064x}", {"text": "x" * 500}, f"n{number}")
+    store.close()
+    with open(path, "r+b") as file:
+        file.seek(10 * 4096)
+        file.write(b"\xff" * 10 * 4096)
+    store = Store(path)
+    for read in (lambda: store.load("network"), lambda: store.list("network"), lambda: store.find("network", "nobody")):
+        with pytest.raises(StoreFailed, match=r"can not read the store .*malformed") as caught:
+            read()
+        assert caught.value.hint == "move the file away to start with an empty state"
+    store.close()
