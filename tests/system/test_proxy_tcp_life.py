@@ -21,6 +21,7 @@ import pytest
 from pynet.proxy.process.client import Listen
 
 from support.proxy import HOST, Proxy, connect, echoing, pair, read_all, receive
+from support.waiting import PATIENCE
 
 RESET = struct.pack("ii", 1, 0)
 
@@ -217,6 +218,30 @@ def test_a_download_outlives_the_forwarder(own_proxy: Proxy, echo: tuple[str, in
         assert receive(client, 9) == b"on and on"
     assert select.select([gone], [], [], 20)[0], "the worker does not end with its last connection"
     os.close(gone)
+
+
+def test_a_worker_without_a_connection_ends_with_the_forwarder(own_proxy: Proxy, echo: tuple[str, int]) -> None:
+    name, port = own_proxy.publish(echo)
+    with _in_worker(own_proxy, port):
+        (worker,) = own_proxy.client.stats()["workers"]
+    own_proxy.wait(lambda: own_proxy.stats(name)["active"] == 0, "the connection ends")
+    gone = os.pidfd_open(worker)
+    own_proxy.process.kill()
+    own_proxy.process.wait()
+    assert select.select([gone], [], [], PATIENCE)[0], "the worker stays"
+    os.close(gone)
+
+
+def test_connections_in_workers_are_those_of_their_port(own_proxy: Proxy, echo: tuple[str, int]) -> None:
+    (name, port), (_, other) = own_proxy.publish(echo), own_proxy.publish(echo)
+    with _in_worker(own_proxy, port) as mine, _in_worker(own_proxy, other) as theirs:
+        listed = own_proxy.client.connections(name, 1000)["connections"]
+        assert [(one["client"], "worker" in one) for one in listed] == [(mine.getsockname(), True)]
+        own_proxy.client.withdraw([name], 0)
+        with pytest.raises(ConnectionResetError):
+            mine.recv(1)
+        theirs.sendall(b"still here")
+        assert receive(theirs, 10) == b"still here"
 
 
 # -- withdrawal, change, death -------------------------------------------------------------------------------------
