@@ -12,8 +12,8 @@ from ..ports import DEFAULT_DRAIN, MAX_WORKERS, parse_drain
 
 
 class Options(argparse.Namespace):
-    run: str
-    """Empty: there is none, and ``control_fd`` is set."""
+    run: str = ""
+    """Empty: there is none, and ``control_fd`` is set; or this is the plain form of pynet-proxy, which has neither."""
     ready_fd: int | None
     bulk: int = max(1, min(4, len(os.sched_getaffinity(0)) // 2))
     control_fd: int | None = None

@@ -101,7 +101,7 @@ async def test_the_documents_example_runs(capsys: pytest.CaptureFixture[str]) ->
 def test_it_needs_nothing_else_of_pynet() -> None:
     code = "import sys, pynet.proxy.api; print(*(name for name in sys.modules if name.startswith('pynet.')))"
     result = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
-    foundation = ("errors", "ipc", "ports", "ports.bind", "ports.told", "version")
+    foundation = ("control", "control.questions", "errors", "ipc", "ports", "ports.bind", "ports.told", "version")
     allowed = {"pynet.netlib", *(f"pynet.netlib.{name}" for name in foundation), "pynet.proxy"}
     assert {name for name in result.stdout.split() if not name.startswith("pynet.proxy.")} <= allowed
 

@@ -56,8 +56,8 @@ def test_limits_are_given_changed_shown_and_kept(daemon: Daemon) -> None:
     assert limits() == kept
     assert daemon.pynet("network", "limit", "--rate-out", "", "--burst", "", "back", "web").returncode == 0
     assert limits() == {"back": {"rate_in": 1_000_000, "rate_out": 0, "burst": 0}}
-    daemon.kill()
-    daemon.start()
+    daemon.terminate()
+    assert daemon.start() == "1"
     assert limits() == {"back": {"rate_in": 1_000_000, "rate_out": 0, "burst": 0}}
     assert daemon.pynet("stop", "-t", "0", "web").returncode == 0
     assert daemon.pynet("network", "limit", "--rate-out", "1mbit", "back", "web").returncode == 0
