@@ -40,6 +40,21 @@ def test_a_configuration_outlives_a_restart_and_holds_no_subnet(start_controller
     controller.network("web").delete()
 
 
+def test_all_that_a_configuration_says_is_the_networks(start_controller: Callable[..., Controller]) -> None:
+    serial = {"com.docker.network.ipam.serial": "false"}
+    controller = start_controller()
+    office = controller.create_network("office", config_only=True, ipam=CONFIG, ipam_options=serial, labels={"a": "b"})
+    web = controller.create_network("web", config_from="office")
+    assert (web.record.ipam_options, web.record.labels) == (serial, {"a": "b"})
+    endpoint = web.create_endpoint("a")
+    assert endpoint.address == "10.1.0.64/24"
+    endpoint.delete()
+    assert web.create_endpoint("a").address == "10.1.0.64/24", "the first that is free, as asked"
+    web.endpoints()[0].delete()
+    web.delete()
+    office.delete()
+
+
 def test_what_would_be_made_is_shown_and_nothing_is_made(start_controller: Callable[..., Controller]) -> None:
     controller = start_controller()
     assert controller.planned(controller.create_network, "office", config_only=True, ipam=CONFIG) == ()

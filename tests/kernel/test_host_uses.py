@@ -109,6 +109,18 @@ def test_more_changes_than_the_socket_holds_are_a_reason_to_read_again(host: Hos
         uses.close()
 
 
+def test_a_name_server_is_heeded_as_soon_as_it_is_the_hosts(
+    start_controller: Callable[..., Controller], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """resolv.conf tells nobody when it changes: it is read each time."""
+    servers: list[str] = []
+    monkeypatch.setattr(host_uses, "_name_servers", lambda: servers)
+    controller = start_controller()
+    assert controller.create_network("a").record.ipam[0].subnet == "172.17.0.0/16"
+    servers.append("172.18.0.9")
+    assert controller.create_network("b").record.ipam[0].subnet == "172.19.0.0/16"
+
+
 def test_when_all_is_used_up_the_hint_says_by_whom(start_controller: Callable[..., Controller], uplink: str) -> None:
     controller = start_controller(default_pools=[("10.50.0.0/23", 24)])
     controller.create_network("web")

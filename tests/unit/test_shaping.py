@@ -70,6 +70,18 @@ def test_a_burst_lets_a_packet_of_the_mtu_pass() -> None:
         limits(network(mtu="9000"), {"rate_in": "1mbit", "burst": "1518"})
 
 
+@pytest.mark.parametrize(
+    ("rate", "burst", "made"),
+    [
+        (100_000_000, 0, Bucket(100_000_000, 1_000_000, 6_000_000)),
+        (125_000, 0, Bucket(125_000, 32768, 32768 + 6250)),
+        (125_000, 65536, Bucket(125_000, 65536, 65536 + 6250)),
+    ],
+)
+def test_a_bucket_holds_10_ms_of_its_rate_and_50_ms_wait(rate: int, burst: int, made: Bucket) -> None:
+    assert bucket(rate, burst, 1518) == made
+
+
 def test_a_burst_fills_in_a_time_that_the_kernel_can_tell() -> None:
     with pytest.raises(InvalidArgument, match="more than 200 s"):
         limits(network(), {"rate_in": "1gbit", "rate_out": "8kbit", "burst": "1m"})
