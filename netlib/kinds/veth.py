@@ -130,8 +130,9 @@ class VethKind(LinkKind[Veth]):
             tools.reaper.put_away(link.index)
 
     def missing(self, tools: Tools, sight: Sight, wanted: Sequence[Veth]) -> Iterable[tuple[str, Veth]]:
+        apart = any(veth.isolated for veth in wanted) and not _bridged_packets_are_filtered(tools)
         for veth in wanted:
-            if not _whole(sight, veth):
+            if not _whole(sight, veth) or (apart and veth.isolated and not sight.links[veth.host].isolated):
                 yield veth.host, veth
 
 

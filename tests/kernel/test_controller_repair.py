@@ -294,3 +294,20 @@ def test_the_host_is_told_when_it_stops_taking_router_advertisements(
     assert "uplink" in caplog.text
     assert "accept_ra=2" in caplog.text
     controller.tools.rtnl.delete_link(index)
+
+
+def test_a_port_that_somebody_let_loose_is_kept_apart_again(start_controller: Callable[..., Controller]) -> None:
+    """Where the firewall does not see what passes from port to port, the bridge's own isolation is all there is (icc=false)."""
+    controller = start_controller()
+    network = controller.create_network("web", subnet="10.1.0.0/24", options={"icc": "false"})
+    endpoint = network.create_endpoint("a")
+    endpoint.join(controller.create_sandbox("a"))
+    rtnl, name = controller.tools.rtnl, veth_name(endpoint.id)
+    for file in Path("/proc/sys/net/bridge").glob("bridge-nf-call-ip*tables"):
+        file.write_text("0")
+    rtnl.set_link(rtnl.index(name), isolated=False)
+    assert [str(one) for one in controller.check()] == [f"missing link {name}"]
+    controller.repair()
+    assert controller.check() == []
+    link = rtnl.link(name)
+    assert link is not None and link.isolated
