@@ -46,11 +46,12 @@ from support.mutation import Mutant, mutants  # noqa: E402
 
 STATE = TOP / ".mutants"
 ROOMS: dict[str, tuple[str, ...]] = {
-    "ipam": ("unit/test_ipam*", "kernel/test_controller*"),
+    "ipam": ("unit/test_ipam*", "unit/test_dhcp*", "kernel/test_dhcp*", "kernel/test_controller*"),
     "netlib": ("unit/test_port*", "unit/test_rtnl*", "unit/test_firewall*", "unit/test_store*", "unit/test_gateway*",
                "unit/test_ipc*", "kernel/test_controller*", "kernel/test_kernel*", "kernel/test_firewall*",
-               "kernel/test_docs*", "system/test_engine_api*"),
-    "drivers": ("unit/test_bridge*", "kernel/test_controller*", "system/test_engine_api*"),
+               "kernel/test_docs*", "kernel/test_host*", "kernel/test_link*", "system/test_engine_api*"),
+    "drivers": ("unit/test_bridge*", "unit/test_macvlan*", "kernel/test_macvlan*", "kernel/test_controller*",
+                "system/test_engine_api*"),
     "proxy": ("unit/test_proxy*", "kernel/test_proxy*", "system/test_proxy*", "system/test_port_stats*"),
     "names": ("unit/test_names*", "kernel/test_names*", "system/test_names*"),
     "runtime": ("unit/test_runtime*", "unit/test_image*", "kernel/test_runtime*", "kernel/test_image*",

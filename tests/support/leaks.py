@@ -38,10 +38,10 @@ from pynet.plugins.snapshot import Snapshot
 from pynet.plugins.testhost import Host
 
 from support.engine import Daemon
+from support.waiting import PATIENCE
 
 MARK = "PYNET_TEST_RUN"
 """An environment variable that every descendant of the tests inherits, unless somebody cleans it."""
-PATIENCE = 5.0
 ONCE = {
     ("pynetd", "anon_inode:inotify"): "one for all files of logs, when the first is followed",
     ("forwarder", "/dev/null"): "for the first worker",
