@@ -45,6 +45,7 @@ MARK = "PYNET_TEST_RUN"
 ONCE = {
     ("pynetd", "anon_inode:inotify"): "one for all files of logs, when the first is followed",
     ("forwarder", "/dev/null"): "for the first worker",
+    ("forwarder", "anon_inode:[pidfd]"): "a pynetd that was killed is its child, when it was first to start it again",
 }
 """What a daemon opens at its first need and keeps."""
 RUNS: set[Path] = set()
@@ -188,7 +189,10 @@ def _daemons() -> dict[int, str]:
     """The processes of the live daemons of these tests, workers of forwarders included."""
     found: dict[int, str] = {}
     for run in (*(daemon.run for daemon in Daemon.live), *RUNS):
-        for name, path in (("pynetd", "pynet"), ("supervisor", "supervisor"), ("forwarder", "forwarder")):
+        for name, path in (
+            *(("pynetd", "pynet"), ("supervisor", "supervisor"), ("forwarder", "forwarder")),
+            ("names", "names"),
+        ):
             if pid := _holder(run, name, f"{path}.sock"):
                 found[pid] = name
     return found
