@@ -99,9 +99,10 @@ class Upstreams:
 class Flight:
     """One question that is under way for all who ask it."""
 
-    __slots__ = ("result", "task", "waiting")
+    __slots__ = ("result", "task", "upstreams", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, upstreams: int) -> None:
+        self.upstreams = upstreams
         self.result = Result()
         self.waiting: list[asyncio.Future[None]] = []
         self.task: asyncio.Task[None]
@@ -132,6 +133,7 @@ class Forwarder:
         servers: Sequence[str] = (),
         *,
         inside: Callable[[str, int, int], socket.socket] | None = None,
+        left: Callable[[str], object] = lambda sandbox: None,
         make_socket: MakeSocket = make_here,
         port: int = PORT,
         capacity: int = CAPACITY,
@@ -142,13 +144,14 @@ class Forwarder:
         clock: Callable[[], float] = clock,
     ) -> None:
         """*servers*: the host's, until ``use`` names others; *make_socket* makes sockets to them.
-        *inside(sandbox, family, type)* makes one in a sandbox's namespace; without it nobody has servers of their own.
+        *inside(sandbox, family, type)* makes one in a sandbox's namespace; without it nobody has servers of their own;
+        *left(sandbox)* is called when none more will be made there.
         *serve_stale*: seconds for which an answer that has ended may be told while nobody has another (0: not at all).
         *wake* is called when ``cached`` has given the loop something to do; *readers* waits for sockets in its place."""
         self.cache = Cache(capacity, stale=serve_stale, clock=clock)
         self.counters: Counter[str] = Counter()
         """Answers by ``Source.kind``, and *hedged*, *prefetched*, *tcp*."""
-        self._inside, self._make_socket, self._port, self._limits = inside, make_socket, port, limits
+        self._inside, self._left, self._make_socket, self._port, self._limits = inside, left, make_socket, port, limits
         self._wake, self._clock, self._readers = wake, clock, readers
         self._sent = Sent()
         self._flights: dict[Key, Flight] = {}
@@ -170,7 +173,11 @@ class Forwarder:
     def forget(self, sandbox: str) -> None:
         """A sandbox is gone, or in another namespace: its own servers are, and what they said."""
         if own := self._own.pop(sandbox, None):
+            for flight in (*self._flights.values(), *self._apart):
+                if flight.upstreams == own.number:
+                    flight.task.cancel()  # its sockets would hold the namespace
             self._leave(own)
+        self._left(sandbox)
 
     def upstreams(self, sandbox: str, view: View) -> Upstreams | None:
         """Whom *sandbox* asks; None: nobody."""
@@ -178,7 +185,8 @@ class Forwarder:
             return self.host if view.outside and self.host.servers else None
         own = self._own.get(sandbox)
         if own is None or own.addresses != view.upstreams:
-            self.forget(sandbox)
+            if own is not None:
+                self.forget(sandbox)
             inside = self._inside
             if inside is None:
                 return None
@@ -293,7 +301,7 @@ class Forwarder:
     # -- a flight ------------------------------------------------------------------------------------------------------
 
     def _take_off(self, key: Key | None, upstreams: Upstreams, asking: Asking) -> Flight:
-        flight = Flight()
+        flight = Flight(upstreams.number)
         flight.task = asyncio.get_running_loop().create_task(self._fly(flight, key, upstreams, asking))
         if key is None:
             self._apart.add(flight)
@@ -327,6 +335,6 @@ class Forwarder:
     def close(self) -> None:
         for flight in (*self._flights.values(), *self._apart):
             flight.task.cancel()
-        for upstreams in (self.host, *self._own.values()):
-            upstreams.close()
-        self._own.clear()
+        for sandbox in tuple(self._own):
+            self.forget(sandbox)
+        self.host.close()

@@ -31,6 +31,7 @@ from .forward import Forwarder
 from .process.entrance import Entrance
 from .resolvconf import PATH, Watched
 from .server import Server
+from .upstream import OnLane
 from .zones import TTL, Zones
 
 T = TypeVar("T")
@@ -153,7 +154,7 @@ class Resolver:
         def wake() -> None:
             lane.wake = True
 
-        forwarder = Forwarder(inside=self._inside(udp), wake=wake)
+        forwarder = Forwarder(inside=self._inside(udp), wake=wake, readers=OnLane(lane))
         host = Watched(self._resolv_conf, lambda conf: forwarder.use(conf.servers))
         if host.now is not None:
             forwarder.use(host.now.servers)

@@ -23,7 +23,10 @@ _SIOCGSKNS = 0x894C  # linux/sockios.h
 _HOME = "/proc/thread-self/ns/net"
 
 Socket = socket.socket  # in the class below, "socket" is a method
-_Job = tuple[Future[Socket], int, int, int]
+_Job = tuple[Future[list[Socket]], int, int, int, int]
+
+SPARE = 4
+"""Sockets that are made at a time: going to a namespace and back, by another thread, costs more than all of them."""
 
 
 class Entrance:
@@ -35,9 +38,12 @@ class Entrance:
         self._thread.start()
 
     def socket(self, beside: Socket, family: int, kind: int) -> Socket:
-        """A new socket in the namespace that *beside* is of; OSError.  It takes a fraction of a millisecond."""
-        done: Future[Socket] = Future()
-        self._jobs.put((done, beside.fileno(), family, kind))
+        return self.sockets(beside, family, kind)[0]
+
+    def sockets(self, beside: Socket, family: int, kind: int, count: int = 1) -> list[Socket]:
+        """New sockets in the namespace that *beside* is of; OSError.  It takes a fraction of a millisecond."""
+        done: Future[list[Socket]] = Future()
+        self._jobs.put((done, beside.fileno(), family, kind, count))
         return done.result()
 
     def close(self) -> None:
@@ -48,22 +54,45 @@ class Entrance:
     def _run(self) -> None:
         _keep_rights(CAP_NET_ADMIN, CAP_SYS_ADMIN)
         while (job := self._jobs.get()) is not None:
-            done, fd, family, kind = job
+            done, *what = job
             try:
-                done.set_result(self._make(fd, family, kind))
+                done.set_result(self._make(*what))
             except BaseException as error:
                 done.set_exception(error)
 
-    def _make(self, fd: int, family: int, kind: int) -> Socket:
+    def _make(self, fd: int, family: int, kind: int, count: int) -> list[Socket]:
         namespace = fcntl.ioctl(fd, _SIOCGSKNS)
         try:
             syscall.setns(namespace, syscall.CLONE_NEWNET)
         finally:
             os.close(namespace)
         try:
-            return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            return [socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) for _ in range(count)]
         finally:
             syscall.setns(self._home, syscall.CLONE_NEWNET)
+
+
+class Spares:
+    """Sockets of sandboxes for questions to come, which need one each; the next is at hand three times of four."""
+
+    def __init__(self, entrance: Entrance) -> None:
+        self._entrance = entrance
+        self._spare: dict[str, dict[int, list[Socket]]] = {}
+
+    def socket(self, sandbox: str, beside: Socket, family: int, kind: int) -> Socket:
+        """One in the namespace of *sandbox*, that *beside* is of; OSError."""
+        if kind != socket.SOCK_DGRAM:
+            return self._entrance.socket(beside, family, kind)
+        spare = self._spare.setdefault(sandbox, {}).setdefault(family, [])
+        if not spare:
+            spare.extend(self._entrance.sockets(beside, family, kind, SPARE))
+        return spare.pop()
+
+    def forget(self, sandbox: str) -> None:
+        """A socket holds its namespace: those of a sandbox go with it."""
+        for spare in self._spare.pop(sandbox, {}).values():
+            for sock in spare:
+                sock.close()
 
 
 def give_up_rights() -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import gc
 import os
 import resource
@@ -38,7 +39,7 @@ from ..server import Server
 from ..upstream import OnLane
 from ..zones import TTL, Zones
 from .control import ControlServer
-from .entrance import Entrance, give_up_rights
+from .entrance import Entrance, Spares, give_up_rights
 
 SOCKET, LOCK = "names.sock", "names.lock"
 
@@ -83,15 +84,21 @@ async def serve(lane: Lane, listener: socket.socket, entrance: Entrance, options
     def wake() -> None:
         lane.wake = True
 
+    spares = Spares(entrance)
+
     def inside(sandbox: str, family: int, kind: int) -> socket.socket:
-        return entrance.socket(server.of(sandbox).datagrams.sock, family, kind)
+        held = server.sockets(sandbox)
+        if held is None:
+            raise OSError(errno.ENOENT, "the sandbox is not served any more")
+        return spares.socket(sandbox, held[0], family, kind)
 
     def changed(conf: ResolvConf) -> None:
         forwarder.use(conf.servers)
 
     forwarder = Forwarder(
-        inside=inside, capacity=options.cache, serve_stale=options.serve_stale, wake=wake, readers=OnLane(lane)
-    )
+        inside=inside, left=spares.forget, wake=wake, readers=OnLane(lane), capacity=options.cache,
+        serve_stale=options.serve_stale,
+    )  # fmt: skip
     host = Watched(options.resolv_conf, changed)
     if host.now is not None:
         changed(host.now)

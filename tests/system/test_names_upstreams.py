@@ -22,6 +22,7 @@ import pytest
 from pynet.names import library, message, resolvconf
 from pynet.names.forward import Forwarder, Source
 from pynet.names.message import Question
+from pynet.names.process.entrance import SPARE, Entrance, Spares
 from pynet.names.process.launch import NameService
 from pynet.netlib.controller import Controller
 from pynet.netlib.model import Naming
@@ -31,6 +32,7 @@ from pynet.plugins.testhost import Host, Lan, Namespace
 from support.netlib import inside_of
 from support.waiting import PATIENCE, until
 
+SO_NETNS_COOKIE = 71  # socket(7), since 5.14
 BIG = [f"203.0.113.{number}" for number in range(1, 121)]
 """More than fits into a datagram."""
 VIEW = View("box")
@@ -367,3 +369,25 @@ def test_containers_reach_the_hosts_servers_and_their_own_through_the_server(
             until(lambda: f'upstream="{Lan.address}"' not in exposition(), "the host's servers are not read anew")
     finally:
         names.close()
+
+
+def test_sockets_are_made_some_at_a_time_in_the_sandbox_and_closed_with_it(host: Host, lan: Lan) -> None:
+    def namespace(sock: socket.socket) -> bytes:
+        return sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
+
+    entrance = Entrance()
+    spares = Spares(entrance)
+    try:
+        with lan.socket() as beside:
+            made = [spares.socket("a", beside, socket.AF_INET, socket.SOCK_DGRAM) for _ in range(SPARE + 1)]
+            made.append(spares.socket("a", beside, socket.AF_INET6, socket.SOCK_STREAM))
+            assert {namespace(sock) for sock in made} == {namespace(beside)}
+            spare = [sock for found in spares._spare["a"].values() for sock in found]
+            assert len(spare) == SPARE - 1
+            spares.forget("a")
+            spares.forget("a")
+            assert all(sock.fileno() == -1 for sock in spare) and all(sock.fileno() >= 0 for sock in made)
+            for sock in made:
+                sock.close()
+    finally:
+        entrance.close()

@@ -490,3 +490,25 @@ async def test_closing_answers_who_still_waits() -> None:
         await played.until_asked()
         forwarder.close()
         assert (await task)[0].rcode() == SERVFAIL
+
+
+async def test_a_sandbox_that_is_gone_holds_no_socket_and_whoever_waits_is_answered() -> None:
+    made, left = list[socket.socket](), list[str]()
+
+    def inside(sandbox: str, family: int, kind: int) -> socket.socket:
+        made.append(socket.socket(family, kind))
+        return made[-1]
+
+    async with forwarding(silent, inside=inside, left=left.append) as (forwarder, (played,)):
+        view = View("box", upstreams=("127.0.0.1",))
+        tasks = [
+            asyncio.ensure_future(told(forwarder, question(f"n{number}.example.org."), view=view))
+            for number in range(3)
+        ]
+        await played.until_asked(3)
+        assert made and any(sock.fileno() >= 0 for sock in made)
+        forwarder.forget("box")
+        assert [(await task)[0].rcode() for task in tasks] == [SERVFAIL] * 3
+        while forwarder._flights:
+            await asyncio.sleep(0)
+        assert left == ["box"] and all(sock.fileno() == -1 for sock in made)
