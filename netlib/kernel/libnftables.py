@@ -98,7 +98,10 @@ class Nft:
         with self._lock:
             self._library.nft_ctx_set_dry_run(self._open(), False)
             output = self._run(command, _OUTPUT_JSON | (_OUTPUT_TERSE if terse else 0))
-        objects: list[dict[str, Any]] = json.loads(output)["nftables"] if output else []
+        try:
+            objects: list[dict[str, Any]] = json.loads(output)["nftables"] if output else []
+        except ValueError as error:  # 1.0.6 at times writes nothing for the flags of a table
+            raise NftError(errno.EBADMSG, f"nftables: {command}: what it listed is no JSON: {error}") from error
         return objects
 
     def _open(self) -> Any:

@@ -38,7 +38,7 @@ _COMMENT = 0  # libnftnl's udata.h: NFTNL_UDATA_SET_ELEM_COMMENT
 AT_ONCE = 256
 """Elements that one transaction of this module may hold; their bytes fit the send buffer of every socket."""
 
-_NFGENMSG = struct.Struct("!BBH")  # family, version, resource id
+NFGENMSG = struct.Struct("!BBH")  # family, version, resource id
 _PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": socket.IPPROTO_SCTP}
 
 
@@ -96,13 +96,19 @@ class ElementSocket:
         As with the nft command, adding an element that is there with the same data is fine (EEXIST with other data), deleting
         one that is not is ENOENT.
         """
-        self._netlink.transact(
-            [
-                Message("begin a transaction", _BATCH_BEGIN, 0, _NFGENMSG.pack(0, 0, NFNL_SUBSYS_NFTABLES)),
-                *(message for verb, elements in changes for message in _messages(verb, table, elements)),
-            ],
-            closing=Message("end a transaction", _BATCH_END, 0, _NFGENMSG.pack(0, 0, NFNL_SUBSYS_NFTABLES)),
+        transaction(
+            self._netlink,
+            [message for verb, elements in changes for message in _messages(verb, table, elements)],
         )
+
+
+def transaction(netlink: NetlinkSocket, messages: Sequence[Message]) -> None:
+    """Have nftables do all that *messages* ask for in one datagram; NetlinkError, and nothing done."""
+    bounds = NFGENMSG.pack(0, 0, NFNL_SUBSYS_NFTABLES)
+    netlink.transact(
+        [Message("begin a transaction", _BATCH_BEGIN, 0, bounds), *messages],
+        closing=Message("end a transaction", _BATCH_END, 0, bounds),
+    )
 
 
 def _messages(verb: Literal["add", "delete"], table: str, elements: Sequence[SetElement]) -> Iterator[Message]:
@@ -112,7 +118,7 @@ def _messages(verb: Literal["add", "delete"], table: str, elements: Sequence[Set
     kind, flags = (_NEW, NLM_F_CREATE) if verb == "add" else (_DELETE, 0)
     for name, its in grouped.items():
         body = (
-            _NFGENMSG.pack(NFPROTO_INET, 0, 0)
+            NFGENMSG.pack(NFPROTO_INET, 0, 0)
             + text(NFTA_SET_ELEM_LIST_TABLE, table)
             + text(NFTA_SET_ELEM_LIST_SET, name)
             + nested(NFTA_SET_ELEM_LIST_ELEMENTS, *(_element(element, whole=verb == "add") for element in its))
