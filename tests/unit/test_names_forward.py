@@ -240,6 +240,21 @@ async def test_a_silent_server_costs_a_moment_once() -> None:
         assert len(first.asked) == 1
 
 
+async def test_a_server_whose_rest_is_over_is_asked_beside_the_best_one_and_is_back() -> None:
+    async with forwarding(address(), address()) as (forwarder, (first, second)):
+        servers = forwarder.upstreams("box", VIEW)
+        assert servers is not None
+        health = servers.servers[0].health
+        health.failed()
+        for number in range(3):
+            assert (await told(forwarder, question(f"n{number}.example.org.")))[1].upstream == "127.0.0.2"
+        assert not first.asked, "it rests"
+        health.rests_until = 0.0
+        second.answer = silent
+        assert (await told(forwarder, question("probe.example.org.")))[1].upstream == "127.0.0.1"
+        assert not health.resting and len(first.asked) == 1
+
+
 @pytest.mark.parametrize("code", [SERVFAIL, REFUSED, 1, 4])
 async def test_who_has_no_answer_is_passed_over(code: int) -> None:
     async with forwarding(failing(code), address()) as (forwarder, _):
