@@ -44,8 +44,9 @@ def pair(
 ) -> list[tuple[PortBinding, list[PublishedPort]]]:
     """Each binding with the published ports that came of it.
 
-    A binding becomes one host port on one or several addresses.  The more a binding says, the sooner it chooses: one with a host
-    port of its own before a range, a range before any port; one with an address before one without.
+    A binding becomes one host port on one or several addresses, none (0) where a network routes its family.  The more a binding
+    says, the sooner it chooses: one with a host port of its own before a range, a range before any port; one with an address
+    before one without.
     """
     left: dict[tuple[str, int, int], list[PublishedPort]] = {}
     for port in ports:
@@ -55,7 +56,8 @@ def pair(
         binding = bindings[index]
         candidates = left.get((binding.proto, binding.container_port, binding.proxy_protocol), [])
         fitting = [port for port in candidates if _fits(binding, port)]
-        found[index] = [port for port in fitting if port.host_port == fitting[0].host_port]
+        number = next((port.host_port for port in fitting if port.host_port), 0)
+        found[index] = [port for port in fitting if port.host_port in (number, 0)]
         candidates[:] = [port for port in candidates if port not in found[index]]
     return [(binding, found[index]) for index, binding in enumerate(bindings)]
 
@@ -88,15 +90,20 @@ def take(
     for binding, published in pair(bindings, ports):
         named = _asked(binding) and (binding.proto, binding.host_ip, binding.host_port_first) in selection
         going = [port for port in published if (port.proto, port.host_ip, port.host_port) in selection]
-        if named and all(not port.host_port for port in published):
-            going = published  # none of them has a host port: opened on a routed network, or not published now
+        if named:
+            going = published  # what has no host port too: opened on a routed network
         if not going and not (named and not published):
             stay.append(binding)
             continue
         gone.append(binding)
         withdrawn += going
         stay += [_exactly(port) for port in published if port not in going]
-    return stay, gone, withdrawn
+    open_still = {(binding.proto, binding.container_port) for binding in stay}
+    return (
+        stay,
+        gone,
+        [port for port in withdrawn if port.host_port or (port.proto, port.container_port) not in open_still],
+    )
 
 
 def _exactly(port: PublishedPort) -> PortBinding:

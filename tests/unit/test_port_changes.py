@@ -91,6 +91,14 @@ def test_what_is_open_on_a_routed_network_is_known_by_the_host_port_that_was_ask
     assert ([str(b) for b in stay], [str(b) for b in gone], withdrawn) == (["8081:81/tcp"], ["8080:80/tcp"], ports[:1])
 
 
+def test_one_family_may_be_routed_and_the_other_not() -> None:
+    bindings, ports = bound("8080:80", "8081:80"), published("0.0.0.0:8080:80", "0.0.0.0:8081:80", ":::0:80")
+    stay, gone, withdrawn = take(bindings, ports, parse_host_ports("8080"))
+    assert ([str(b) for b in stay], withdrawn) == (["8081:80/tcp"], ports[:1])  # the other one wants it open still
+    assert take(stay, ports[1:], parse_host_ports("8081")) == ([], stay, ports[1:])
+    assert gone == bindings[:1]
+
+
 @pytest.mark.parametrize(
     "word", ["", "x", "0", "80-70", "8080/icmp", "8080/tcp+tcp", "nonsense:80", "8080:80:80", "70000"]
 )
