@@ -219,10 +219,11 @@ def test_who_waits_for_a_server_keeps_nobody_from_looking(bed: Bed) -> None:
         }
         assert daemon.post("/containers/create", body, name=name).status == 201
     ended: list[int] = []
-    starts = [
-        threading.Thread(target=lambda name=name: ended.append(daemon.post(f"/containers/{name}/start").status))
-        for name in names
-    ]
+
+    def begin(name: str) -> None:
+        ended.append(daemon.post(f"/containers/{name}/start").status)
+
+    starts = [threading.Thread(target=begin, args=(name,)) for name in names]
     for start in starts:
         start.start()
     daemon.eventually(lambda: len(os.listdir(daemon.run / "netns")) >= 16)
