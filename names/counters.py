@@ -15,8 +15,9 @@ class Limits:
     memo_bytes: int = 32 << 10
     forwarded: int = 1024
     """Questions under way; one more is REFUSED (Docker's: moby, daemon/libnetwork/resolver.go, maxConcurrent)."""
-    forwarded_in_all: int = 8192
-    """The same, of all sandboxes together."""
+    forwarded_in_all: int = 2048
+    """The same, of all sandboxes together.  A sandbox may have as many under way as are left over, so that some always are:
+    one that floods gets half of them, two a third each."""
     connections: int = 32
     """Over TCP; one more takes the place of the one that has been quiet longest."""
     connections_in_all: int = 2048

@@ -171,7 +171,7 @@ class Served:
             reply, seconds = _fitting(asked, question, known[0]), known[1]
             if seconds and not asked.tcp and not asked.note:
                 self.memo.keep(data[2:], Passing(reply[2:], monotonic() + seconds))
-        elif len(self.under_way) >= server.limits.forwarded or server.under_way >= server.limits.forwarded_in_all:
+        elif len(self.under_way) >= min(server.limits.forwarded, server.limits.forwarded_in_all - server.under_way):
             self.counters.refused += 1
             source, reply = "too many under way", message.reply(question, REFUSED)
         if reply is not None:
