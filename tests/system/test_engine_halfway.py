@@ -57,10 +57,17 @@ def test_a_store_that_goes_away_under_us_stops_changes_and_nothing_else(daemon: 
     assert daemon.get("/pynet/check").body == []
 
 
+def is_at_rest(daemon: Daemon, name: str) -> bool:
+    """Whether it has ended, and its networks know."""
+    found = inspect(daemon, name)
+    left = [one["EndpointID"] for one in found["NetworkSettings"]["Networks"].values() if one["EndpointID"]]
+    return not found["State"]["Running"] and not left
+
+
 def test_a_removal_that_can_not_be_written_down_leaves_the_container_of_use(daemon: Daemon) -> None:
     started(daemon, "box")
     assert daemon.post("/containers/box/kill").status == 204
-    daemon.eventually(lambda: not inspect(daemon, "box")["State"]["Running"])
+    daemon.eventually(lambda: is_at_rest(daemon, "box"))
     path, away = daemon.root / "pynet.db", daemon.root / "away"
     path.rename(away)
     assert daemon.delete("/containers/box").status == 500
