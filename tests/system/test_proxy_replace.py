@@ -219,7 +219,8 @@ async def test_several_workers_share_a_port(echo: Target) -> None:
                 clients += await asyncio.gather(*(Client.of(port.address) for _ in range(100)))
                 await asyncio.gather(*(client.say() for client in clients[-100:]))
                 listing = await port.connections(limit=1000)
-                assert listing["total"] == len(listing["connections"]) == len(clients)
+                assert listing["total"] == len(clients)
+                assert len(listing["connections"]) == min(len(clients), 1000)  # a busy worker may take all for long
                 if {entry["pid"] for entry in listing["connections"]} == set(pids):
                     break
         for client in clients:
