@@ -157,7 +157,7 @@ class ContainerNetworks:
             attempt(self.controller.sandbox(container.id).delete)
         endpoints = {e.id: e for e in joined}
         for entry in container.networks.values():
-            endpoints |= {endpoint.id: endpoint for endpoint in self._endpoints_of(entry)}
+            endpoints |= {endpoint.id: endpoint for endpoint in self._endpoints_of(entry, container.name)}
             entry["endpoint_id"] = entry["kept_id"] = ""
             for endpoint in self._kept(entry, endpoints) if kept else ():
                 entry["kept_id"] = endpoint.id
@@ -415,9 +415,13 @@ class ContainerNetworks:
         record = self.controller.registry.endpoints.get(entry.get("endpoint_id", ""))
         return self.controller.endpoint(record.id) if record is not None and record.sandbox else None
 
-    def _endpoints_of(self, entry: Mapping[str, Any]) -> list[Endpoint]:
-        """Those that an entry names, live or kept."""
+    def _endpoints_of(self, entry: Mapping[str, Any], name: str = "") -> list[Endpoint]:
+        """Those that an entry names, live or kept; with the container's *name* also one that is joined to nothing and that an
+        earlier try could not delete: it would be in the way of the next start."""
+        left = self.controller.registry.endpoint_named(entry.get("network_id", ""), name) if name else None
         ids = dict.fromkeys((entry.get("endpoint_id", ""), entry.get("kept_id", "")))
+        if left is not None and not left.sandbox:
+            ids[left.id] = None
         return [self.controller.endpoint(id) for id in ids if id in self.controller.registry.endpoints]
 
     def _kept(self, entry: Mapping[str, Any], endpoints: Mapping[str, Endpoint]) -> list[Endpoint]:

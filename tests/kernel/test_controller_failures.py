@@ -25,6 +25,7 @@ from pynet.netlib.kinds.veth import Veth
 from pynet.netlib.ports.portspec import parse_publish
 from pynet.netlib.ports.told import Stats
 from pynet.netlib.proxying import Listening, ServedPort
+from pynet.netlib.store.sqlite import StoreLost
 from pynet.plugins.testhost import Host
 from pynet.proxy.dataplane.counters import Counters
 
@@ -144,6 +145,22 @@ def test_a_container_that_ends_while_the_proxy_is_away_gives_its_addresses_back(
     networks.detach(second)
     controller.repair()
     assert controller.check() == []
+    assert controller.registry.endpoints == {}
+
+
+def test_an_endpoint_that_an_end_could_not_delete_is_in_no_starts_way(controller: Controller) -> None:
+    """The store is away between the sandbox's removal and the endpoint's."""
+    controller.create_network("web", subnet="10.1.0.0/24")
+    networks, box = ContainerNetworks(controller), container("box", network="web")
+    networks.attach(box, [])
+    controller.sandbox(box.id).delete()
+    path, away = controller.instance.root / "pynet.db", controller.instance.root / "away"
+    path.rename(away)
+    with pytest.raises(StoreLost):
+        networks.rest(box)
+    away.rename(path)
+    networks.attach(box, [])
+    networks.detach(box)
     assert controller.registry.endpoints == {}
 
 
