@@ -438,8 +438,8 @@ class ContainerNetworks:
         aliases = entry["settings"].get("Aliases") or ()
         return list(dict.fromkeys([container.name, *aliases, *other_names(container.id, container.config["Hostname"])]))
 
-    def addresses(self, container: Container) -> list[tuple[str, str]]:
-        """Every address in the sandbox, without prefix length: (id of its network, address)."""
+    def addresses(self, container: Container) -> list[str]:
+        """Every address in the sandbox, without prefix length."""
         with self.controller.lock:  # between a look and a second one the container may end
             endpoints = self.controller.registry.endpoints_of_sandbox(container.id)
-        return [(e.network, address) for e in endpoints for address in (e.ip, e.ip6) if address]
+        return [address for e in endpoints for address in (e.ip, e.ip6) if address]

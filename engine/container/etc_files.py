@@ -169,7 +169,8 @@ class HostFiles:
         config = container.config
         extra = [f"{address}\t{name}\n" for name, address in self._extra(container)]
         linked = etc_render.render_lines(self._linked(container))
-        return etc_render.render_hosts(self._own(container), config["Hostname"], config["Domainname"], extra, linked)
+        own = self._networks.addresses(container)
+        return etc_render.render_hosts(own, config["Hostname"], config["Domainname"], extra, linked)
 
     # -- links and own names ---------------------------------------------------------------------------------
 
@@ -194,13 +195,3 @@ class HostFiles:
         entry = container.networks.get(network) or {}
         endpoint = self._controller.registry.endpoints.get(entry.get("endpoint_id", ""))
         return [address for address in (endpoint.ip, endpoint.ip6) if address] if endpoint is not None else []
-
-    def _own(self, container: Container) -> list[tuple[str, list[str]]]:
-        """Each of the container's addresses, with the names that are its own there."""
-        names = {
-            entry["network_id"]: self._networks.names_on(container, name)
-            for name, entry in list(container.networks.items())
-        }
-        return [
-            (address, names.get(network, [])) for network, address in self._networks.addresses(container) if address
-        ]

@@ -26,17 +26,17 @@ FALLBACK_SERVERS = ("8.8.8.8", "8.8.4.4")
 
 
 def render_hosts(
-    addresses: Iterable[tuple[str, Sequence[str]]],
+    addresses: Iterable[str],
     hostname: str,
     domain: str,
     extra: Iterable[str],
     linked: str,
 ) -> str:
-    """*addresses* are the container's own, each with the names that it has there beside its host name; *extra* and *linked* are
-    lines already."""
+    """*addresses* are the container's own, and have its host name alone, as Docker's: an alias that it shares with others is for
+    the name server to answer.  *extra* and *linked* are lines already."""
     lines = [HOSTS_HEAD, *extra]
     own = [f"{hostname}.{domain}", hostname] if domain else [hostname]
-    lines.append(render_lines((address, list(dict.fromkeys([*own, *names]))) for address, names in addresses))
+    lines.append(render_lines((address, own) for address in addresses))
     return "".join([*lines, linked])
 
 

@@ -391,11 +391,9 @@ async def test_a_reader_that_does_not_read_is_dropped(monkeypatch: pytest.Monkey
 
 
 def test_hosts_file() -> None:
-    text = hostfiles.render_hosts(
-        [("10.0.0.2", ["me", "box"])], "box", "dom", ["10.0.0.9\tdb\n", "::1\tsix\n"], "10.0.0.3\tweb w\n"
-    )
+    text = hostfiles.render_hosts(["10.0.0.2"], "box", "dom", ["10.0.0.9\tdb\n", "::1\tsix\n"], "10.0.0.3\tweb w\n")
     assert text.startswith(hostfiles.HOSTS_HEAD)
-    assert text.endswith("10.0.0.9\tdb\n::1\tsix\n10.0.0.2\tbox.dom box me\n10.0.0.3\tweb w\n")
+    assert text.endswith("10.0.0.9\tdb\n::1\tsix\n10.0.0.2\tbox.dom box\n10.0.0.3\tweb w\n")
 
 
 @pytest.mark.parametrize(
