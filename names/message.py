@@ -10,7 +10,7 @@
 A query has one question and at most a few additional records.  A name in the first question has nothing before it that a
 compression pointer could mean, so a pointer is an error there and no loop can exist; and a name in a reply is the question's own,
 by a pointer to byte 12.  Names are compared folded (RFC 4343) and repeated as they came (0x20).  What else the format knows
-(records of an upstream's reply, texts) is rare here, and library.py's.
+(records of an upstream's reply, texts) is rare here, and presentation.py's.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 from ..netlib.kernel import syscall
 from ..netlib.naming import ADDRESS, View
 from ..proxy.dataplane.lane import Lane
-from . import library
+from . import presentation
 from .forward import Forwarder
 from .process.entrance import Entrance
 from .resolvconf import PATH, Watched
@@ -113,11 +113,11 @@ class Resolver:
 
     def lookup(self, name: str, type: str = "A", *, tcp: bool = False) -> Found:
         """What who asks in there is answered; ValueError where there is no such name or type."""
-        data = library.query(name, type)
+        data = presentation.query(name, type)
         reply, entry = self._there(self._server.query(_ID, data, tcp=tcp))
         if reply is None:
             return Found("", (), entry.source)
-        return Found(library.code_name(reply), tuple(library.lines(reply)), entry.source)
+        return Found(presentation.code_name(reply), tuple(presentation.lines(reply)), entry.source)
 
     def close(self) -> None:
         """End; twice is fine."""

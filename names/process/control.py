@@ -14,7 +14,7 @@ from collections.abc import Callable
 from ...netlib.control.server import DONE, Answer, Caller, Server
 from ...netlib.errors import InvalidArgument, NotFound
 from ...netlib.ipc import Message
-from .. import library
+from .. import presentation
 from ..forward import Forwarder
 from ..server import Server as NameServer
 from . import messages
@@ -119,7 +119,7 @@ class ControlServer(Server):
         named = "name" in message
         try:
             if named:
-                data = library.query(str(message["name"]), str(message.get("type", "A")))
+                data = presentation.query(str(message["name"]), str(message.get("type", "A")))
             else:
                 data = bytes.fromhex(str(message.get("message")))
         except ValueError as error:
@@ -133,7 +133,7 @@ class ControlServer(Server):
             raise NotFound(f"names are not served in sandbox {id}") from None
         told: Message = {"source": entry.source, "seconds": entry.seconds}
         if named and reply is not None:
-            told |= {"code": library.code_name(reply), "lines": library.lines(reply)}
+            told |= {"code": presentation.code_name(reply), "lines": presentation.lines(reply)}
         elif named:
             told |= {"code": "", "lines": []}
         return {"reply": reply.hex() if reply is not None else None, **told}

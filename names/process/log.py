@@ -16,7 +16,7 @@ import os
 import time
 from typing import Any
 
-from ..library import type_name
+from ..presentation import type_name
 from ..server import Entry, Server
 
 READERS = 16

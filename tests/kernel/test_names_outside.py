@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pynet.names import library, message
+from pynet.names import message, presentation
 from pynet.names.message import NOERROR, NXDOMAIN, A, Question, Record
 from pynet.names.process.launch import NameService
 from pynet.netlib.controller import Controller
@@ -90,7 +90,7 @@ def ask(controller: Controller, sandbox: Sandbox, name: str, *, tcp: bool = Fals
     """What is answered to a program in the sandbox."""
 
     def one() -> bytes:
-        data = library.query(name)
+        data = presentation.query(name)
         kind = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
         with socket.socket(socket.AF_INET, kind) as client:
             client.settimeout(60)
@@ -113,12 +113,14 @@ def test_the_hosts_servers_are_asked_from_the_host_and_read_anew(
     sandbox = controller.create_sandbox("a")
     controller.create_network("net", subnet="10.1.0.0/24").create_endpoint("web").join(sandbox)
     for tcp in (False, True):
-        assert library.lines(ask(controller, sandbox, "Example.com", tcp=tcp)) == ["Example.com. 60 IN A 192.0.2.1"]
+        assert presentation.lines(ask(controller, sandbox, "Example.com", tcp=tcp)) == [
+            "Example.com. 60 IN A 192.0.2.1"
+        ]
     assert first.asked == [b"example.com"], "the second one was answered from the cache"
-    assert library.lines(ask(controller, sandbox, "web")) == ["web. 600 IN A 10.1.0.2"]
-    found = names.query("a", library.query("example.org"))
+    assert presentation.lines(ask(controller, sandbox, "web")) == ["web. 600 IN A 10.1.0.2"]
+    found = names.query("a", presentation.query("example.org"))
     assert (found.source, first.asked[1:]) == ("upstream 127.0.0.53", [b"example.org"])
-    assert names.query("a", library.query("example.org")).source == "cache"
+    assert names.query("a", presentation.query("example.org")).source == "cache"
     new = resolv_conf.with_name("new")
     new.write_text("nameserver 127.0.0.54\n")
     new.rename(resolv_conf)
@@ -126,7 +128,7 @@ def test_the_hosts_servers_are_asked_from_the_host_and_read_anew(
     while not second.asked:  # inotify tells when it tells
         ask(controller, sandbox, f"x{number}.example.com")
         number += 1
-    assert library.lines(ask(controller, sandbox, "example.com"))[0].endswith("192.0.2.2"), (
+    assert presentation.lines(ask(controller, sandbox, "example.com"))[0].endswith("192.0.2.2"), (
         "another's answers are its own"
     )
     assert names.stats()["a"]["failed"] == 0
@@ -146,7 +148,7 @@ def test_servers_that_a_user_named_are_asked_from_inside(
 
     own = Upstream(call_in(controller, sandbox.path, bound), "192.0.2.9")
     try:
-        assert library.lines(ask(controller, sandbox, "example.com")) == ["example.com. 60 IN A 192.0.2.9"]
+        assert presentation.lines(ask(controller, sandbox, "example.com")) == ["example.com. 60 IN A 192.0.2.9"]
         assert (own.asked, host.asked) == ([b"example.com"], [])
     finally:
         own.close()
@@ -160,7 +162,7 @@ def test_a_sandbox_on_internal_networks_alone_tells_nobody_what_it_asks(
     sandbox = controller.create_sandbox("a")
     controller.create_network("net", subnet="10.1.0.0/24", internal=True).create_endpoint("web").join(sandbox)
     assert ask(controller, sandbox, "secret.example.com")[3] & 15 == NXDOMAIN
-    assert library.lines(ask(controller, sandbox, "web")) == ["web. 600 IN A 10.1.0.2"]
+    assert presentation.lines(ask(controller, sandbox, "web")) == ["web. 600 IN A 10.1.0.2"]
     controller.create_network("out", subnet="10.2.0.0/24").create_endpoint("web").join(sandbox)
     assert ask(controller, sandbox, "example.com")[3] & 15 == NOERROR
     assert host.asked == [b"example.com"]

@@ -17,7 +17,7 @@ import pytest
 from dns.message import make_response
 from dns.rrset import from_text
 
-from pynet.names import library
+from pynet.names import presentation
 from pynet.names.process.client import NamesClient
 from pynet.names.process.launch import NameService, spawn
 from pynet.netlib.controller import Controller
@@ -140,7 +140,7 @@ def test_a_query_that_is_sent_while_the_server_is_dead_is_answered_by_the_next_o
         for sock in (udp, tcp):
             sock.settimeout(60)
             sock.connect(("127.0.0.11", 53))
-        query = library.query("web", "A")
+        query = presentation.query("web", "A")
         udp.send(query)
         tcp.send(struct.pack(">H", len(query)) + query)
         return udp, tcp
@@ -149,8 +149,8 @@ def test_a_query_that_is_sent_while_the_server_is_dead_is_answered_by_the_next_o
     with udp, tcp:
         assert [one.kind for one in controller.check()] == ["names", "names", "resolver"]
         controller.serve_names()
-        assert library.lines(udp.recv(512)) == ["web. 600 IN A 10.1.0.2"]
-        assert library.lines(tcp.recv(2, socket.MSG_WAITALL) and tcp.recv(512)) == ["web. 600 IN A 10.1.0.2"]
+        assert presentation.lines(udp.recv(512)) == ["web. 600 IN A 10.1.0.2"]
+        assert presentation.lines(tcp.recv(2, socket.MSG_WAITALL) and tcp.recv(512)) == ["web. 600 IN A 10.1.0.2"]
     assert controller.check() == []
 
 
@@ -207,11 +207,11 @@ def test_a_controller_that_is_new_finds_all_as_it_was(
 def test_what_would_be_answered_can_be_asked(names: NameService, controller: Controller) -> None:
     network = controller.create_network("net", subnet="10.1.0.0/24")
     network.create_endpoint("web").join(controller.create_sandbox("a"))
-    found = names.query("a", library.query("web", "A"))
+    found = names.query("a", presentation.query("web", "A"))
     assert found.reply is not None
-    assert (library.lines(found.reply), found.source) == (["web. 600 IN A 10.1.0.2"], "network net")
+    assert (presentation.lines(found.reply), found.source) == (["web. 600 IN A 10.1.0.2"], "network net")
     with pytest.raises(NotFound, match="names are not served in sandbox b"):
-        names.query("b", library.query("web", "A"))
+        names.query("b", presentation.query("web", "A"))
     assert names.stats()["a"]["local"] == 1
 
 
@@ -225,7 +225,7 @@ def test_the_query_log_is_written_to_who_reads_it(names: NameService, controller
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
                 client.settimeout(60)
                 client.connect(("127.0.0.11", 53))
-                client.send(library.query("a", "A"))
+                client.send(presentation.query("a", "A"))
                 client.recv(512)
 
         call_in(controller, controller.sandbox(sandbox).path, one)
@@ -308,7 +308,7 @@ class Upstream:
             data, client = self._sock.recvfrom(512)
             if not data:
                 return
-            query = library.read(data)
+            query = presentation.read(data)
             self.asked.append((str(query.question[0].name).lower(), client[0]))
             reply = make_response(query)
             if query.question[0].rdtype == 1:
@@ -404,7 +404,7 @@ def test_servers_of_its_own_are_asked_from_inside(
 IN_A_USER_NAMESPACE = """
 import socket, sys, threading
 from pynet import Controller, NameService, Naming
-from pynet.names import library
+from pynet.names import presentation
 import dns.message, dns.rrset
 root = sys.argv[1]
 with NameService(root + "/run") as names, Controller(root + "/root", root + "/run", names=names) as controller:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pynet.names import library
+from pynet.names import presentation
 from pynet.names.resolver import Found, Resolver
 from pynet.netlib.controller import Controller
 from pynet.plugins.testhost import Host
@@ -20,7 +20,7 @@ from support.waiting import PATIENCE
 
 def ask(name: str, address: tuple[str, int] = ("127.0.0.11", 53)) -> list[list[str]]:
     """What a UDP and a TCP client are answered."""
-    query = library.query(name)
+    query = presentation.query(name)
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
         socket.create_connection(address, timeout=PATIENCE) as tcp,
@@ -30,7 +30,7 @@ def ask(name: str, address: tuple[str, int] = ("127.0.0.11", 53)) -> list[list[s
         udp.send(query)
         tcp.sendall(struct.pack(">H", len(query)) + query)
         (length,) = struct.unpack(">H", tcp.recv(2, socket.MSG_WAITALL))
-        return [library.lines(udp.recv(4096)), library.lines(tcp.recv(length, socket.MSG_WAITALL))]
+        return [presentation.lines(udp.recv(4096)), presentation.lines(tcp.recv(length, socket.MSG_WAITALL))]
 
 
 def test_a_namespace_is_answered_from_what_the_program_says(start_controller: Callable[..., Controller]) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from pynet.names import library
+from pynet.names import presentation
 from pynet.netlib.kernel.netns import NetnsThread
 from pynet.plugins.testhost import Host
 
@@ -74,12 +74,12 @@ def ask(daemon: Daemon, container: str, name: str, type: str = "A") -> list[str]
         with thread.socket(fd, socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.settimeout(PATIENCE)
             sock.connect(("127.0.0.11", 53))
-            sock.send(library.query(name, type))
+            sock.send(presentation.query(name, type))
             reply = sock.recv(4096)
     finally:
         os.close(fd)
         thread.close()
-    return [library.code_name(reply), *library.lines(reply)]
+    return [presentation.code_name(reply), *presentation.lines(reply)]
 
 
 # -- what resolves ------------------------------------------------------------------------------------------------------
@@ -259,8 +259,8 @@ def test_nobody_notices_that_pynetd_is_killed(own: Daemon) -> None:
         with thread.socket(fd, socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.settimeout(PATIENCE)
             sock.connect(("127.0.0.11", 53))
-            sock.send(library.query("web", "A"))
-            assert library.lines(sock.recv(512)) == wanted[1:]
+            sock.send(presentation.query("web", "A"))
+            assert presentation.lines(sock.recv(512)) == wanted[1:]
     finally:
         os.close(fd)
         thread.close()

@@ -19,7 +19,7 @@ import dns.rcode
 import dns.rdatatype
 import pytest
 
-from pynet.names import library, message, resolvconf
+from pynet.names import message, presentation, resolvconf
 from pynet.names.forward import Forwarder, Source
 from pynet.names.message import Question
 from pynet.names.process.entrance import SPARE, Entrance, Spares
@@ -352,14 +352,14 @@ def test_containers_reach_the_hosts_servers_and_their_own_through_the_server(
                 network.create_endpoint(id).join(controller.create_sandbox(id, naming=naming))
             hidden = controller.create_network("hidden", subnet="10.2.0.0/24", internal=True)
             hidden.create_endpoint("in").join(controller.create_sandbox("in"))
-            query = library.query("nobody.example.org", "A")
+            query = presentation.query("nobody.example.org", "A")
             for id, server, authority in (("plain", Lan.address, 1), ("own", "10.1.0.2", 0)):
                 found = names.query(id, query)
                 assert found.reply is not None and found.source == f"upstream {server}"
-                assert len(library.read(found.reply).authority) == authority, "unbound's or dnsmasq's"
+                assert len(presentation.read(found.reply).authority) == authority, "unbound's or dnsmasq's"
             assert names.query("plain", query).source == "cache"
             found = names.query("in", query)
-            assert found.reply is not None and library.code_name(found.reply) == "NXDOMAIN"
+            assert found.reply is not None and presentation.code_name(found.reply) == "NXDOMAIN"
             assert names.stats()["in"]["forwarded"] == 0
             text = exposition()
             assert f'pynet_names_upstream_seconds{{upstream="{Lan.address}"}}' in text

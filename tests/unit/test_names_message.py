@@ -260,24 +260,24 @@ def test_a_name_goes_out() -> None:
 
 
 def test_the_server_is_loaded_without_dnspython() -> None:
-    code = "import sys, pynet.names.server, pynet.names.library; sys.exit('dns' in sys.modules)"
+    code = "import sys, pynet.names.server, pynet.names.presentation; sys.exit('dns' in sys.modules)"
     subprocess.run([sys.executable, "-I", "-c", code], check=True)
 
 
-def test_the_library_asks_and_shows() -> None:
-    from pynet.names import library
+def test_what_people_are_shown_and_what_is_asked_for_them() -> None:
+    from pynet.names import presentation
 
-    question = message.parse(library.query("Db.example", "AAAA"))
+    question = message.parse(presentation.query("Db.example", "AAAA"))
     assert isinstance(question, Question)
     assert (question.name, question.type, question.edns) == (b"db.example", AAAA, MAX_UDP)
-    plain = message.parse(library.query(".", "TYPE65280", payload=0))
+    plain = message.parse(presentation.query(".", "TYPE65280", payload=0))
     assert isinstance(plain, Question)
     assert (plain.name, plain.type, plain.edns) == (b"", 65280, None)
     data = message.reply(question, NOERROR, (Record(AAAA, 60, bytes(15) + b"\1"),))
-    assert (library.code_name(data), library.lines(data)) == ("NOERROR", ["Db.example. 60 IN AAAA ::1"])
-    assert (library.type_name(28), library.type_name(65280)) == ("AAAA", "TYPE65280")
+    assert (presentation.code_name(data), presentation.lines(data)) == ("NOERROR", ["Db.example. 60 IN AAAA ::1"])
+    assert (presentation.type_name(28), presentation.type_name(65280)) == ("AAAA", "TYPE65280")
     for wrong in (("a..b", "A"), ("a" * 64, "A"), ("db", "NONSENSE")):
         with pytest.raises(ValueError, match="cannot ask for"):
-            library.query(*wrong)
+            presentation.query(*wrong)
     with pytest.raises(ValueError, match="no message"):
-        library.lines(b"\0")
+        presentation.lines(b"\0")
