@@ -91,7 +91,7 @@ class NameServer(Protocol):
         gone_endpoints: Iterable[str] = (),
     ) -> None:
         """A change: what is told again replaces what it was, what is gone twice is gone, in any order; all of it, or none and an
-        error.  It is answered by when this returns."""
+        error.  It is answered by when this returns.  What is served of a sandbox goes with its view, as by ``withdraw``."""
         ...
 
     def told(self) -> tuple[Sequence[View], Sequence[Names]]:

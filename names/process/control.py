@@ -81,9 +81,15 @@ class ControlServer(Server):
 
     def _withdraw(self, caller: Caller, message: Message, fds: list[int]) -> Answer:
         for id in messages.parse_list(message, "ids", lambda id: messages.text(id, "the id of a sandbox")):
-            self._past.update(self._server.counters().get(id, {}))
-            self._server.withdraw(id)
+            self._close(id)
         return DONE
+
+    def _close(self, id: str) -> None:
+        try:
+            self._past.update(self._server.of(id).counters.told())
+        except KeyError:
+            return
+        self._server.withdraw(id)
 
     def _fetch(self, caller: Caller, message: Message, fds: list[int]) -> Answer:
         ids, more = messages.page_of_ids(self._server.served, *messages.parse_page(message))
@@ -94,12 +100,16 @@ class ControlServer(Server):
     # -- what it answers by ------------------------------------------------------------------------------------
 
     def _tell(self, caller: Caller, message: Message, fds: list[int]) -> Answer:
+        views = messages.parse_list(message, "views", messages.parse_view)
+        gone = messages.parse_list(message, "gone_views", lambda id: messages.text(id, "the id of a sandbox"))
         self._server.tell(
-            messages.parse_list(message, "views", messages.parse_view),
+            views,
             messages.parse_list(message, "names", messages.parse_names),
-            messages.parse_list(message, "gone_views", lambda id: messages.text(id, "the id of a sandbox")),
+            gone,
             messages.parse_list(message, "gone_endpoints", lambda id: messages.text(id, "the id of an endpoint")),
         )
+        for id in set(gone) - {view.sandbox for view in views}:
+            self._close(id)
         return DONE
 
     def _views(self, caller: Caller, message: Message, fds: list[int]) -> Answer:

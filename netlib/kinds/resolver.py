@@ -69,7 +69,9 @@ class ResolverKind(Kind[Resolver]):
         tools.name_sockets[resource.owner] = made
 
     def unmake(self, tools: Tools, resource: Resolver) -> None:
-        self.forsake(tools, resource)
+        self._let_go(tools, resource)
+        if tools.names is not None:
+            tools.names.withdraw([resource.owner])
         try:
             with tools.inside(resource.netns) as inside:
                 inside.call(redirect.remove)
@@ -77,10 +79,9 @@ class ResolverKind(Kind[Resolver]):
             pass  # the sandbox is gone, and its tables with it
 
     def forsake(self, tools: Tools, resource: Resolver) -> None:
-        """The tables go with the namespace; the sockets would keep it alive."""
+        """The tables go with the namespace.  The sockets would keep it alive: the server closes its own when the view goes, which
+        the sandbox's names are told to do (names.py), in the same message."""
         self._let_go(tools, resource)
-        if tools.names is not None:
-            tools.names.withdraw([resource.owner])
 
     @staticmethod
     def _let_go(tools: Tools, resource: Resolver) -> None:

@@ -71,11 +71,13 @@ class Toy:
         gone_views: Iterable[str] = (),
         gone_endpoints: Iterable[str] = (),
     ) -> None:
+        gone_views = list(gone_views)
         for id in gone_views:
             self.views.pop(id, None)
         for id in gone_endpoints:
             self.names.pop(id, None)
         self.views |= {view.sandbox: view for view in views}
+        self.withdraw([id for id in gone_views if id not in self.views])
         self.names |= {one.endpoint: one for one in names}
 
     def told(self) -> tuple[list[View], list[Names]]:
@@ -309,6 +311,7 @@ def test_what_was_told_is_compared_and_told_again(start: Callable[[], Controller
     assert sorted(map(str, controller.check())) == [
         "missing names view of sandbox a",
         "missing names web on net: 10.1.0.2",
+        f"missing resolver 127.0.0.11 in {sandbox.path}",  # what is served goes with the view
     ]
     controller.repair()
     assert (controller.check(), (toy.views["a"], toy.names[endpoint.id])) == ([], told)
