@@ -81,6 +81,8 @@ class SupervisorClient:
         self.patience = patience
         self._lock = threading.Lock()  # guards what follows
         self._held: dict[str, list[int]] = {}
+        self._starting: dict[str, bool] = {}
+        """Starts whose answers are under way, and whether the container was removed meanwhile (events have their own thread)."""
         self._callbacks: list[Callable[[Event], None]] = []
         self._early: Events = []
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -106,6 +108,15 @@ class SupervisorClient:
 
         When the supervisor dies over it, its successor says whether the container was begun.
         """
+        with self._lock:
+            self._starting[spec["id"]] = False
+        try:
+            return self._start(spec)
+        finally:
+            with self._lock:
+                self._starting.pop(spec["id"], None)
+
+    def _start(self, spec: ContainerSpec) -> Started:
         message: Message = {"op": "start", "spec": spec}
         try:
             reply, fds = self._link.request(message)
@@ -255,8 +266,11 @@ class SupervisorClient:
 
     def _keep(self, id: str, fds: Descriptors) -> None:
         with self._lock:
-            old = self._held.get(id, [])
-            self._held[id] = fds
+            if self._starting.get(id):
+                old = fds  # it has ended and is forgotten: nobody asks for them any more
+            else:
+                old = self._held.get(id, [])
+                self._held[id] = fds
         close_all(old)
 
     def _drop(self, id: str) -> None:
@@ -330,6 +344,9 @@ class SupervisorClient:
 
     def _deliver(self, event: Event) -> None:
         if event["event"] == "removed":
+            with self._lock:
+                if event["id"] in self._starting:
+                    self._starting[event["id"]] = True
             self._drop(event["id"])
         elif event["event"] == "started" and event["restarts"]:
             self._hold_again(event["id"])

@@ -121,6 +121,21 @@ def test_a_container_that_is_not_held_is_forgotten(lab: Lab) -> None:
     assert lab.client.list() == []
 
 
+def test_a_container_that_is_forgotten_before_its_start_is_answered_leaves_no_descriptors(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event has overtaken the answer; what came with that must not be kept for good."""
+    spec, keep = lab.spec("true", hold=False), lab.client._keep
+
+    def keep_late(id: str, fds: list[int]) -> None:
+        lab.wait("removed", id)
+        keep(id, fds)
+
+    monkeypatch.setattr(lab.client, "_keep", keep_late)
+    lab.client.start(spec)
+    assert lab.client._held == {}
+
+
 # -- death of the supervisor ---------------------------------------------------------------------------------------------
 
 
