@@ -517,7 +517,8 @@ def test_an_engine_that_another_process_starts_is_waited_for(inside: Inside) -> 
     inside.run("pynet daemon start")
     for _ in range(3):
         done = inside.run(
-            'kill -9 $(cat "$PYNET_RUN/pynetd.pid"); pynet ps & pynet ps & pynet ps; code=$?; wait; exit $code'
+            'pid=$(cat "$PYNET_RUN/pynetd.pid"); kill -9 $pid; while kill -0 $pid 2> /dev/null; do :; done;'
+            " pynet ps & pynet ps & pynet ps; code=$?; wait; exit $code"
         )
         assert "did not start" not in done.err
         assert done.code == 0, done
